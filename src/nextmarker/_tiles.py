@@ -1,0 +1,137 @@
+"""Images to tiles: the pixels read at one time, with the cells that can be cut from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import xarray as xr
+
+    from nextmarker._cells import Region
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Pixels in memory and the cells they serve.
+
+    Where a patch reaches over the edge of a tile, that edge is an edge of the image.
+    """
+
+    pixels: np.ndarray
+    """Raw counts, (height, width, markers), in the dtype of the image."""
+    centres: np.ndarray
+    """Cell centres (x, y) as indices into `pixels`, float64 (cells, 2)."""
+    rows: np.ndarray
+    """Positions of the cells in the table, int (cells,)."""
+
+
+def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo: int) -> Iterator[Tile]:
+    """Walk once over an image and hand out every cell exactly once.
+
+    Each chunk is read once. Instead of reading a neighbour again for its halo, a tile keeps the last `2 * halo` rows
+    and columns of the tiles before it, and serves the cells whose surroundings have become complete.
+
+    Parameters
+    ----------
+    region
+        Image and cells.
+    markers
+        Channels to read, in this order.
+    tile_size
+        Least side of a tile in pixels. A tile is made of whole chunks of the image.
+    halo
+        Pixels that must be there on every side of a centre.
+    """
+    pixels = region.pixels.sel(c=list(markers))
+    centres = region.centres - 0.5  # pixel i spans [i, i + 1) in SpatialData and has index i here
+    row_edges = _edges(pixels, "y", tile_size)
+    column_edges = _edges(pixels, "x", tile_size)
+    band_of = _owner(centres[:, 1], row_edges, halo)
+    column_of = _owner(centres[:, 0], column_edges, halo)
+
+    above = np.empty((len(markers), 0, pixels.sizes["x"]), pixels.dtype)
+    for band, (top, bottom) in enumerate(pairwise(row_edges)):
+        left = np.empty((len(markers), above.shape[1] + bottom - top, 0), pixels.dtype)
+        above_next = []
+        for column, (start, stop) in enumerate(pairwise(column_edges)):
+            new = _read(region, pixels, slice(top, bottom), slice(start, stop))
+            new = np.concatenate([above[:, :, start:stop], new], axis=1)
+            above_next.append(_last(new, 2 * halo, axis=1))
+            block = np.concatenate([left, new], axis=2)
+            left = _last(block, 2 * halo, axis=2)
+            mine = np.flatnonzero((band_of == band) & (column_of == column))
+            origin = (stop - block.shape[2], bottom - block.shape[1])
+            if mine.size:
+                yield Tile(_channels_last(block), centres[mine] - origin, region.rows[mine])
+        above = np.concatenate(above_next, axis=2)
+
+
+def cut_fields(region: Region, *, size: int) -> list[tuple[slice, slice]]:
+    """Divide an image into fields, the pieces in which training reads it, and drop those without cells.
+
+    Returns
+    -------
+    Rows and columns of each field, in pixels.
+    """
+    height, width = region.pixels.sizes["y"], region.pixels.sizes["x"]
+    field_of = (region.centres // size).astype(int)
+    occupied = sorted({(row, column) for column, row in field_of.tolist()})
+    return [
+        (slice(r * size, min((r + 1) * size, height)), slice(c * size, min((c + 1) * size, width))) for r, c in occupied
+    ]
+
+
+def read_field(region: Region, markers: Sequence[str], field: tuple[slice, slice], *, halo: int) -> Tile:
+    """Read one field of `cut_fields` with a halo on every side that is not an edge of the image."""
+    rows, columns = field
+    top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
+    pixels = region.pixels.sel(c=list(markers))
+    block = _read(region, pixels, slice(top, rows.stop + halo), slice(left, columns.stop + halo))
+    x, y = region.centres.T
+    mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
+    return Tile(_channels_last(block), region.centres[mine] - 0.5 - (left, top), region.rows[mine])
+
+
+def _edges(pixels: xr.DataArray, axis: str, tile_size: int) -> list[int]:
+    """Borders of the tiles along one axis: borders of chunks at least `tile_size` apart."""
+    length = pixels.sizes[axis]
+    chunks = pixels.chunksizes.get(axis)
+    borders = np.cumsum(chunks).tolist() if chunks else list(range(tile_size, length, tile_size))
+    edges = [0]
+    for border in borders:
+        if border - edges[-1] >= tile_size and border < length:
+            edges.append(border)
+    return [*edges, length]
+
+
+def _owner(position: np.ndarray, edges: list[int], halo: int) -> np.ndarray:
+    """Which tile serves a centre: the first whose pixels reach `halo` beyond it."""
+    return np.searchsorted(np.asarray(edges[1:-1]) - halo, position, side="right")
+
+
+def _last(block: np.ndarray, count: int, axis: int) -> np.ndarray:
+    start = max(block.shape[axis] - count, 0)
+    return np.take(block, range(start, block.shape[axis]), axis=axis)
+
+
+def _channels_last(block: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(block.transpose(1, 2, 0))
+
+
+def _read(region: Region, pixels: xr.DataArray, rows: slice, columns: slice) -> np.ndarray:
+    block = pixels.isel(y=rows, x=columns).to_numpy()
+    if block.dtype.kind == "f" and not np.isfinite(block).all():
+        broken = pixels["c"].to_numpy()[~np.isfinite(block).all(axis=(1, 2))].tolist()
+        msg = (
+            f"Image {region.image!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
+            f"Replace them before embedding, for example by zero: "
+            f"sdata.images[{region.image!r}] = sdata.images[{region.image!r}].fillna(0)."
+        )
+        raise ValueError(msg)
+    return block
