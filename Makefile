@@ -1,0 +1,43 @@
+# make demo   the whole chain on synthetic tissue, into demo/
+# make test   the tests and the examples in the docstrings
+# make lint   style and types
+# make docs   the documentation, into docs/_build/html
+#
+# PYTHON=python3.12   another interpreter for the virtual environment
+# TORCH=torch==2.13.0 another build of torch than the one pip chooses
+
+PYTHON ?= python3
+TORCH ?= torch
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+
+.PHONY: demo test lint docs
+
+demo: $(VENV)/.package
+	$(BIN)/nextmarker demo -o demo
+
+# one thread per worker: the workers already use the cores
+test: $(VENV)/.package $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+
+lint: $(VENV)/.package $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.package $(VENV)/.doc
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+
+$(VENV)/.package: pyproject.toml | $(BIN)/python
+	$(PIP) install "$(TORCH)"
+	$(PIP) install --editable .
+	touch $@
+
+$(VENV)/.test $(VENV)/.dev $(VENV)/.doc: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(PIP) install --group $*
+	touch $@

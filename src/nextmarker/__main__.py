@@ -1,0 +1,219 @@
+"""The command line: ``nextmarker demo`` on synthetic tissue, ``nextmarker run`` on images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nextmarker as nm
+from nextmarker import _keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from spatialdata import SpatialData
+
+TOP_MARKERS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        Arguments after the program's name, those of the process by default.
+
+    Returns
+    -------
+    The exit status: 0, or 2 after an error of the user, or 130 after an interruption.
+
+    Examples
+    --------
+    >>> from nextmarker.__main__ import main
+    >>> main(["run", "missing.tif", "--nuclear", "DNA1", "-o", "missing_folder/out.zarr"])
+    2
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if not _is_for_the_user(error):
+            raise
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Tell an error of the user, raised by nextmarker or the file system, from a bug that surfaced in a library."""
+    *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, OSError) or raised_in.f_globals["__name__"].split(".")[0] == "nextmarker"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nextmarker", description="Cells of multiplex images, clustered and explained."
+    )
+    parser.add_argument("--version", action="version", version=nm.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run the whole chain on synthetic tissue and compare it with the truth")
+    demo.set_defaults(command=_demo)
+    demo.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
+
+    run = commands.add_parser("run", help="find, embed, cluster and explain the cells of images")
+    run.set_defaults(command=_run)
+    run.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    run.add_argument("--nuclear", nargs="+", required=True, metavar="NAME", help="channels that show the nuclei")
+    run.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.zarr", help="store to write")
+    run.add_argument("--channel-names", nargs="+", metavar="NAME", help="channel names, where the files hold none")
+    run.add_argument(
+        "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the files do not tell"
+    )
+    run.add_argument("--patch-size", type=float, metavar="PX", help="width of a cell's patch (default: from the data)")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same result (default: 0)")
+    run.add_argument("--device", metavar="D", help="cpu or cuda (default: cuda where there is one)")
+    run.add_argument("--overwrite", action="store_true", help="replace the store and the figures of an earlier run")
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with _output(arguments.output / "tissue.zarr", overwrite=True) as unfinished:
+        sdata = nm.datasets.synthetic_tissue()
+        _analyse(sdata, nuclear=["DNA1", "DNA2"])
+        _save(sdata, unfinished)
+        _print_clusters(sdata, true_type=_compare_with_truth(sdata))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    with _output(arguments.output, overwrite=arguments.overwrite) as unfinished:
+        sdata = nm.io.read(arguments.images, channel_names=arguments.channel_names, pixel_size=arguments.pixel_size)
+        _analyse(sdata, arguments.nuclear, arguments.patch_size, arguments.seed, arguments.device)
+        _save(sdata, unfinished)
+        _print_clusters(sdata)
+
+
+def _analyse(
+    sdata: SpatialData,
+    nuclear: list[str],
+    patch_size: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    nm.pp.detect_cells(sdata, nuclear=nuclear)
+    nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
+    nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
+    nm.tl.marker_attribution(sdata[_keys.TABLE])
+
+
+@contextmanager
+def _output(store: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
+    figures = store.with_name(f"{store.stem}_figures")
+    _check_free(store, figures, overwrite=overwrite)
+    with _folder_beside(store) as folder:
+        unfinished = Path(folder) / "unfinished"
+        (unfinished / "figures").mkdir(parents=True)
+        yield unfinished
+        if store.exists():
+            store.rename(Path(folder) / "replaced")
+        (unfinished / "store").rename(store)
+        figures.mkdir(exist_ok=True)
+        for figure in (unfinished / "figures").iterdir():
+            figure.replace(figures / figure.name)
+    print(f"\nwritten: {store} and {figures}")
+
+
+def _check_free(store: Path, figures: Path, *, overwrite: bool) -> None:
+    if not store.parent.is_dir():
+        msg = f"There is no folder {str(store.parent)!r} to write into: make it, or choose another -o."
+        raise FileNotFoundError(msg)
+    for target in (store, figures):
+        if target.exists() and not overwrite:
+            msg = f"{str(target)!r} is there already: choose another -o, or replace it with --overwrite."
+            raise FileExistsError(msg)
+    if store.exists() and not (store / "zarr.json").exists():
+        msg = f"{str(store)!r} is no Zarr store, and --overwrite replaces nothing else: choose another -o."
+        raise FileExistsError(msg)
+
+
+def _folder_beside(store: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix=".nextmarker-", dir=store.parent)
+    except OSError as error:
+        msg = f"Cannot write into {str(store.parent)!r} ({error.strerror}): choose another -o."
+        raise PermissionError(msg) from error
+
+
+def _save(sdata: SpatialData, folder: Path) -> None:
+    import matplotlib as mpl
+    import numpy as np
+
+    mpl.use("Agg")  # no screen needed
+    adata = sdata[_keys.TABLE]
+    drawings = {
+        "cells": nm.pl.cells(sdata),
+        "training": nm.pl.training(adata),
+        "normalization": nm.pl.normalization(sdata),
+        "marker_attribution": nm.pl.marker_attribution(adata),
+        "patches": nm.pl.patches(sdata),
+    }
+    for name, drawing in drawings.items():
+        first = np.ravel(drawing)[0]
+        getattr(first, "figure", first).savefig(folder / "figures" / f"{name}.png", dpi=150, bbox_inches="tight")
+    sdata.write(folder / "store")
+
+
+def _compare_with_truth(sdata: SpatialData) -> pd.Series:
+    """Print how cells and clusters agree with the truth, and return the true type under each centre, NaN for none."""
+    import numpy as np
+    import pandas as pd
+    from sklearn.metrics import adjusted_rand_score
+
+    from nextmarker._cells import read_regions
+
+    obs = sdata[_keys.TABLE].obs
+    true_type = pd.Series(np.nan, index=obs.index, dtype=object)
+    n_true = n_found = 0
+    for region in read_regions(sdata):
+        truth = sdata.shapes[f"truth_{region.image}"]["cell_type"]
+        columns, rows = np.floor(region.centres).astype(int).T
+        label = sdata.labels[f"masks_{region.image}"].to_numpy()[rows, columns]
+        true_type.iloc[region.rows] = truth.reindex(label).to_numpy()
+        n_true += len(truth)
+        n_found += len(np.unique(label[label > 0]))
+    known = true_type.notna()
+    agreement = adjusted_rand_score(true_type[known], obs.loc[known, _keys.CLUSTERS])
+    print(f"\ncells: {n_found} of {n_true} true cells found, by {len(obs)} centres")
+    print(f"clusters: adjusted Rand index {agreement:.3f} against the true types")
+    return true_type
+
+
+def _print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
+    adata = sdata[_keys.TABLE]
+    attribution = adata.uns[_keys.ATTRIBUTION]
+    print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(attribution['size'])} clusters")
+    table = attribution["size"].rename(columns={"n_cells": "cells"})
+    if true_type is not None:
+        types = true_type.fillna("none").groupby(adata.obs[_keys.CLUSTERS], observed=True)
+        table["true type"] = types.agg(lambda cluster: cluster.mode().iloc[0])
+    table["top markers"] = attribution["contribution"].apply(_name_top_markers, axis=1)
+    print(table.to_string())
+
+
+def _name_top_markers(shares: pd.Series) -> str:
+    return ", ".join(shares.nlargest(TOP_MARKERS).index)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

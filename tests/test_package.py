@@ -1,0 +1,216 @@
+"""The rules that keep the parts of the package apart, and what every public name owes its users."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import nextmarker
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "nextmarker"
+FILES = sorted(SOURCE.rglob("*.py"))
+PARTS = ["datasets", "io", "nn", "pl", "pp", "tl"]
+HEAVY = {"torch", "scanpy", "squidpy", "matplotlib", "spatialdata", "anndata", "skimage", "sklearn", "dask", "pandas"}
+
+# distributions whose modules have another name
+MODULES = {"scikit-image": "skimage", "scikit-learn": "sklearn"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULE_FILES = {module_name(path): path for path in FILES}
+
+
+class ImportCollector(ast.NodeVisitor):
+    """Collects what a file imports, also inside functions, but not what only type checkers see."""
+
+    def __init__(self, path: Path) -> None:
+        name = module_name(path)
+        self.package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        self.names: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test).removeprefix("typing.") != "TYPE_CHECKING":
+            self.generic_visit(node)
+        else:
+            for statement in node.orelse:
+                self.visit(statement)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.names.update(alias.name for alias in node.names)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        parents = self.package.split(".")
+        prefix = parents[: len(parents) - node.level + 1] if node.level else []
+        origin = ".".join([*prefix, *([node.module] if node.module else [])])
+        submodules = [f"{origin}.{alias.name}" for alias in node.names if f"{origin}.{alias.name}" in MODULE_FILES]
+        self.names.update(submodules)
+        if origin != "nextmarker":  # the package itself loads nothing
+            self.names.add(origin)
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Full names of the modules that one of our modules imports."""
+    collector = ImportCollector(MODULE_FILES[module])
+    collector.visit(ast.parse(MODULE_FILES[module].read_text()))
+    return frozenset(collector.names - {"nextmarker"})
+
+
+@cache
+def reachable(module: str) -> frozenset[str]:
+    """Full names of everything that one of our modules imports, directly or through others of ours."""
+    seen: set[str] = set()
+    ahead = {module}
+    while ahead:
+        found = set().union(*(imports(name) for name in ahead))
+        ahead = {name for name in found - seen if name in MODULE_FILES}
+        seen |= found
+    return frozenset(seen)
+
+
+def libraries(modules: frozenset[str]) -> set[str]:
+    top = {name.partition(".")[0] for name in modules}
+    return top - set(sys.stdlib_module_names) - {"nextmarker"}
+
+
+def within(modules: frozenset[str], *parts: str) -> set[str]:
+    """The modules that belong to some parts of the package."""
+    return {name for name in modules if any(f"{name}.".startswith(f"nextmarker.{part}.") for part in parts)}
+
+
+def modules_of(*parts: str) -> list[str]:
+    return sorted(within(frozenset(MODULE_FILES), *parts))
+
+
+def test_the_collector_sees_lazy_imports_but_not_those_for_types() -> None:
+    path = SOURCE / "pp" / "made_up.py"
+    collector = ImportCollector(path)
+    code = """
+from typing import TYPE_CHECKING
+from .. import _keys
+from nextmarker import _cells
+if TYPE_CHECKING:
+    import torch
+def later():
+    import scanpy.tools
+"""
+    collector.visit(ast.parse(code))
+    assert collector.names == {"typing", "nextmarker._keys", "nextmarker._cells", "scanpy.tools"}
+
+
+def test_keys_import_nothing_of_ours() -> None:
+    assert not within(imports("nextmarker._keys"), *(name.removeprefix("nextmarker.") for name in MODULE_FILES))
+    assert libraries(imports("nextmarker._keys")) == set()
+
+
+@pytest.mark.parametrize("module", modules_of("nn"))
+def test_nn_knows_tensors_only(module: str) -> None:
+    assert libraries(reachable(module)) <= {"torch", "numpy", "safetensors", "tqdm"}
+    assert within(reachable(module), "_cells", "_tiles", "io", "datasets", "pp", "tl", "pl") == set()
+
+
+@pytest.mark.parametrize("module", modules_of("io", "datasets", "pp", "_cells", "_tiles"))
+def test_reading_needs_no_torch(module: str) -> None:
+    assert "torch" not in libraries(reachable(module))
+
+
+@pytest.mark.parametrize("module", modules_of("tl"))
+def test_tools_never_draw(module: str) -> None:
+    assert "matplotlib" not in libraries(reachable(module))
+    assert within(reachable(module), "pl") == set()
+
+
+@pytest.mark.parametrize("module", modules_of("pl"))
+def test_figures_never_compute(module: str) -> None:
+    assert within(reachable(module), "tl", "nn") == set()
+
+
+@pytest.mark.parametrize("module", [name for name in modules_of("pp", "tl", "pl") if name.count(".") == 2])
+def test_siblings_do_not_import_each_other(module: str) -> None:
+    part = module.split(".")[1]
+    assert within(imports(module), part) == set()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULE_FILES if not within(frozenset({name}), "tl", "__main__")])
+def test_only_tools_join_tiles_and_network(module: str) -> None:
+    assert not (within(imports(module), "_tiles") and within(imports(module), "nn"))
+
+
+@pytest.mark.parametrize("module", MODULE_FILES)
+def test_squidpy_is_never_imported(module: str) -> None:
+    assert "squidpy" not in libraries(imports(module))
+
+
+@pytest.mark.parametrize("module", MODULE_FILES)
+def test_imported_libraries_are_declared(module: str) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in declared}
+    assert libraries(imports(module)) <= {MODULES.get(name, name) for name in names}
+
+
+def test_import_is_light() -> None:
+    code = "import sys, nextmarker; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "nextmarker" in loaded
+    assert HEAVY.isdisjoint(loaded)
+
+
+def test_parts_load_when_asked_for() -> None:
+    assert dir(nextmarker) == sorted([*PARTS, "__version__"])
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = nextmarker.nonsense
+
+
+def public_objects() -> dict[str, object]:
+    """Functions and classes by the name under which users call them, such as `tl.embed`."""
+    return {
+        f"{part}.{name}": getattr(import_module(f"nextmarker.{part}"), name)
+        for part in PARTS
+        if f"nextmarker.{part}" in MODULE_FILES
+        for name in import_module(f"nextmarker.{part}").__all__
+    }
+
+
+PUBLIC = public_objects()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_all_agrees_with_the_public_names(part: str) -> None:
+    module = import_module(f"nextmarker.{part}")
+    public = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", "").startswith("nextmarker.")
+    }
+    assert set(module.__all__) == public
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented(name: str) -> None:
+    docstring = inspect.getdoc(PUBLIC[name]) or ""
+    if inspect.isfunction(PUBLIC[name]) and inspect.signature(PUBLIC[name]).parameters:
+        assert "Parameters\n----------" in docstring
+    assert "Examples\n--------\n>>> " in docstring
+
+
+def test_api_page_lists_exactly_the_public_names() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = re.findall(rf"^\s+((?:{'|'.join(PARTS)})\.\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(PUBLIC)
