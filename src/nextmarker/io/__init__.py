@@ -1,0 +1,11 @@
+"""Image files to SpatialData, read when the pixels are needed.
+
+Every reader follows the same rules. An image has dims (c, y, x), the data type of its file and its channel names. Its
+coordinate system has the name of the image: in micrometres where the size of a pixel is known, which
+``sdata.attrs["nextmarker_pixel_size"]`` then holds too, and in pixels elsewhere.
+"""
+
+from nextmarker.io._read import read
+from nextmarker.io._tiff import read_folder, read_tiff
+
+__all__ = ["read", "read_folder", "read_tiff"]

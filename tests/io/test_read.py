@@ -1,0 +1,329 @@
+"""Reading image files, against pixels that the tests wrote themselves."""
+
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import spatialdata as sd
+import tifffile
+from spatialdata.transformations import Identity, Scale, get_transformation
+
+import nextmarker as nm
+from nextmarker import _keys
+
+NAMES = ["DNA1", "CD3", "pan CK/7"]
+
+
+@pytest.fixture
+def counts():
+    """Three channels, not square, not a multiple of anything."""
+    return np.random.default_rng(0).poisson(200, (3, 70, 110)).astype(np.uint16)
+
+
+def write_ome(path, counts, names=NAMES, **header):
+    channel = {} if names is None else {"Channel": {"Name": names}}
+    tifffile.imwrite(path, counts, metadata={"axes": "CYX", **channel, **header}, photometric="minisblack")
+
+
+def write_stack(path, counts, **options):
+    tifffile.imwrite(path, counts, photometric="minisblack", **options)
+
+
+def write_channels(folder, counts, names=NAMES[:2]):
+    folder.mkdir()
+    for name, channel in zip(names, counts, strict=False):
+        tifffile.imwrite(folder / f"{name}.tif", channel)
+
+
+def test_ome_tiff_keeps_pixels_names_and_data_type(tmp_path, counts):
+    write_ome(tmp_path / "core.ome.tif", counts)
+    sdata = nm.io.read(tmp_path / "core.ome.tif")
+    image = sdata["core"]
+    assert image.dims == ("c", "y", "x")
+    assert image["c"].values.tolist() == NAMES
+    assert image.dtype == np.uint16
+    np.testing.assert_array_equal(image, counts)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "zlib"},
+        {"compression": "zlib", "rowsperstrip": 16},
+        {"compression": "zlib", "tile": (32, 48)},
+        {"tile": (32, 48)},
+        {"byteorder": ">"},
+        {"byteorder": ">", "compression": "zlib"},
+        {"metadata": None},
+        {"imagej": True},
+    ],
+)
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_every_layout_of_the_file_gives_the_same_pixels(tmp_path, counts, options, n_channels):
+    write_stack(tmp_path / "stack.tif", counts[:n_channels], **options)
+    image = nm.io.read_tiff(tmp_path / "stack.tif", channel_names=NAMES[:n_channels])["stack"]
+    assert image.dtype == np.uint16
+    assert image.dtype.isnative
+    np.testing.assert_array_equal(image, counts[:n_channels])
+    np.testing.assert_array_equal(image[0, 5:60, 40:101], counts[0, 5:60, 40:101])
+
+
+def test_planes_stored_as_samples_are_channels(tmp_path, counts):
+    write_stack(tmp_path / "stack.tif", counts, planarconfig="separate")
+    np.testing.assert_array_equal(nm.io.read(tmp_path / "stack.tif", channel_names=NAMES)["stack"], counts)
+
+
+def test_images_are_lazy(tmp_path, counts):
+    write_stack(tmp_path / "stack.tif", counts)
+    image = nm.io.read(tmp_path / "stack.tif", channel_names=NAMES)["stack"]
+    assert isinstance(image.data, da.Array)
+    write_stack(tmp_path / "stack.tif", counts + 1)
+    np.testing.assert_array_equal(image, counts + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "block"),
+    [
+        ({"compression": "zlib", "tile": (240, 304)}, (960, 912)),
+        ({"compression": "zlib", "tile": (1120, 1200)}, (1120, 1200)),
+        ({"compression": "zlib", "rowsperstrip": 300}, (900, 1300)),
+        ({"compression": None}, (1024, 1024)),
+    ],
+)
+def test_a_block_is_one_channel_and_whole_tiles_or_strips(tmp_path, options, block):
+    write_stack(tmp_path / "big.tif", np.zeros((2, 1250, 1300), np.uint8), **options)
+    image = nm.io.read(tmp_path / "big.tif", channel_names=["a", "b"])["big"]
+    assert tuple(sizes[0] for sizes in image.data.chunks) == (1, *block)
+
+
+def test_only_the_full_resolution_of_a_pyramid_is_read(tmp_path, counts):
+    with tifffile.TiffWriter(tmp_path / "slide.ome.tif") as tif:
+        tif.write(counts, subifds=1, metadata={"axes": "CYX", "Channel": {"Name": NAMES}}, photometric="minisblack")
+        tif.write(counts[:, ::2, ::2], subfiletype=1, photometric="minisblack")
+    np.testing.assert_array_equal(nm.io.read(tmp_path / "slide.ome.tif")["slide"], counts)
+
+
+def test_given_names_come_before_those_of_the_header(tmp_path, counts):
+    write_ome(tmp_path / "core.ome.tif", counts)
+    assert nm.io.read(tmp_path / "core.ome.tif", channel_names=["a", "b", "c"])["core"]["c"].values.tolist() == list(
+        "abc"
+    )
+
+
+def test_imagej_labels_name_the_channels(tmp_path, counts):
+    tifffile.imwrite(tmp_path / "stack.tif", counts, imagej=True, metadata={"axes": "CYX", "Labels": NAMES})
+    assert nm.io.read(tmp_path / "stack.tif")["stack"]["c"].values.tolist() == NAMES
+
+
+def test_folder_of_channels_is_one_image(tmp_path, counts):
+    write_channels(tmp_path / "Point1", counts)
+    (tmp_path / "Point1" / "._CD3.tif").write_bytes(b"left by a file system")
+    for sdata in (nm.io.read_folder(tmp_path / "Point1"), nm.io.read(str(tmp_path / "Point1"))):
+        assert list(sdata.images) == ["Point1"]
+        assert sdata["Point1"]["c"].values.tolist() == ["CD3", "DNA1"]
+        np.testing.assert_array_equal(sdata["Point1"], counts[[1, 0]])
+
+
+def test_folder_of_folders_and_stacks_is_read_whole_but_no_deeper(tmp_path, counts):
+    write_channels(tmp_path / "Point2", counts)
+    write_channels(tmp_path / "Point1", counts)
+    (tmp_path / "deep").mkdir()
+    write_channels(tmp_path / "deep" / "Point3", counts)
+    write_ome(tmp_path / "core.ome.tiff", counts)
+    assert list(nm.io.read(tmp_path).images) == ["core", "Point1", "Point2"]
+
+
+def test_masks_beside_stacks_are_left_out_with_a_warning(tmp_path, counts):
+    write_ome(tmp_path / "core_image.ome.tif", counts)
+    tifffile.imwrite(tmp_path / "core_mask.tif", counts[0])
+    with pytest.warns(UserWarning, match=r"core_mask\.tif") as record:
+        sdata = nm.io.read(tmp_path)
+    assert record[0].filename == __file__
+    assert list(sdata.images) == ["core_image"]
+
+
+def test_names_can_be_written_and_are_unique(tmp_path, counts):
+    files = ["a/core [1].tif", "b/core [1].tif", "b/CORE_1.tif", "b/cells.tif", "b/()[].tif"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        write_stack(tmp_path / file, counts)
+    sdata = nm.io.read([tmp_path / file for file in files], channel_names=NAMES)
+    assert list(sdata.images) == ["core__1", "core__1_2", "CORE_1", "cells_2", "image"]
+    sdata.write(tmp_path / "all.zarr")
+
+
+def test_each_image_has_a_coordinate_system_in_micrometres_where_known(tmp_path, counts):
+    write_ome(tmp_path / "known.ome.tif", counts, PhysicalSizeX=0.39, PhysicalSizeY=0.391)
+    write_ome(tmp_path / "unknown.ome.tif", counts)
+    sdata = nm.io.read([tmp_path / "known.ome.tif", tmp_path / "unknown.ome.tif"])
+    assert sorted(sdata.coordinate_systems) == ["known", "unknown"]
+    assert get_transformation(sdata["known"], "known") == Scale([0.39, 0.39], axes=("x", "y"))
+    assert get_transformation(sdata["unknown"], "unknown") == Identity()
+    assert sdata.attrs[_keys.PIXEL_SIZE] == {"known": 0.39}
+
+
+@pytest.mark.parametrize(("size", "unit", "micrometres"), [(500, "nm", 0.5), (0.001, "mm", 1.0), (2, "pixel", None)])
+def test_units_of_the_header(tmp_path, counts, size, unit, micrometres):
+    header = {"PhysicalSizeX": size, "PhysicalSizeY": size, "PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    write_ome(tmp_path / "core.ome.tif", counts, **header)
+    assert nm.io.read(tmp_path / "core.ome.tif").attrs[_keys.PIXEL_SIZE].get("core") == pytest.approx(micrometres)
+
+
+def test_given_pixel_size_comes_before_that_of_the_header(tmp_path, counts):
+    write_ome(tmp_path / "core.ome.tif", counts, PhysicalSizeX=0.5, PhysicalSizeY=1.5)
+    write_channels(tmp_path / "Point1", counts)
+    sdata = nm.io.read([tmp_path / "core.ome.tif", tmp_path / "Point1"], pixel_size=2)
+    assert sdata.attrs[_keys.PIXEL_SIZE] == {"core": 2.0, "Point1": 2.0}
+    assert get_transformation(sdata["Point1"], "Point1") == Scale([2, 2], axes=("x", "y"))
+
+
+def test_survives_writing_and_reading_back(tmp_path, counts):
+    write_ome(tmp_path / "core.ome.tif", counts, PhysicalSizeX=0.5, PhysicalSizeY=0.5)
+    sdata = nm.io.read(tmp_path / "core.ome.tif")
+    sdata.write(tmp_path / "core.zarr")
+    back = sd.read_zarr(tmp_path / "core.zarr")
+    assert back["core"]["c"].values.tolist() == NAMES
+    assert back["core"].dtype == np.uint16
+    np.testing.assert_array_equal(back["core"], counts)
+    [(name, transformation)] = get_transformation(back["core"], get_all=True).items()
+    assert name == "core"
+    np.testing.assert_array_equal(transformation.to_affine_matrix(("x", "y"), ("x", "y")), np.diag([0.5, 0.5, 1]))
+    assert back.attrs[_keys.PIXEL_SIZE] == {"core": 0.5}
+
+
+# errors
+
+
+def test_no_such_path(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No such file or folder: .*core\.tif"):
+        nm.io.read(tmp_path / "core.tif")
+    with pytest.raises(FileNotFoundError, match=r"No such file: .*core\.tif"):
+        nm.io.read_tiff(tmp_path / "core.tif")
+    with pytest.raises(FileNotFoundError, match="No such folder: .*Point1"):
+        nm.io.read_folder(tmp_path / "Point1")
+
+
+def test_no_paths_and_paths_given_twice(tmp_path, counts):
+    with pytest.raises(ValueError, match="`paths` is empty"):
+        nm.io.read([])
+    write_ome(tmp_path / "core.ome.tif", counts)
+    with pytest.raises(ValueError, match=r"Given twice: \['.*core\.ome\.tif'\]"):
+        nm.io.read([tmp_path / "core.ome.tif"] * 2)
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path):
+    with pytest.raises(ValueError, match="It holds nothing"):
+        nm.io.read(tmp_path)
+    (tmp_path / "panel.csv").touch()
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ValueError, match=r"No images in .* It holds old/, panel\.csv"):
+        nm.io.read(tmp_path)
+    with pytest.raises(ValueError, match=r"no TIFF file; it holds old/, panel\.csv"):
+        nm.io.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"II", b"II*\0", b"not a picture at all"])
+def test_not_a_tiff(tmp_path, content):
+    (tmp_path / "core.tif").write_bytes(content)
+    with pytest.raises(ValueError, match=r"core\.tif is not a TIFF that can be read"):
+        nm.io.read(tmp_path / "core.tif")
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+def test_a_file_that_is_cut_short(tmp_path, counts, options):
+    path = tmp_path / "core.tif"
+    write_stack(path, counts, **options)
+    path.write_bytes(path.read_bytes()[: -(path.stat().st_size // 8)])
+    with pytest.raises(ValueError, match="not complete"):
+        nm.io.read(path, channel_names=NAMES)
+
+
+def test_number_of_channel_names(tmp_path, counts):
+    write_stack(tmp_path / "stack.tif", counts)
+    with pytest.raises(ValueError, match=r"has 3 channels.*Name all 3: channel_names="):
+        nm.io.read(tmp_path / "stack.tif")
+    with pytest.raises(ValueError, match=r"has 3 channels, but channel_names has 2"):
+        nm.io.read(tmp_path / "stack.tif", channel_names=["a", "b"])
+    write_ome(tmp_path / "stack.ome.tif", counts, names=None)
+    with pytest.raises(ValueError, match=r"has 3 channels.*header does not name them"):
+        nm.io.read(tmp_path / "stack.ome.tif")
+
+
+def test_channel_names_must_tell_the_channels_apart(tmp_path, counts):
+    write_stack(tmp_path / "stack.tif", counts)
+    with pytest.raises(ValueError, match=r"several channels of one name: \['a'\]"):
+        nm.io.read(tmp_path / "stack.tif", channel_names=["a", "b", "a"])
+    with pytest.raises(ValueError, match="empty name"):
+        nm.io.read(tmp_path / "stack.tif", channel_names=["a", "b", " "])
+    write_channels(tmp_path / "Point1", counts)
+    tifffile.imwrite(tmp_path / "Point1" / "CD3.tiff", counts[0])
+    with pytest.raises(ValueError, match=r"several channels of one name: \['CD3'\]"):
+        nm.io.read_folder(tmp_path / "Point1")
+
+
+def test_arguments_of_another_kind(tmp_path, counts):
+    write_stack(tmp_path / "stack.tif", counts)
+    for names in ("abc", [1, 2, 3]):
+        with pytest.raises(TypeError, match="channel_names must be a sequence of strings"):
+            nm.io.read(tmp_path / "stack.tif", channel_names=names)
+    with pytest.raises(TypeError, match="pixel_size must be a number"):
+        nm.io.read(tmp_path / "stack.tif", channel_names=NAMES, pixel_size="1 um")
+    for size in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match="pixel_size must be positive"):
+            nm.io.read(tmp_path / "stack.tif", channel_names=NAMES, pixel_size=size)
+
+
+def test_channels_of_different_shape_or_data_type(tmp_path, counts):
+    write_channels(tmp_path / "Point1", counts)
+    tifffile.imwrite(tmp_path / "Point1" / "CD8.tif", counts[0, :30])
+    with pytest.raises(ValueError, match=r"differ in shape: .*CD8\.tif \(30, 110\)"):
+        nm.io.read(tmp_path)
+    tifffile.imwrite(tmp_path / "Point1" / "CD8.tif", counts[0].astype(np.uint8))
+    with pytest.raises(ValueError, match=r"differ in dtype: .*CD8\.tif uint8"):
+        nm.io.read_folder(tmp_path / "Point1")
+
+
+def test_a_stack_in_a_folder_of_channels(tmp_path, counts):
+    write_channels(tmp_path / "Point1", counts)
+    write_stack(tmp_path / "Point1" / "all.tif", counts)
+    with pytest.raises(ValueError, match=r"these have several \{'all\.tif': 3\}"):
+        nm.io.read_folder(tmp_path / "Point1")
+
+
+@pytest.mark.parametrize(("axes", "found"), [("ZYX", "3 z-planes"), ("TYX", "3 time points")])
+def test_depth_and_time(tmp_path, counts, axes, found):
+    tifffile.imwrite(tmp_path / "core.ome.tif", counts, metadata={"axes": axes}, photometric="minisblack")
+    with pytest.raises(ValueError, match=f"{found}.*not supported yet"):
+        nm.io.read(tmp_path / "core.ome.tif")
+    image = nm.io.read(tmp_path / "core.ome.tif", channel_names=NAMES)["core"]
+    np.testing.assert_array_equal(image, counts)
+
+
+def test_depth_and_time_beside_channels(tmp_path, counts):
+    tifffile.imwrite(tmp_path / "core.ome.tif", np.stack([counts] * 2), metadata={"axes": "ZCYX"})
+    with pytest.raises(ValueError, match=r"'Z': 2, 'C': 3, .*not supported yet"):
+        nm.io.read(tmp_path / "core.ome.tif", channel_names=NAMES)
+
+
+def test_several_series(tmp_path, counts):
+    with tifffile.TiffWriter(tmp_path / "cores.ome.tif") as tif:
+        tif.write(counts, metadata={"axes": "CYX"}, photometric="minisblack")
+        tif.write(counts[:2], metadata={"axes": "CYX"}, photometric="minisblack")
+    with pytest.raises(ValueError, match=r"2 series, of shapes \[\(3, 70, 110\), \(2, 70, 110\)\]: not supported yet"):
+        nm.io.read(tmp_path / "cores.ome.tif")
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_colour_pictures(tmp_path, planes):
+    shape = (30, 40, 3) if planes == "contig" else (3, 30, 40)
+    tifffile.imwrite(tmp_path / "he.tif", np.zeros(shape, np.uint8), photometric="rgb", planarconfig=planes)
+    with pytest.raises(ValueError, match="colour picture"):
+        nm.io.read(tmp_path / "he.tif", channel_names=NAMES)
+
+
+def test_pixels_that_are_not_square(tmp_path, counts):
+    write_ome(tmp_path / "core.ome.tif", counts, PhysicalSizeX=0.5, PhysicalSizeY=0.6)
+    with pytest.raises(ValueError, match=r"0\.5 by 0\.6 micrometres"):
+        nm.io.read(Path(tmp_path) / "core.ome.tif")
