@@ -17,7 +17,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx_autodoc_typehints",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
@@ -35,8 +34,9 @@ nb_execution_raise_on_error = True
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = False
-always_use_bars_union = True
 
 # Names of other projects can be checked only where their indices can be fetched.
 nitpicky = True

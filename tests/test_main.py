@@ -1,0 +1,173 @@
+"""The command line: arguments, errors, and that nothing half-written is left behind."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nextmarker as nm
+from nextmarker import __main__ as cli
+
+
+@pytest.fixture
+def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail when images are read, which must not happen before the target is known to be good."""
+
+    def read(*_: object, **__: object) -> None:
+        pytest.fail("images were read")
+
+    monkeypatch.setattr(nm.io, "read", read)
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the work by the files it leaves."""
+
+    def save(_: object, folder: Path) -> None:
+        (folder / "store").mkdir()
+        (folder / "store" / "zarr.json").write_text("new")
+        (folder / "figures" / "cells.png").write_text("new")
+
+    monkeypatch.setattr(nm.io, "read", lambda *_, **__: None)
+    monkeypatch.setattr(cli, "_analyse", lambda *_: None)
+    monkeypatch.setattr(cli, "_save", save)
+    monkeypatch.setattr(cli, "_print_clusters", lambda *_: None)
+
+
+def run(store: Path, *more: str) -> int:
+    return cli.main(["run", "image.tif", "--nuclear", "DNA1", "-o", str(store), *more])
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that an error prints."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["run"],
+        ["run", "image.tif", "-o", "out.zarr"],
+        ["run", "image.tif", "--nuclear", "DNA1"],
+        ["run", "image.tif", "--nuclear", "DNA1", "-o", "out.zarr", "--pixel-size", "small"],
+    ],
+)
+def test_incomplete_arguments_show_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: nextmarker" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.strip() == nm.__version__
+
+
+def test_options_reach_the_library(tmp_path: Path, instant: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(nm.io, "read", lambda images, **options: calls.append((images, options)))
+    monkeypatch.setattr(cli, "_analyse", lambda _, *options: calls.append(options))
+    arguments = "--channel-names A B --pixel-size 0.5 --patch-size 24 --seed 3 --device cpu".split()
+    assert run(tmp_path / "out.zarr", *arguments) == 0
+    assert calls == [
+        (["image.tif"], {"channel_names": ["A", "B"], "pixel_size": 0.5}),
+        (["DNA1"], 24.0, 3, "cpu"),
+    ]
+
+
+@pytest.mark.usefixtures("no_reading")
+def test_a_missing_folder_is_told_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "missing" / "out.zarr") == 2
+    assert "missing" in error_line(capsys)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_reading")
+@pytest.mark.parametrize("taken", ["out.zarr", "out_figures"])
+def test_an_existing_result_is_told_before_any_work(
+    taken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / taken).mkdir()
+    assert run(tmp_path / "out.zarr") == 2
+    line = error_line(capsys)
+    assert taken in line
+    assert "--overwrite" in line
+
+
+@pytest.mark.usefixtures("no_reading")
+def test_overwrite_replaces_nothing_but_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.jpg").write_text("precious")
+    assert run(tmp_path / "photos", "--overwrite") == 2
+    assert "no Zarr store" in error_line(capsys)
+    assert (tmp_path / "photos" / "holiday.jpg").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("no_reading")
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    assert run(tmp_path / "out.zarr") == 2
+    assert "Permission denied" in error_line(capsys)
+
+
+def test_a_missing_image_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "missing.tif"
+    assert cli.main(["run", str(missing), "--nuclear", "DNA1", "-o", str(tmp_path / "out.zarr")]) == 2
+    assert "missing.tif" in error_line(capsys)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("instant")
+def test_an_interruption_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_print_clusters", interrupt)  # the last step: all files are written by then
+    assert run(tmp_path / "out.zarr") == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_bug_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_analyse", lambda *_: np.sum(np.zeros((2, 2)), axis=2))
+    with pytest.raises(ValueError, match="axis 2"):
+        run(tmp_path / "out.zarr")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("instant")
+def test_results_appear_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "out.zarr") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
+    assert "out.zarr" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("instant")
+def test_overwrite_replaces_the_results_and_nothing_else(tmp_path: Path) -> None:
+    run(tmp_path / "out.zarr")
+    (tmp_path / "out.zarr" / "zarr.json").write_text("old")
+    (tmp_path / "out_figures" / "cells.png").write_text("old")
+    (tmp_path / "out_figures" / "notes.txt").write_text("mine")
+    assert run(tmp_path / "out.zarr", "--overwrite") == 0
+    assert (tmp_path / "out.zarr" / "zarr.json").read_text() == "new"
+    assert (tmp_path / "out_figures" / "cells.png").read_text() == "new"
+    assert (tmp_path / "out_figures" / "notes.txt").read_text() == "mine"
