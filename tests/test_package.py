@@ -11,7 +11,6 @@ import tomllib
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -177,13 +176,19 @@ def test_parts_load_when_asked_for() -> None:
         _ = nextmarker.nonsense
 
 
+def is_ours(value: object) -> bool:
+    """Whether a value is a function or class of this package."""
+    return (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__.startswith("nextmarker.")
+
+
 def public_objects() -> dict[str, object]:
     """Functions and classes by the name under which users call them, such as `tl.embed`."""
+    modules = {part: import_module(f"nextmarker.{part}") for part in PARTS}
     return {
-        f"{part}.{name}": getattr(import_module(f"nextmarker.{part}"), name)
-        for part in PARTS
-        if f"nextmarker.{part}" in MODULE_FILES
-        for name in import_module(f"nextmarker.{part}").__all__
+        f"{part}.{name}": value
+        for part, module in modules.items()
+        for name, value in vars(module).items()
+        if is_ours(value) and not name.startswith("_")
     }
 
 
@@ -193,14 +198,8 @@ PUBLIC = public_objects()
 @pytest.mark.parametrize("part", PARTS)
 def test_all_agrees_with_the_public_names(part: str) -> None:
     module = import_module(f"nextmarker.{part}")
-    public = {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and not isinstance(value, ModuleType)
-        and getattr(value, "__module__", "").startswith("nextmarker.")
-    }
-    assert set(module.__all__) == public
+    listed = {f"{part}.{name}" for name in module.__all__ if is_ours(getattr(module, name))}
+    assert listed == {name for name in PUBLIC if name.startswith(f"{part}.")}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
