@@ -12,6 +12,7 @@ REGION: Final = "region"
 INSTANCE: Final = "instance_id"
 IMAGE: Final = "image"
 SPATIAL: Final = "spatial"
+SOURCE: Final = "source_id"  # the name a cell had where its centre came from
 
 # results
 EMBEDDING: Final = "X_nextmarker"

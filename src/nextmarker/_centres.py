@@ -1,0 +1,323 @@
+"""Pixels to centres: nuclei of a nuclear channel, objects of a label image.
+
+Everything is read tile by tile, and the same comes out whatever the size of the tiles: a pixel is filtered with all
+pixels in reach of it, what is summed over an image is summed in integers, and what depends on the order of the cells
+is decided once all of them are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from scipy import ndimage as ndi
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+from skimage.filters import threshold_otsu
+
+from nextmarker._tiles import read_field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import xarray as xr
+
+    from nextmarker._cells import Region
+
+Method = Literal["maxima", "blobs", "threshold"]
+METHODS = get_args(Method)
+
+TILE_SIZE = 2048
+
+# Widths of the Gaussians that look for the size of the nuclei, half an octave apart.
+_WIDTHS = 2.0 ** np.arange(0, 4.75, 0.5)
+# The difference of the Gaussians w and sqrt(2) w is strongest, in square, for nuclei that are Gaussians of width
+# w / 1.185; the diameter of such a nucleus is taken as four times its width.
+_DIAMETER_PER_WIDTH = 4 / 1.185
+_REACH = 4.0  # widths at which a Gaussian is cut off
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A part of an image in memory, with a halo."""
+
+    pixels: np.ndarray
+    """(height, width), float64."""
+    core: tuple[slice, slice]
+    """The part of `pixels` without the halo."""
+    origin: tuple[int, int]
+    """Row and column in the image of the first pixel of the core."""
+
+
+@dataclass(frozen=True)
+class NuclearImage:
+    """The nuclear channels of one image, joined into one and read in tiles.
+
+    A single channel is used as it is. Several are divided by the 99th percentile of their nonzero pixels and summed,
+    so that no channel dominates by its scale.
+    """
+
+    region: Region
+    channels: Sequence[str]
+    tile_size: int = TILE_SIZE
+    weights: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        weights = np.ones(1) if len(self.channels) == 1 else self._weights()
+        object.__setattr__(self, "weights", weights)
+
+    def blocks(self, halo: int) -> Iterator[_Block]:
+        """Walk over the image; `halo` pixels surround each block where the image goes on."""
+        for rows, columns in _grid(self.region.pixels, self.tile_size):
+            raw = read_field(self.region, self.channels, (rows, columns), halo=halo).pixels
+            top, left = min(rows.start, halo), min(columns.start, halo)
+            core = (slice(top, top + rows.stop - rows.start), slice(left, left + columns.stop - columns.start))
+            yield _Block(self._join(raw), core, (rows.start, columns.start))
+
+    def _join(self, raw: np.ndarray) -> np.ndarray:
+        joined = np.zeros(raw.shape[:2])
+        for channel, weight in enumerate(self.weights):
+            joined += raw[:, :, channel] * weight
+        return joined
+
+    def _weights(self) -> np.ndarray:
+        counts = [_Histogram() for _ in self.channels]
+        for field_ in _grid(self.region.pixels, self.tile_size):
+            raw = read_field(self.region, self.channels, field_, halo=0).pixels
+            for channel, histogram in enumerate(counts):
+                histogram.add(raw[:, :, channel])
+        scales = np.array([histogram.quantile_of_nonzero(0.99) for histogram in counts])
+        return np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
+
+
+class _Histogram:
+    """Counts of values in bins of 1/32 octave, from zero to the largest float; negative values count as zero."""
+
+    # The exponent and the first five bits of the mantissa are the bin: exact, and as fine for counts of 1 as of 10,000.
+    _SHIFT = 52 - 5
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(1 << 16, np.int64)
+
+    def add(self, values: np.ndarray) -> None:
+        bits = np.maximum(values, 0, dtype=np.float64).ravel().view(np.int64)
+        self._counts += np.bincount(bits >> self._SHIFT, minlength=self._counts.size)
+
+    def _filled(self) -> tuple[np.ndarray, np.ndarray]:
+        bins = np.flatnonzero(self._counts)
+        return self._counts[bins], (bins << self._SHIFT).view(np.float64)
+
+    def quantile_of_nonzero(self, q: float) -> float:
+        counts, values = self._filled()
+        counts, values = counts[values > 0], values[values > 0]
+        return float(values[np.searchsorted(np.cumsum(counts), q * counts.sum())]) if counts.size else 0.0
+
+    def foreground_level(self) -> float:
+        """Otsu's threshold of the square roots: the noise of counts is as large in bright pixels as in dim ones."""
+        counts, values = self._filled()
+        if counts.size < 2:
+            return np.inf
+        return float(threshold_otsu(hist=(counts, np.sqrt(values))) ** 2)
+
+
+def estimate_diameter(images: Sequence[NuclearImage]) -> float | None:
+    """Estimate the diameter of the nuclei from the size at which the images hold most detail.
+
+    Differences of Gaussians of growing width are taken of the square roots of the pixels. The mean square of such a
+    difference falls with the square of the width where there is noise alone; what exceeds that peaks at the nuclei.
+
+    Returns
+    -------
+    Pixels, with one decimal, or None where there is no signal.
+    """
+    energy = np.zeros(len(_WIDTHS) - 1)
+    for image in images:
+        for block in image.blocks(_reach(_WIDTHS[-1])):
+            pixels = np.sqrt(np.maximum(block.pixels, 0))
+            finer = _smooth(pixels, _WIDTHS[0])
+            for scale, width in enumerate(_WIDTHS[1:]):
+                coarser = _smooth(pixels, width)
+                energy[scale] += np.square((finer - coarser)[block.core]).sum()
+                finer = coarser
+    # Rounded, so that the order in which tiles were summed does not show.
+    energy = energy.astype(np.float32).astype(np.float64)
+    if energy.max() == 0:
+        return None
+    excess = np.maximum(energy - energy[0] * (_WIDTHS[0] / _WIDTHS[:-1]) ** 2, 0)
+    return round(_DIAMETER_PER_WIDTH * _peak(_WIDTHS[:-1], excess if excess.any() else energy), 1)
+
+
+def _peak(widths: np.ndarray, energy: np.ndarray) -> float:
+    """Width of the largest energy, by a parabola through the three points around it on logarithmic axes."""
+    best = int(np.argmax(energy))
+    if not 0 < best < len(energy) - 1 or not energy[best - 1 : best + 2].all():
+        return float(widths[best])
+    left, centre, right = np.log(energy[best - 1 : best + 2])
+    offset = 0.5 * (left - right) / (left - 2 * centre + right) if left + right < 2 * centre else 0.0
+    return float(widths[best] * (widths[1] / widths[0]) ** offset)
+
+
+def find_nuclei(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
+    """Find the nuclei of an image.
+
+    Parameters
+    ----------
+    method
+        See :func:`nextmarker.pp.detect_cells`.
+    diameter
+        Diameter of a nucleus in pixels.
+
+    Returns
+    -------
+    Centres (x, y) in intrinsic coordinates, float64 (cells, 2), from top to bottom.
+    """
+    row_column = _components(image, diameter) if method == "threshold" else _peaks(image, method, diameter)
+    return _as_centres(row_column)
+
+
+def _as_centres(row_column: np.ndarray) -> np.ndarray:
+    ordered = row_column[np.lexsort(row_column.T[::-1])]
+    return ordered[:, ::-1] + 0.5  # pixel i spans [i, i + 1) in SpatialData
+
+
+def _peaks(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
+    """Row and column of the strongest responses that lie in the foreground and half a diameter apart."""
+    levels = _Histogram()
+    found = []
+    blob_width = diameter / np.sqrt(8)  # where the Laplacian of Gaussian answers most to a disc of this diameter
+    for block in image.blocks(_reach(blob_width) + 1):
+        smooth = _smooth(block.pixels, diameter / 4)
+        levels.add(smooth[block.core])
+        response = smooth if method == "maxima" else -ndi.gaussian_laplace(block.pixels, blob_width, truncate=_REACH)
+        # Of a flat top the rim is enough. The middle of a flat image is no peak.
+        is_peak = (response == ndi.maximum_filter(response, 3)) & (response > ndi.minimum_filter(response, 3))
+        is_peak &= response > 0
+        rows, columns = np.nonzero(is_peak[block.core])
+        at = (rows + block.core[0].start, columns + block.core[1].start)
+        found.append(np.column_stack([rows + block.origin[0], columns + block.origin[1], response[at], smooth[at]]))
+    peaks = np.concatenate(found)
+    peaks = peaks[peaks[:, 3] > levels.foreground_level()]
+    return _apart(*_join_ties(peaks[:, :2], peaks[:, 2]), distance=diameter / 2)
+
+
+def _join_ties(position: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put one peak into the middle of neighbouring pixels that are peaks: these are equally high."""
+    if len(position) == 0:
+        return position, response
+    first, second = KDTree(position).query_pairs(1.5, output_type="ndarray").T
+    n_groups, group = _groups(first, second, len(position))
+    size = np.bincount(group, minlength=n_groups)
+    middle = np.column_stack([np.bincount(group, axis, n_groups) / size for axis in position.T])
+    height = np.zeros(n_groups)
+    height[group] = response
+    return middle, height
+
+
+def _apart(position: np.ndarray, response: np.ndarray, distance: float) -> np.ndarray:
+    """Keep the strongest first, and drop whatever lies within `distance` of one that is kept."""
+    if len(position) == 0:
+        return position
+    position = position[np.lexsort((position[:, 1], position[:, 0], -response))]
+    keep = np.ones(len(position), bool)
+    for index, near in enumerate(KDTree(position).query_ball_point(position, distance)):
+        if keep[index]:
+            keep[[other for other in near if other > index]] = False
+    return position[keep]
+
+
+def _components(image: NuclearImage, diameter: float) -> np.ndarray:
+    """Row and column of the centroids of connected foreground, without pieces under a quarter of a nucleus."""
+    width = diameter / 8  # enough to join the counts of one nucleus
+    halo = _reach(width)
+    levels = _Histogram()
+    for block in image.blocks(halo):
+        levels.add(_smooth(block.pixels, width)[block.core])
+    level = levels.foreground_level()
+
+    sums, links = [], []
+    n_pieces = 0
+    image_width = image.region.pixels.sizes["x"]
+    above = np.zeros(image_width, np.int64)  # piece under each column of the last row that is known
+    for block in image.blocks(halo):
+        foreground = _smooth(block.pixels, width)[block.core] > level
+        pieces, n_new = ndi.label(foreground)
+        pieces = np.where(foreground, pieces + np.int64(n_pieces), 0)
+        top, left = block.origin
+        columns = slice(left, left + pieces.shape[1])
+        links.append(np.stack([above[columns], pieces[0]]))
+        if left:
+            links.append(np.stack([before, pieces[:, 0]]))
+        above[columns], before = pieces[-1], pieces[:, -1]
+        sums.append(_sums(pieces, (top, left)))
+        n_pieces += n_new
+    if n_pieces == 0:
+        return np.empty((0, 2))
+    first, second = np.concatenate(links, axis=1)
+    touching = (first > 0) & (second > 0)
+    n_groups, group = _groups(first[touching] - 1, second[touching] - 1, n_pieces)
+    labels, *moments = np.concatenate(sums).T
+    area, rows, columns_ = (_total(group[labels - 1], moment, n_groups) for moment in moments)
+    large = area >= np.pi * diameter**2 / 16
+    return np.column_stack([rows, columns_])[large] / area[large, None]
+
+
+def label_centroids(labels: xr.DataArray, tile_size: int = TILE_SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the centroids of the objects of a label image, tile by tile.
+
+    Parameters
+    ----------
+    labels
+        Integers, (y, x), lazy; zero is background.
+
+    Returns
+    -------
+    Labels, ascending, (objects,), and centres (x, y) in intrinsic coordinates, float64 (objects, 2).
+    """
+    sums = [
+        _sums(labels.isel(y=rows, x=columns).to_numpy(), (rows.start, columns.start))
+        for rows, columns in _grid(labels, tile_size)
+    ]
+    label, *moments = np.concatenate(sums).T
+    names, group = np.unique(label, return_inverse=True)
+    area, rows, columns = (_total(group, moment, len(names)) for moment in moments)
+    return names, np.column_stack([columns, rows]) / area[:, None] + 0.5
+
+
+def _sums(labels: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
+    """Label, area, and sums of the rows and the columns of each object, int64 (objects, 4)."""
+    rows, columns = np.nonzero(labels)
+    names, group = np.unique(labels[rows, columns].astype(np.int64), return_inverse=True)
+    moments = (np.ones_like(rows), rows + origin[0], columns + origin[1])
+    return np.column_stack([names, *(_total(group, moment, len(names)) for moment in moments)])
+
+
+def _total(group: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sum integers by group, exactly: floats would depend on the order of the tiles."""
+    total = np.zeros(n_groups, np.int64)
+    np.add.at(total, group, values)
+    return total
+
+
+def _groups(first: np.ndarray, second: np.ndarray, n: int) -> tuple[int, np.ndarray]:
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
+    return connected_components(graph, directed=False)
+
+
+def _grid(pixels: xr.DataArray, size: int) -> list[tuple[slice, slice]]:
+    height, width = pixels.sizes["y"], pixels.sizes["x"]
+    return [
+        (slice(top, min(top + size, height)), slice(left, min(left + size, width)))
+        for top in range(0, height, size)
+        for left in range(0, width, size)
+    ]
+
+
+def _smooth(pixels: np.ndarray, width: float) -> np.ndarray:
+    return ndi.gaussian_filter(pixels, width, truncate=_REACH)
+
+
+def _reach(width: float) -> int:
+    """Pixels that a Gaussian of this width sees on either side."""
+    return int(_REACH * width + 0.5)

@@ -1,0 +1,248 @@
+"""The one writer of cells: circles and their table, from centres."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.spatial import KDTree
+from shapely import points
+from spatialdata.models import ShapesModel, TableModel
+from spatialdata.transformations import get_transformation
+from tqdm import tqdm
+
+from nextmarker import _keys
+from nextmarker._cells import Region, pixel_size, read_image, shared_markers
+from nextmarker._intensity import circle_means
+from nextmarker._table import write_results
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from spatialdata import SpatialData
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where cells will be written, checked before anything is computed."""
+
+    images: list[str]
+    markers: list[str]
+    key_added: str
+    table_key: str
+
+    def element(self, image: str) -> str:
+        """Name of the circles of an image: one image needs no suffix."""
+        return self.key_added if len(self.images) == 1 else f"{self.key_added}_{image}"
+
+
+def check_target(
+    sdata: SpatialData,
+    images: Sequence[str] | str | None,
+    markers: Sequence[str] | str | None,
+    *,
+    key_added: str,
+    table_key: str,
+    overwrite: bool,
+) -> Target:
+    """Check that cells can be written, before they are looked for.
+
+    Raises
+    ------
+    KeyError
+        If an image does not exist.
+    ValueError
+        If there are no images, their panels differ, or what would be written exists already.
+    """
+    if not sdata.images:
+        msg = "sdata.images is empty: there is nothing to find cells in. Read images first: nm.io.read(paths)."
+        raise ValueError(msg)
+    chosen = _as_list(images) if images is not None else list(sdata.images)
+    if not chosen or len(set(chosen)) < len(chosen):
+        msg = f"images={chosen} must name one image or more, each once; sdata.images holds {sorted(sdata.images)}."
+        raise ValueError(msg)
+    for image in chosen:
+        read_image(sdata, image)
+    wanted = _as_list(markers) if markers is not None else None
+    if wanted is not None and (not wanted or len(set(wanted)) < len(wanted)):
+        msg = f"markers={wanted} must name one channel or more, each once."
+        raise ValueError(msg)
+    target = Target(chosen, shared_markers(sdata, chosen, wanted), key_added, table_key)
+    _check_names(sdata, target, overwrite)
+    return target
+
+
+def write_cells(
+    sdata: SpatialData,
+    target: Target,
+    centres: Mapping[str, np.ndarray],
+    *,
+    step: str,
+    parameters: Mapping[str, Any],
+    lone_radius: Mapping[str, float],
+    source_ids: Mapping[str, np.ndarray] | None = None,
+    progress: bool = True,
+) -> None:
+    """Write the circles of every image, and one table for all of them.
+
+    Parameters
+    ----------
+    target
+        What :func:`check_target` returned.
+    centres
+        Image to centres (x, y) in its intrinsic coordinates, float64 (cells, 2).
+    step
+        Name of the record.
+    parameters
+        What the record keeps beside markers, radius and coordinate systems.
+    lone_radius
+        Radius in pixels for each image if no image has two cells.
+    source_ids
+        Image to the name that each cell had where it came from.
+
+    Raises
+    ------
+    ValueError
+        If no image has a cell, or pixels are not finite. Nothing is written then.
+    """
+    found = [image for image in target.images if len(centres[image])]
+    if not found:
+        msg = f"No cells in {target.images}: nothing was written."
+        raise ValueError(msg)
+    for image in target.images:
+        if image not in found:
+            warnings.warn(f"No cells in image {image!r}: it gets no circles.", UserWarning, stacklevel=3)
+    regions = _regions(sdata, target, {image: centres[image] for image in found})
+    radius = _radii(regions, lone_radius)
+    systems = {image: _coordinate_system(sdata, image) for image in found}
+    circles = {region.name: _circles(sdata, region, radius[region.image]) for region in regions}
+    adata = _table(sdata, target, regions, radius, systems, source_ids, progress)
+    record = {
+        **parameters,
+        "markers": np.array(target.markers, dtype=object),
+        "radius": radius,
+        "coordinate_system": systems,
+    }
+    write_results(adata, step, {f"obsm/{_keys.SPATIAL}": adata.obsm[_keys.SPATIAL]}, record)
+    _assign(sdata, target, circles, adata)
+
+
+def _as_list(names: Sequence[str] | str) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
+    places = {target.element(image): "shapes" for image in target.images}
+    if target.table_key in places:
+        msg = f"key_added and table_key both lead to {target.table_key!r}: choose different names."
+        raise ValueError(msg)
+    places[target.table_key] = "tables"
+    taken = {name: kind for kind, name, _ in sdata.gen_elements()}
+    own, foreign = [], []
+    for name, kind in places.items():
+        if not re.fullmatch(r"(?!__)[\w.-]+", name) or set(name) == {"."}:
+            msg = f"{name!r} cannot name an element: use letters, digits, '_', '-' and '.' in key_added and table_key."
+            raise ValueError(msg)
+        if name in taken:
+            (own if taken[name] == kind else foreign).append(f"sdata.{taken[name]}[{name!r}]")
+    if foreign:
+        msg = f"There is {', '.join(foreign)} already: choose other names with key_added=... or table_key=...."
+        raise ValueError(msg)
+    if own and not overwrite:
+        msg = (
+            f"There is {', '.join(own)} already. Replace with overwrite=True, "
+            "or choose other names with key_added=... and table_key=...."
+        )
+        raise ValueError(msg)
+
+
+def _regions(sdata: SpatialData, target: Target, centres: Mapping[str, np.ndarray]) -> list[Region]:
+    regions = []
+    for image, xy in centres.items():
+        rows = np.arange(len(xy))
+        regions.append(
+            Region(target.element(image), image, read_image(sdata, image), xy, rows, pixel_size(sdata, image))
+        )
+    return regions
+
+
+def _radii(regions: Sequence[Region], lone_radius: Mapping[str, float]) -> dict[str, float]:
+    """Half the median distance between nearest neighbours, in pixels of each image: neighbouring circles touch.
+
+    The median is taken over all images, in micrometres where all pixel sizes are known. It is at least one pixel.
+    """
+    known = all(region.pixel_size is not None for region in regions)
+    units = {region.image: (region.pixel_size or 1.0) if known else 1.0 for region in regions}
+    distances = [
+        KDTree(region.centres).query(region.centres, k=2)[0][:, 1] * units[region.image]
+        for region in regions
+        if len(region.centres) > 1
+    ]
+    if not distances:
+        return {region.image: float(max(lone_radius[region.image], 1)) for region in regions}
+    radius = np.median(np.concatenate(distances)) / 2
+    return {image: float(max(radius / unit, 1)) for image, unit in units.items()}
+
+
+def _coordinate_system(sdata: SpatialData, image: str) -> str:
+    """The image's own coordinate system where it has one, else the first it is in."""
+    systems = get_transformation(sdata.images[image], get_all=True)
+    return image if image in systems else next(iter(systems))
+
+
+def _circles(sdata: SpatialData, region: Region, radius: float) -> gpd.GeoDataFrame:
+    frame = gpd.GeoDataFrame({"radius": np.full(len(region.rows), radius)}, geometry=points(region.centres))
+    transformations = get_transformation(sdata.images[region.image], get_all=True)
+    return ShapesModel.parse(frame, transformations=dict(transformations))
+
+
+def _table(
+    sdata: SpatialData,
+    target: Target,
+    regions: Sequence[Region],
+    radius: Mapping[str, float],
+    systems: Mapping[str, str],
+    source_ids: Mapping[str, np.ndarray] | None,
+    progress: bool,
+) -> AnnData:
+    X, obs, spatial = [], [], []
+    for region in tqdm(regions, desc="mean intensity", unit="image", disable=not progress):
+        X.append(circle_means(region, target.markers, radius[region.image]))
+        obs.append(_obs(region, source_ids))
+        transformation = get_transformation(sdata.images[region.image], systems[region.image])
+        spatial.append(_apply(transformation.to_affine_matrix(("x", "y"), ("x", "y")), region.centres))
+    joined = pd.concat(obs)
+    for column in (_keys.REGION, _keys.IMAGE):
+        joined[column] = pd.Categorical(joined[column], categories=pd.unique(joined[column]))
+    adata = AnnData(np.concatenate(X), obs=joined, var=pd.DataFrame(index=target.markers))
+    adata.obsm[_keys.SPATIAL] = np.concatenate(spatial)
+    names = [region.name for region in regions]
+    return TableModel.parse(adata, region=names, region_key=_keys.REGION, instance_key=_keys.INSTANCE)
+
+
+def _obs(region: Region, source_ids: Mapping[str, np.ndarray] | None) -> pd.DataFrame:
+    columns = {_keys.REGION: region.name, _keys.INSTANCE: region.rows, _keys.IMAGE: region.image}
+    if source_ids is not None:
+        columns[_keys.SOURCE] = source_ids[region.image]
+    return pd.DataFrame(columns, index=[f"{region.image}_{row}" for row in region.rows])
+
+
+def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def _assign(sdata: SpatialData, target: Target, circles: Mapping[str, gpd.GeoDataFrame], adata: AnnData) -> None:
+    for image in target.images:  # an image that has no cells any more must not keep its old circles
+        if target.element(image) in sdata.shapes:
+            del sdata.shapes[target.element(image)]
+    if target.table_key in sdata.tables:
+        del sdata.tables[target.table_key]
+    for name, frame in circles.items():
+        sdata.shapes[name] = frame
+    sdata.tables[target.table_key] = adata

@@ -1,0 +1,5 @@
+"""Cell centres: find them in nuclear channels, or take them from elsewhere. No segmentation is needed."""
+
+from nextmarker.pp._detect import detect_cells
+
+__all__ = ["detect_cells"]
