@@ -1,0 +1,255 @@
+"""Which markers make a cluster: average activation, and the exact split of its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nextmarker import _keys
+from nextmarker._table import get_table, refuse_foreign_keys, require, write_results
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+EMBED = "nm.tl.embed(sdata)"
+
+
+def marker_attribution(
+    data: AnnData | SpatialData,
+    *,
+    groupby: str = _keys.CLUSTERS,
+    threshold: float | Mapping[str, float] | None = None,
+    key_added: str = _keys.ATTRIBUTION,
+    table_key: str = _keys.TABLE,
+) -> None:
+    """Attribute clusters to markers.
+
+    The embedding is linear in the interpretability, F = sum of W_m I_m + b over the markers m. So the difference d
+    between the mean embedding of a cluster and that of all other cells splits exactly into one share per marker, d .
+    W_m (mean I_m in the cluster - mean I_m elsewhere) / (d . d). The shares of a cluster sum to 1; a share is
+    negative where a marker draws the cluster towards the other cells. A marker may contribute by its absence: compare
+    `mean` with `mean_elsewhere`.
+
+    Parameters
+    ----------
+    data
+        Table with embedding and clusters, or the SpatialData object that holds it.
+    groupby
+        Clusters, or any other categorical column of `.obs`. Cells without a category are left out.
+    threshold
+        Activation above which a cell counts as positive: one number, or one per marker. By default, and for markers
+        without a number, the marker's median over all cells.
+    key_added
+        Name of the result.
+    table_key
+        Name of the table in the SpatialData object.
+
+    Returns
+    -------
+    None. Writes into the table:
+
+    `.uns[key_added]` : DataFrame with one row per cluster and marker
+        The clusters in their order, in each the markers by contribution, largest first. Columns:
+
+        - `cluster`, `marker`: categorical
+        - `n_cells`: size of the cluster
+        - `mean`, `mean_elsewhere`: mean activation in the cluster and in all other cells
+        - `fraction`: share of the cluster's cells above the threshold
+        - `contribution`: share of the marker in the difference of the embedding from all other cells; zero if there
+          are no others, or no difference
+    `.uns["nextmarker"][key_added]`
+        The record: `groupby`, and `threshold` of each of `markers`.
+
+    Raises
+    ------
+    KeyError
+        If the table, its embedding or the column is missing.
+    ValueError
+        If the column is not categorical or empty, `threshold` names unknown markers, or the markers of the table were
+        changed after embedding. Nothing is written then.
+
+    Notes
+    -----
+    The result is long, not wide, since names such as "HLA-DR/DP" cannot name columns in a file. Wide tables are one
+    call away, see the example.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, nextmarker as nm
+    >>> from anndata import AnnData
+    >>> activation = np.array([[0.9, 0.0], [0.1, 0.0], [0.1, 0.4]])  # of three cells, each a cluster here
+    >>> adata = AnnData(
+    ...     obs=pd.DataFrame({"nextmarker": pd.Categorical(["0", "1", "2"])}, index=["a", "b", "c"]),
+    ...     var=pd.DataFrame(index=["CD3", "CD20"]),
+    ...     obsm={"X_nextmarker": activation, "X_interpretability": activation},
+    ...     layers={"interpretability": activation},
+    ...     varm={"nextmarker_crosstalk": np.eye(2)},
+    ... )
+    >>> nm.tl.marker_attribution(adata)
+    >>> table = adata.uns["marker_attribution"]
+    >>> table.pivot(index="cluster", columns="marker", values="contribution").round(2)
+    marker    CD3   CD20
+    cluster
+    0        0.94   0.06
+    1        0.80   0.20
+    2        0.50   0.50
+    """
+    adata = get_table(data, table_key)
+    activation, features, crosstalk = _read_embedding(adata)
+    clusters = _read_clusters(adata, groupby)
+    thresholds = _thresholds(activation, adata.var_names, threshold)
+    refuse_foreign_keys(adata, [f"uns/{key_added}"])
+
+    sizes = np.bincount(clusters.codes[clusters.codes >= 0])
+    mean = _means(activation, clusters)
+    mean_features = _means(features, clusters)
+    tables = {
+        "mean": mean,
+        "mean_elsewhere": _elsewhere(mean, sizes),
+        "fraction": _means(activation > thresholds, clusters),
+        "contribution": _contributions(mean_features - _elsewhere(mean_features, sizes), crosstalk),
+    }
+    write_results(
+        adata,
+        key_added,
+        {f"uns/{key_added}": _as_rows(tables, sizes, clusters.categories, adata.var_names)},
+        {"groupby": groupby, "threshold": thresholds, "markers": adata.var_names.to_numpy(dtype=object)},
+    )
+
+
+def top_markers(
+    data: AnnData | SpatialData, n: int = 3, *, key: str = _keys.ATTRIBUTION, table_key: str = _keys.TABLE
+) -> pd.DataFrame:
+    """List the markers that set each cluster apart by their presence.
+
+    Parameters
+    ----------
+    data
+        Table after `nm.tl.marker_attribution`, or the SpatialData object that holds it.
+    n
+        Markers per cluster, at most: those with the largest contribution among the markers whose mean activation is
+        higher in the cluster than elsewhere.
+    key
+        Name of the attribution in `.uns`.
+    table_key
+        Name of the table in the SpatialData object.
+
+    Returns
+    -------
+    Rows of `.uns[key]`, cluster by cluster, the first marker first.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table or attribution.
+
+    Examples
+    --------
+    >>> import pandas as pd, nextmarker as nm
+    >>> from anndata import AnnData
+    >>> table = pd.DataFrame({"cluster": ["0", "0"], "marker": ["CD8", "CD20"], "contribution": [0.7, 0.3]})
+    >>> adata = AnnData(uns={"marker_attribution": table.assign(mean=[0.2, 0.8], mean_elsewhere=[0.5, 0.1])})
+    >>> nm.tl.top_markers(adata, n=1)["marker"].tolist()
+    ['CD20']
+    """
+    table = require(get_table(data, table_key), "uns", key, "nm.tl.marker_attribution(adata)")
+    raised = table[table["mean"] > table["mean_elsewhere"]]
+    return raised.groupby("cluster", observed=True).head(n).reset_index(drop=True)
+
+
+def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read activation (cells, markers), I (cells, markers, features) and W (markers, embedding, features)."""
+    activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
+    flat = np.asarray(require(adata, "obsm", _keys.INTERPRETABILITY_FEATURES, EMBED))
+    weights = np.asarray(require(adata, "varm", _keys.CROSSTALK, EMBED))
+    n_embedding = require(adata, "obsm", _keys.EMBEDDING, EMBED).shape[1]
+    n_features = weights.shape[1] // n_embedding
+    expected = adata.n_vars * n_features
+    # .obsm does not follow when the markers of a table are chosen or put in another order; .layers does
+    if flat.shape[1] != expected or not np.allclose(
+        flat.reshape(adata.n_obs, adata.n_vars, n_features).mean(2, dtype=np.float64), activation, rtol=1e-3, atol=1e-6
+    ):
+        msg = (
+            f"The table has {adata.n_vars} markers, and .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] holds the features "
+            f"of {flat.shape[1] // n_features} or of the same in another order: markers were chosen or moved after "
+            f"embedding. Attribute before that, or embed again with {EMBED}."
+        )
+        raise ValueError(msg)
+    features = flat.reshape(adata.n_obs, adata.n_vars, n_features)
+    return activation, features, weights.reshape(adata.n_vars, n_embedding, n_features)
+
+
+def _read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:
+    """Read the categories that have cells, named by strings; a cell without category has code -1."""
+    categorical = [name for name, column in adata.obs.items() if isinstance(column.dtype, pd.CategoricalDtype)]
+    if groupby not in adata.obs:
+        msg = (
+            f"No {groupby!r} in .obs of the table; its categorical columns are {categorical or 'none'}. "
+            "Cluster the cells with nm.tl.cluster(adata), or name a column: groupby=..."
+        )
+        raise KeyError(msg)
+    if groupby not in categorical:
+        msg = (
+            f".obs[{groupby!r}] is not categorical; the categorical columns are {categorical or 'none'}. "
+            f"Make it one: adata.obs[{groupby!r}] = adata.obs[{groupby!r}].astype('category')."
+        )
+        raise ValueError(msg)
+    clusters = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
+    if clusters.categories.empty:
+        msg = f"No cell has a category in .obs[{groupby!r}]. Name another column: groupby=..., of {categorical}."
+        raise ValueError(msg)
+    return clusters.rename_categories(str)
+
+
+def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Mapping[str, float] | None) -> np.ndarray:
+    if threshold is not None and not isinstance(threshold, Mapping):
+        return np.full(len(markers), float(threshold))
+    chosen = dict(threshold or {})
+    unknown = [name for name in chosen if name not in markers]
+    if unknown:
+        msg = f"threshold names the markers {unknown}, which the table lacks; it has {markers.tolist()}."
+        raise ValueError(msg)
+    medians = pd.Series(np.median(activation, axis=0), markers, dtype=float)
+    return medians.where(~markers.isin(chosen), markers.map(chosen)).to_numpy()
+
+
+def _means(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
+    """Average over the cells of each cluster, float64 (clusters, ...)."""
+    return np.stack(
+        [values[clusters.codes == code].mean(axis=0, dtype=np.float64) for code in range(len(clusters.categories))]
+    )
+
+
+def _elsewhere(mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Average over all other cells, from the averages of the clusters; NaN if there are no others."""
+    if len(sizes) == 1:
+        return np.full_like(mean, np.nan)
+    others = np.where(np.eye(len(sizes), dtype=bool), 0, sizes) / (sizes.sum() - sizes)[:, None]
+    return np.tensordot(others, mean, axes=1)
+
+
+def _contributions(difference: np.ndarray, crosstalk: np.ndarray) -> np.ndarray:
+    """Split the difference of the mean embeddings among the markers, (clusters, markers)."""
+    by_marker = np.einsum("cmf,mef->cme", difference, crosstalk)
+    total = by_marker.sum(axis=1)
+    shares = np.einsum("cme,ce->cm", by_marker, total)
+    length = (total**2).sum(axis=1, keepdims=True)
+    return np.divide(shares, length, out=np.zeros_like(shares), where=length > 0)
+
+
+def _as_rows(tables: Mapping[str, np.ndarray], sizes: np.ndarray, names: pd.Index, markers: pd.Index) -> pd.DataFrame:
+    cluster, marker = (codes.ravel() for codes in np.indices((len(names), len(markers))))
+    rows = pd.DataFrame(
+        {
+            "cluster": pd.Categorical.from_codes(cluster, names),
+            "marker": pd.Categorical.from_codes(marker, markers),
+            "n_cells": sizes[cluster],
+            **{name: table.ravel() for name, table in tables.items()},
+        }
+    )
+    rows = rows.sort_values(["cluster", "contribution"], ascending=[True, False], kind="stable", ignore_index=True)
+    return rows.set_axis(rows.index.astype(str))  # as files give it back

@@ -1,0 +1,199 @@
+import random
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import spatialdata as sd
+from anndata import AnnData, read_h5ad
+from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import NearestNeighbors
+
+import nextmarker as nm
+from nextmarker.tl import cluster
+
+SIZES = [120, 90, 60, 30]
+
+
+@pytest.fixture
+def adata() -> AnnData:
+    """Four clear clusters of known sizes, in mixed order."""
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(np.repeat(list("abcd"), SIZES))
+    centres = rng.normal(size=(4, 20)) * 3
+    embedding = centres[np.searchsorted(list("abcd"), truth)] + rng.normal(size=(len(truth), 20))
+    return AnnData(
+        obs=pd.DataFrame({"truth": truth}, index=[f"cell{i}" for i in range(len(truth))]),
+        obsm={"X_nextmarker": embedding.astype(np.float32)},
+    )
+
+
+@pytest.mark.parametrize("backend", ["igraph", "leidenalg", "phenograph"])
+def test_finds_the_clusters_whatever_the_backend(adata, backend):
+    cluster(adata, n_neighbors=15, resolution=0.3, backend=backend)
+    assert adjusted_rand_score(adata.obs["truth"], adata.obs["nextmarker"]) == 1
+
+
+def test_backends_agree_where_clusters_are_not_clear(adata):
+    adata.obsm["X_nextmarker"] = (
+        adata.obsm["X_nextmarker"] * 0.3 + np.random.default_rng(1).normal(size=(300, 20)) * 0.6
+    )
+    for backend in ("igraph", "leidenalg", "phenograph"):
+        cluster(adata, n_neighbors=15, backend=backend, key_added=backend)
+    assert adata.obs["igraph"].nunique() > 2
+    assert adjusted_rand_score(adata.obs["igraph"], adata.obs["phenograph"]) >= 0.95
+    assert adjusted_rand_score(adata.obs["leidenalg"], adata.obs["phenograph"]) >= 0.95
+
+
+def test_graph_and_clusters_are_those_of_the_package_phenograph(adata):
+    import phenograph
+
+    cells = np.random.default_rng(0).normal(size=(200, 6))
+    adata = AnnData(obsm={"X_nextmarker": cells})
+    cluster(adata, n_neighbors=12, backend="phenograph")
+    theirs, graph, _ = phenograph.cluster(cells, clustering_algo="leiden", k=12, seed=0, min_cluster_size=0)
+    ours = sparse.tril(adata.obsp["nextmarker_connectivities"], -1)
+    assert abs(ours - graph).max() == 0
+    assert (ours > 0).nnz == graph.nnz
+    assert adjusted_rand_score(adata.obs["nextmarker"], theirs) == 1
+
+
+def test_jaccard_of_neighbours_counted_by_hand(adata):
+    cluster(adata, n_neighbors=10)
+    neighbors = [set(row.indices) for row in adata.obsp["nextmarker_distances"]]
+    assert all(len(others) == 10 and cell not in others for cell, others in enumerate(neighbors))
+    i, j = 5, min(neighbors[5])
+    jaccard = len(neighbors[i] & neighbors[j]) / len(neighbors[i] | neighbors[j])
+    directions = (j in neighbors[i]) + (i in neighbors[j])
+    assert adata.obsp["nextmarker_connectivities"][i, j] == pytest.approx(jaccard * directions / 2)
+    assert adata.obsp["nextmarker_connectivities"][j, i] == adata.obsp["nextmarker_connectivities"][i, j]
+
+
+def test_clusters_are_named_by_size(adata):
+    cluster(adata, n_neighbors=15, resolution=0.3)
+    clusters = adata.obs["nextmarker"]
+    assert clusters.cat.categories.tolist() == ["0", "1", "2", "3"]
+    assert clusters.value_counts(sort=False).tolist() == SIZES
+
+
+def test_small_clusters_are_kept():
+    cells = np.concatenate([np.random.default_rng(0).normal(size=(60, 3)), np.full((4, 3), 50.0)])
+    adata = AnnData(obsm={"X_nextmarker": cells})
+    for backend in ("igraph", "phenograph"):
+        cluster(adata, n_neighbors=3, backend=backend)
+        last = adata.obs["nextmarker"].iloc[-4:]
+        assert last.nunique() == 1
+        assert (adata.obs["nextmarker"] == last.iloc[0]).sum() == 4
+
+
+@pytest.mark.parametrize("backend", ["igraph", "leidenalg"])
+def test_same_seed_same_clusters(backend):
+    cells = np.random.default_rng(3).normal(size=(300, 4))
+    first, second = AnnData(obsm={"X_nextmarker": cells}), AnnData(obsm={"X_nextmarker": cells})
+    random.seed(1)
+    cluster(first, n_neighbors=10, backend=backend, random_state=7)
+    random.seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    cluster(second, n_neighbors=10, backend=backend, random_state=7)
+    pd.testing.assert_series_equal(first.obs["nextmarker"], second.obs["nextmarker"])
+
+
+def test_global_random_state_is_left_alone(adata):
+    import igraph
+
+    def draw():
+        random.seed(5)
+        return igraph.Graph.Erdos_Renyi(20, 0.5).get_edgelist()
+
+    before = draw()
+    state = random.getstate()
+    cluster(adata)
+    assert random.getstate() == state
+    assert draw() == before
+
+
+def test_scanpy_reads_the_graph(adata):
+    cluster(adata, n_neighbors=15)
+    sc.tl.leiden(adata, neighbors_key="nextmarker_neighbors", flavor="igraph", n_iterations=2, directed=False)
+    assert adjusted_rand_score(adata.obs["truth"], adata.obs["leiden"]) > 0.9
+    sc.tl.umap(adata, neighbors_key="nextmarker_neighbors", maxiter=5)
+    assert adata.obsm["X_umap"].shape == (300, 2)
+
+
+def test_results_survive_a_file(adata, tmp_path):
+    cluster(adata)
+    adata.write_h5ad(tmp_path / "table.h5ad")
+    back = read_h5ad(tmp_path / "table.h5ad")
+    pd.testing.assert_series_equal(back.obs["nextmarker"], adata.obs["nextmarker"])
+    for name in ("nextmarker_connectivities", "nextmarker_distances"):
+        assert isinstance(back.obsp[name], sparse.csr_matrix)
+        assert abs(back.obsp[name] - adata.obsp[name]).max() == 0
+    assert back.uns["nextmarker_neighbors"]["connectivities_key"] == "nextmarker_connectivities"
+    assert back.uns["nextmarker"]["cluster"]["backend"] == "igraph"
+
+
+def test_takes_spatialdata(adata):
+    sdata = sd.SpatialData(tables={"other": adata})
+    nm.tl.cluster(sdata, table_key="other", key_added="types", n_neighbors=15)
+    assert {"types_connectivities", "types_distances"} <= set(sdata["other"].obsp)
+
+
+def test_many_cells_go_to_pynndescent(adata, monkeypatch):
+    asked = {}
+
+    class NNDescent:
+        """Exact neighbours in the form of pynndescent; the first cell is not among its own."""
+
+        def __init__(self, data, n_neighbors, random_state):
+            asked.update(n_neighbors=n_neighbors, random_state=random_state)
+            distances, indices = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(data).kneighbors(data)
+            distances[0, :-1], indices[0, :-1] = distances[0, 1:], indices[0, 1:]
+            self.neighbor_graph = indices[:, :-1], distances[:, :-1]
+
+    cluster(adata, n_neighbors=15, key_added="exact")
+    monkeypatch.setattr(sys.modules["nextmarker.tl.cluster"], "EXACT_UP_TO", 100)
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
+    cluster(adata, n_neighbors=15, key_added="approximate", random_state=4)
+    assert asked == {"n_neighbors": 16, "random_state": 4}
+    exact, approximate = adata.obsp["exact_distances"], adata.obsp["approximate_distances"]
+    np.testing.assert_array_equal(exact.toarray() > 0, approximate.toarray() > 0)
+    np.testing.assert_allclose(exact.toarray(), approximate.toarray(), rtol=1e-5)
+
+
+def _without_embedding(adata):
+    del adata.obsm["X_nextmarker"]
+
+
+def _not_finite(adata):
+    adata.obsm["X_nextmarker"][7, 3] = np.nan
+
+
+def _foreign_column(adata):
+    adata.obs["nextmarker"] = "mine"
+
+
+def _nothing(adata):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "error", "message"),
+    [
+        (_without_embedding, {}, KeyError, "nm.tl.embed"),
+        (_not_finite, {}, ValueError, "1 cells is not finite.*'cell7'.*nm.tl.embed"),
+        (_foreign_column, {}, ValueError, "key_added"),
+        (_nothing, {"n_neighbors": 300}, ValueError, "301 cells.*has 300.*n_neighbors"),
+        (_nothing, {"n_neighbors": 0}, ValueError, "at least 2"),
+        (_nothing, {"backend": "louvain"}, ValueError, "'igraph', 'leidenalg', 'phenograph'"),
+        (_nothing, {"resolution": 0}, ValueError, "positive"),
+    ],
+)
+def test_bad_input_changes_nothing(adata, spoil, arguments, error, message):
+    spoil(adata)
+    before = list(adata.obs), list(adata.obsp), list(adata.uns)
+    with pytest.raises(error, match=message):
+        cluster(adata, **arguments)
+    assert (list(adata.obs), list(adata.obsp), list(adata.uns)) == before
