@@ -55,9 +55,16 @@ if "READTHEDOCS" in os.environ:
 nitpick_ignore_regex = [("py:.*", r"(?!nextmarker\b).*")]
 
 
+# Types stand in signatures. What napoleon would read as a type, before a colon or in a first line, is description.
+
+
 def _parse_returns(self: NumpyDocstring, section: str) -> list[str]:
-    """Read a Returns section as plain text: its type stands in the signature, not in the first line."""
     return [*self._format_block(":returns: ", self._dedent(self._consume_to_next_section())), ""]
 
 
+def _read_attribute(self: NumpyDocstring) -> tuple[str, list[str]]:
+    return "", self._dedent(self._consume_to_end())
+
+
 NumpyDocstring._parse_returns_section = _parse_returns
+NumpyDocstring._consume_inline_attribute = _read_attribute
