@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from spatialdata import SpatialData
 
-TOP_MARKERS = 3
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -201,18 +199,14 @@ def _compare_with_truth(sdata: SpatialData) -> pd.Series:
 
 def _print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
     adata = sdata[_keys.TABLE]
-    attribution = adata.uns[_keys.ATTRIBUTION]
-    print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(attribution['size'])} clusters")
-    table = attribution["size"].rename(columns={"n_cells": "cells"})
+    clusters = adata.obs[_keys.CLUSTERS].astype(str)
+    table = clusters.value_counts().rename("cells").to_frame()
     if true_type is not None:
-        types = true_type.fillna("none").groupby(adata.obs[_keys.CLUSTERS], observed=True)
-        table["true type"] = types.agg(lambda cluster: cluster.mode().iloc[0])
-    table["top markers"] = attribution["contribution"].apply(_name_top_markers, axis=1)
-    print(table.to_string())
-
-
-def _name_top_markers(shares: pd.Series) -> str:
-    return ", ".join(shares.nlargest(TOP_MARKERS).index)
+        table["true type"] = true_type.fillna("none").groupby(clusters).agg(lambda types: types.mode().iloc[0])
+    top = nm.tl.top_markers(adata).astype(str)
+    table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
+    print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")
+    print(table.rename_axis("cluster").to_string())
 
 
 if __name__ == "__main__":
