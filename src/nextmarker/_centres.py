@@ -230,37 +230,47 @@ def _apart(position: np.ndarray, response: np.ndarray, distance: float) -> np.nd
 def _components(image: NuclearImage, diameter: float) -> np.ndarray:
     """Row and column of the centroids of connected foreground, without pieces under a quarter of a nucleus."""
     width = diameter / 8  # enough to join the counts of one nucleus
-    halo = _reach(width)
     levels = _Histogram()
-    for block in image.blocks(halo):
+    for block in image.blocks(_reach(width)):
         levels.add(_smooth(block.pixels, width)[block.core])
     level = levels.foreground_level()
 
-    sums, links = [], []
-    n_pieces = 0
-    image_width = image.region.pixels.sizes["x"]
-    above = np.zeros(image_width, np.int64)  # piece under each column of the last row that is known
-    for block in image.blocks(halo):
-        foreground = _smooth(block.pixels, width)[block.core] > level
-        pieces, n_new = ndi.label(foreground)
-        pieces = np.where(foreground, pieces + np.int64(n_pieces), 0)
-        top, left = block.origin
-        columns = slice(left, left + pieces.shape[1])
-        links.append(np.stack([above[columns], pieces[0]]))
-        if left:
-            links.append(np.stack([before, pieces[:, 0]]))
-        above[columns], before = pieces[-1], pieces[:, -1]
-        sums.append(_sums(pieces, (top, left)))
-        n_pieces += n_new
-    if n_pieces == 0:
-        return np.empty((0, 2))
-    first, second = np.concatenate(links, axis=1)
-    touching = (first > 0) & (second > 0)
-    n_groups, group = _groups(first[touching] - 1, second[touching] - 1, n_pieces)
-    labels, *moments = np.concatenate(sums).T
-    area, rows, columns_ = (_total(group[labels - 1], moment, n_groups) for moment in moments)
-    large = area >= np.pi * diameter**2 / 16
-    return np.column_stack([rows, columns_])[large] / area[large, None]
+    pieces = _Pieces(image.region.pixels.sizes["x"])
+    for block in image.blocks(_reach(width)):
+        pieces.add(_smooth(block.pixels, width)[block.core] > level, block.origin)
+    area, centroids = pieces.join()
+    return centroids[area >= np.pi * diameter**2 / 16]
+
+
+class _Pieces:
+    """Connected foreground, gathered block by block from left to right and from top to bottom."""
+
+    def __init__(self, image_width: int) -> None:
+        self._above = np.zeros(image_width, np.int64)  # the piece at the lowest known pixel of each column
+        self._left = np.zeros(0, np.int64)  # the pieces along the right edge of the block before
+        self._links: list[np.ndarray] = []
+        self._sums: list[np.ndarray] = []
+        self._n_pieces = 0
+
+    def add(self, foreground: np.ndarray, origin: tuple[int, int]) -> None:
+        local, n_new = ndi.label(foreground)
+        pieces = np.where(foreground, local + np.int64(self._n_pieces), 0)
+        columns = slice(origin[1], origin[1] + pieces.shape[1])
+        self._links.append(np.stack([self._above[columns], pieces[0]]))
+        if origin[1] > 0:
+            self._links.append(np.stack([self._left, pieces[:, 0]]))
+        self._above[columns], self._left = pieces[-1], pieces[:, -1]
+        self._sums.append(_sums(pieces, origin))
+        self._n_pieces += n_new
+
+    def join(self) -> tuple[np.ndarray, np.ndarray]:
+        """Area of each connected piece, int (pieces,), and its centroid as row and column, float64 (pieces, 2)."""
+        first, second = np.concatenate(self._links, axis=1)
+        touching = (first > 0) & (second > 0)
+        n_groups, group = _groups(first[touching] - 1, second[touching] - 1, self._n_pieces)
+        piece, *moments = np.concatenate(self._sums).T
+        area, rows, columns = (_total(group[piece - 1], moment, n_groups) for moment in moments)
+        return area, np.column_stack([rows, columns]) / area[:, None]
 
 
 def label_centroids(labels: xr.DataArray, tile_size: int = TILE_SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -301,6 +311,9 @@ def _total(group: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
 
 
 def _groups(first: np.ndarray, second: np.ndarray, n: int) -> tuple[int, np.ndarray]:
+    """Count and number the connected groups of `n` things, of which `first` and `second` are linked in pairs."""
+    if n == 0:
+        return 0, np.empty(0, np.int64)
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
     return connected_components(graph, directed=False)
 
