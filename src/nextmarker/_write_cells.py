@@ -42,9 +42,36 @@ class Target:
         return self.key_added if len(self.images) == 1 else f"{self.key_added}_{image}"
 
 
+def as_list(names: Sequence[str] | str) -> list[str]:
+    """Take one name for a list of one."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def choose_images(sdata: SpatialData, images: Sequence[str] | str | None) -> list[str]:
+    """List the images to work on, all by default.
+
+    Raises
+    ------
+    KeyError
+        If an image does not exist.
+    ValueError
+        If there are no images, or one is named twice.
+    """
+    if not sdata.images:
+        msg = "sdata.images is empty: there is nothing to find cells in. Read images first: nm.io.read(paths)."
+        raise ValueError(msg)
+    chosen = as_list(images) if images is not None else list(sdata.images)
+    if not chosen or len(set(chosen)) < len(chosen):
+        msg = f"images={chosen} must name one image or more, each once; sdata.images holds {sorted(sdata.images)}."
+        raise ValueError(msg)
+    for image in chosen:
+        read_image(sdata, image)
+    return chosen
+
+
 def check_target(
     sdata: SpatialData,
-    images: Sequence[str] | str | None,
+    images: list[str],
     markers: Sequence[str] | str | None,
     *,
     key_added: str,
@@ -55,25 +82,14 @@ def check_target(
 
     Raises
     ------
-    KeyError
-        If an image does not exist.
     ValueError
-        If there are no images, their panels differ, or what would be written exists already.
+        If the panels of the images differ, or what would be written exists already.
     """
-    if not sdata.images:
-        msg = "sdata.images is empty: there is nothing to find cells in. Read images first: nm.io.read(paths)."
-        raise ValueError(msg)
-    chosen = _as_list(images) if images is not None else list(sdata.images)
-    if not chosen or len(set(chosen)) < len(chosen):
-        msg = f"images={chosen} must name one image or more, each once; sdata.images holds {sorted(sdata.images)}."
-        raise ValueError(msg)
-    for image in chosen:
-        read_image(sdata, image)
-    wanted = _as_list(markers) if markers is not None else None
+    wanted = as_list(markers) if markers is not None else None
     if wanted is not None and (not wanted or len(set(wanted)) < len(wanted)):
         msg = f"markers={wanted} must name one channel or more, each once."
         raise ValueError(msg)
-    target = Target(chosen, shared_markers(sdata, chosen, wanted), key_added, table_key)
+    target = Target(images, shared_markers(sdata, images, wanted), key_added, table_key)
     _check_names(sdata, target, overwrite)
     return target
 
@@ -133,10 +149,6 @@ def write_cells(
     _assign(sdata, target, circles, adata)
 
 
-def _as_list(names: Sequence[str] | str) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
 def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
     places = {target.element(image): "shapes" for image in target.images}
     if target.table_key in places:
@@ -144,7 +156,8 @@ def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
         raise ValueError(msg)
     places[target.table_key] = "tables"
     taken = {name: kind for kind, name, _ in sdata.gen_elements()}
-    own, foreign = [], []
+    own: list[str] = []
+    foreign: list[str] = []
     for name, kind in places.items():
         if not re.fullmatch(r"(?!__)[\w.-]+", name) or set(name) == {"."}:
             msg = f"{name!r} cannot name an element: use letters, digits, '_', '-' and '.' in key_added and table_key."

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from nextmarker import _keys
 from nextmarker._cells import Region, pixel_size, read_image
 from nextmarker._centres import METHODS, Method, NuclearImage, estimate_diameter, find_nuclei
-from nextmarker._write_cells import check_target, write_cells
+from nextmarker._write_cells import as_list, check_target, choose_images, write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,8 +106,9 @@ def detect_cells(
     array([[20.5, 30.5],
            [45.5, 30.5]])
     """
-    target = check_target(sdata, images, markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
-    channels = [nuclear] if isinstance(nuclear, str) else list(nuclear)
+    chosen = choose_images(sdata, images)
+    target = check_target(sdata, chosen, markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
+    channels = as_list(nuclear)
     _check_arguments(method, diameter, channels)
     for image in target.images:
         _check_channels(image, read_image(sdata, image)["c"].to_numpy().tolist(), channels)
