@@ -1,0 +1,135 @@
+"""Clusters and their markers, as a dot plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+
+from nextmarker import _keys
+from nextmarker._table import get_table, require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+Method = Literal["activation", "contribution"]
+
+
+def marker_attribution(
+    data: AnnData | SpatialData,
+    *,
+    method: Method = "activation",
+    standard_scale: bool = True,
+    key: str = _keys.ATTRIBUTION,
+    table_key: str = _keys.TABLE,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw clusters against markers, with the clusters' sizes as bars.
+
+    The size of a dot is the share of the cluster's cells above the threshold of `nm.tl.marker_attribution`.
+
+    Parameters
+    ----------
+    data
+        Table after `nm.tl.marker_attribution`, or the SpatialData object that holds it.
+    method
+        What the colour shows: `"activation"`, the marker's mean activation in the cluster, or `"contribution"`, its
+        share in what sets the cluster's embedding apart from all other cells.
+    standard_scale
+        Stretch the activation of each marker from 0 in its lowest to 1 in its highest cluster, so that weak and
+        strong markers compare. Contributions are shares, and are drawn as they are.
+    key
+        Name of the attribution in `.uns`.
+    table_key
+        Name of the table in the SpatialData object.
+    ax
+        Axes whose place the plot takes; by default a new figure.
+
+    Returns
+    -------
+    Axes of the dots: marker m of cluster c lies at (m + 0.5, c + 0.5). Bars and legends have Axes of their own beside
+    it, in the same figure.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table or attribution.
+    ValueError
+        If `method` is unknown.
+
+    Examples
+    --------
+    >>> import pandas as pd, nextmarker as nm
+    >>> from anndata import AnnData
+    >>> table = pd.DataFrame(
+    ...     {
+    ...         "cluster": pd.Categorical(["0", "0", "1", "1"]),
+    ...         "marker": pd.Categorical(["CD3", "CD20", "CD3", "CD20"]),
+    ...         "n_cells": [60, 60, 40, 40],
+    ...         "mean": [0.7, 0.1, 0.0, 0.4],
+    ...         "fraction": [0.9, 0.2, 0.0, 0.8],
+    ...     }
+    ... )
+    >>> ax = nm.pl.marker_attribution(AnnData(uns={"marker_attribution": table}))
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['CD20', 'CD3']
+    """
+    adata = get_table(data, table_key)
+    if method not in get_args(Method):
+        msg = f"method must be one of {list(get_args(Method))}, not {method!r}."
+        raise ValueError(msg)
+    table = require(adata, "uns", key, "nm.tl.marker_attribution(adata)")
+    groupby = adata.uns.get(_keys.RECORD, {}).get(key, {}).get("groupby", "cluster")
+
+    fraction = table.pivot(index="cluster", columns="marker", values="fraction")
+    if method == "activation":
+        color = table.pivot(index="cluster", columns="marker", values="mean")
+        color = _stretch(color) if standard_scale else color
+        title = "Mean activation\n(per marker, 0 to 1)" if standard_scale else "Mean activation"
+        cmap, lowest, highest = "Reds", 0.0, None
+    else:
+        color = table.pivot(index="cluster", columns="marker", values="contribution")
+        title = "Contribution\n(share)"
+        highest = float(color.abs().to_numpy().max()) or 1.0
+        cmap, lowest = "RdBu_r", -highest
+
+    cells = _stand_in(table, groupby)
+    plot = sc.pl.DotPlot(
+        cells,
+        cells.var_names,
+        groupby,
+        dot_color_df=color.loc[:, cells.var_names],
+        dot_size_df=fraction.loc[:, cells.var_names],
+        num_categories=len(color),
+        vmin=lowest,
+        vmax=highest,
+        ax=ax,
+    )
+    plot.add_totals(color="0.75").style(cmap=cmap, dot_max=1, largest_dot=150, dot_edge_color="0.3")
+    plot.legend(colorbar_title=title, size_title="Cells above\nthreshold (%)")
+    dots = plot.get_axes()["mainplot_ax"]
+    dots.set(xlabel="marker", ylabel=groupby)
+    return dots
+
+
+def _stretch(color: pd.DataFrame) -> pd.DataFrame:
+    """Map each marker to [0, 1]; one that is alike in all clusters to 0."""
+    return ((color - color.min()) / (color.max() - color.min())).fillna(0)
+
+
+def _stand_in(table: pd.DataFrame, groupby: str) -> AnnData:
+    """Make a table of as many cells as the clusters have, which is all that scanpy asks of it."""
+    sizes = table.groupby("cluster", observed=True)["n_cells"].first()
+    cluster = np.repeat(np.arange(len(sizes)), sizes)
+    return AnnData(
+        sparse.csr_matrix((len(cluster), table["marker"].cat.categories.size), dtype=np.float32),
+        obs=pd.DataFrame(
+            {groupby: pd.Categorical.from_codes(cluster, sizes.index)}, index=np.arange(len(cluster)).astype(str)
+        ),
+        var=pd.DataFrame(index=table["marker"].cat.categories.astype(str)),
+    )

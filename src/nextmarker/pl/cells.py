@@ -1,0 +1,210 @@
+"""Cell centres over the nuclear channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scanpy as sc
+
+from nextmarker import _keys
+from nextmarker._cells import Region, read_regions
+from nextmarker._table import get_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+ORANGE = "#E69F00"
+# after Okabe and Ito, without black, which a nuclear channel hides
+FEW_COLORS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2"]
+MOST_PIXELS = 2048
+
+
+def cells(
+    sdata: SpatialData,
+    image: str | None = None,
+    *,
+    channel: str | None = None,
+    color: str | None = None,
+    crop: tuple[float, float, float, float] | None = None,
+    table_key: str = _keys.TABLE,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the cell centres of an image over its nuclear channel.
+
+    Only the crop is read, and one of more than 2,048 pixels a side is averaged down to that.
+
+    Parameters
+    ----------
+    sdata
+        Images, and a table of cells.
+    image
+        Name of the image; by default the first that has cells.
+    channel
+        Channel to draw. By default the nuclear channels given to `nm.pp.detect_cells`: several are scaled alike and
+        averaged.
+    color
+        Column of `.obs` by which to colour the cells, categorical or numeric. Colours of categories are those that
+        scanpy keeps in `.uns[f"{color}_colors"]`, where it has any.
+    crop
+        (x, y, width, height) in pixels, with x and y of the upper left corner; by default the whole image.
+    table_key
+        Name of the table.
+    ax
+        Axes to draw on; by default a new figure.
+
+    Returns
+    -------
+    Axes in pixels of the image, with y downwards.
+
+    Raises
+    ------
+    KeyError
+        If the table, the image, the channel or the column does not exist, or the nuclear channel is not known.
+    ValueError
+        If the crop lies outside the image.
+
+    Examples
+    --------
+    >>> import nextmarker as nm
+    >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
+    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> ax = nm.pl.cells(sdata, channel="CD3", crop=(20, 10, 60, 40))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('x (pixels)', 'y (pixels)')
+    """
+    region = _choose_region(read_regions(sdata, table_key), image)
+    adata = get_table(sdata, table_key)
+    if color is not None and color not in adata.obs:
+        msg = f"No column {color!r} in .obs of the table, which has {adata.obs.columns.tolist()}."
+        raise KeyError(msg)
+    channels = _choose_channels(adata, region, channel)
+    left, top, right, bottom = _choose_crop(region, crop)
+    background, extent = _read_background(region.pixels.sel(c=channels), left, top, right, bottom)
+
+    if ax is None:
+        width = 6.0
+        height = min(max(width * (bottom - top) / (right - left), 2.0), 12.0)
+        _, ax = plt.subplots(figsize=(width, height), layout="constrained")
+    ax.imshow(background, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="auto")
+    x, y = region.centres.T
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    size = _dot_size(ax, inside.sum(), right - left, bottom - top)
+    _draw_centres(ax, region.centres[inside], adata, region.rows[inside], color, size)
+    ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="x (pixels)", ylabel="y (pixels)")
+    ax.set_title(f"{region.image}: {' + '.join(channels)}, {inside.sum():,} cells", fontsize="medium")
+    return ax
+
+
+def _choose_region(regions: Sequence[Region], image: str | None) -> Region:
+    if image is None:
+        return regions[0]
+    for region in regions:
+        if region.image == image:
+            return region
+    msg = f"No cells in an image {image!r}; the images with cells are {[region.image for region in regions]}."
+    raise KeyError(msg)
+
+
+def _choose_channels(adata: AnnData, region: Region, channel: str | None) -> list[str]:
+    panel = region.pixels["c"].to_numpy().tolist()
+    nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear")
+    if channel is None and nuclear is None:
+        msg = f"The nuclear channel of these cells is not known. Name the channel to draw: channel=..., of {panel}."
+        raise KeyError(msg)
+    channels = [str(name) for name in nuclear] if channel is None else [channel]
+    missing = [name for name in channels if name not in panel]
+    if missing:
+        msg = f"Image {region.image!r} has no channel {missing[0]!r}. Name another: channel=..., of {panel}."
+        raise KeyError(msg)
+    return channels
+
+
+def _choose_crop(region: Region, crop: tuple[float, float, float, float] | None) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the crop, cut off where the image ends."""
+    width, height = region.pixels.sizes["x"], region.pixels.sizes["y"]
+    if crop is None:
+        return 0, 0, width, height
+    x, y, crop_width, crop_height = crop
+    left, top = max(int(x), 0), max(int(y), 0)
+    right, bottom = min(round(x + crop_width), width), min(round(y + crop_height), height)
+    if left >= right or top >= bottom:
+        msg = (
+            f"crop={crop} is (x, y, width, height) in pixels and lies outside image {region.image!r}, which is "
+            f"{width} pixels wide and {height} high."
+        )
+        raise ValueError(msg)
+    return left, top, right, bottom
+
+
+def _read_background(
+    pixels: xr.DataArray, left: int, top: int, right: int, bottom: int
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Read the crop, averaged down if large, as square roots of each channel's share of its brightest."""
+    step = -(-max(right - left, bottom - top) // MOST_PIXELS)
+    crop = pixels.isel(y=slice(top, bottom), x=slice(left, right))
+    if step > 1:
+        crop = crop.coarsen(y=step, x=step, boundary="trim").mean()
+    counts = crop.to_numpy()
+    brightest = np.percentile(counts, 99.5, axis=(1, 2), keepdims=True)
+    background = np.sqrt((counts / np.where(brightest > 0, brightest, 1)).clip(0, 1).mean(axis=0))
+    height, width = background.shape
+    return background, (left, left + width * step, top + height * step, top)
+
+
+def _dot_size(ax: Axes, n_cells: int, width: float, height: float) -> float:
+    """Area of a dot, in points squared: half as wide as the distance between cells, within reason."""
+    points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
+    distance = np.sqrt(width * height / max(n_cells, 1))
+    return float(np.clip(0.4 * distance * points_per_pixel, 1.5, 7) ** 2)
+
+
+def _draw_centres(
+    ax: Axes, centres: np.ndarray, adata: AnnData, rows: np.ndarray, color: str | None, size: float
+) -> None:
+    style: dict[str, Any] = {"s": size, "linewidths": 0.3 if size > 9 else 0, "edgecolors": "white"}
+    x, y = centres.T
+    if color is None:
+        ax.scatter(x, y, color=ORANGE, **style)
+        return
+    column = adata.obs[color]
+    if pd.api.types.is_numeric_dtype(column):
+        dots = ax.scatter(x, y, c=column.iloc[rows], cmap="viridis", **style)
+        ax.figure.colorbar(dots, ax=ax, label=color, shrink=0.7)
+        return
+    column = column.astype("category").cat
+    shown = column.codes.to_numpy()[rows]
+    for code, (name, shade) in enumerate(zip(column.categories, _category_colors(adata, color), strict=False)):
+        if (shown == code).any():
+            ax.scatter(x[shown == code], y[shown == code], color=shade, label=str(name), **style)
+    if (shown < 0).any():
+        ax.scatter(x[shown < 0], y[shown < 0], color="0.6", label="none", **style)
+    ax.legend(
+        handles=ax.collections,
+        title=color,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+        ncols=max(-(-len(ax.collections) // 20), 1),
+        markerscale=float(np.sqrt(36 / size)),
+        fontsize="small",
+        frameon=False,
+    )
+
+
+def _category_colors(adata: AnnData, color: str) -> Sequence[str]:
+    n = adata.obs[color].astype("category").cat.categories.size
+    kept = adata.uns.get(f"{color}_colors", [])
+    if len(kept) >= n:
+        return list(kept)
+    palettes = (FEW_COLORS, sc.pl.palettes.default_20, sc.pl.palettes.default_28, sc.pl.palettes.default_102)
+    for palette in palettes:
+        if n <= len(palette):
+            return palette
+    return [palettes[-1][code % len(palettes[-1])] for code in range(n)]

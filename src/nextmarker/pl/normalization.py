@@ -1,0 +1,131 @@
+"""The learned sigmoids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from dask.base import compute
+from scipy.special import expit
+
+from nextmarker import _keys
+from nextmarker._cells import Region, read_regions
+from nextmarker._table import get_table, require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.8"
+N_WINDOWS = 32
+WINDOW_SIZE = 128
+MOST_BINS = 40
+
+
+def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> np.ndarray:
+    """Draw the learned sigmoid of each marker over the histogram of its pixels.
+
+    The histogram shows positive pixels only, up to four times the centre of the sigmoid, with its highest bar at 1.
+    They come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that memory stays bounded.
+
+    Parameters
+    ----------
+    data
+        SpatialData object after `nm.tl.embed`. Of a table alone the sigmoids are drawn without histograms.
+    table_key
+        Name of the table in the SpatialData object.
+
+    Returns
+    -------
+    Axes, one per marker in the order of the model, object array (markers,).
+
+    Raises
+    ------
+    KeyError
+        If the table is missing or not embedded.
+
+    Examples
+    --------
+    >>> import numpy as np, nextmarker as nm
+    >>> from anndata import AnnData
+        >>> centre = np.array([10.0, 500.0])
+    >>> record = {"markers": np.array(["CD3", "DNA1"]), "x_c": centre, "slope": 2 / centre}
+    >>> record |= {"x_c_start": centre * 0.8, "slope_start": 2.5 / centre}
+    >>> axes = nm.pl.normalization(AnnData(uns={"nextmarker": {"embed": record}}))
+    >>> [ax.get_title() for ax in axes]
+    ['CD3', 'DNA1']
+    """
+    record = require(get_table(data, table_key), "uns", _keys.RECORD, "nm.tl.embed(sdata)")
+    if "embed" not in record:
+        msg = "The table is not embedded, so there are no sigmoids to draw. Embed it with nm.tl.embed(sdata)."
+        raise KeyError(msg)
+    sigmoids = record["embed"]
+    markers = [str(name) for name in sigmoids["markers"]]
+    pixels = None if isinstance(data, AnnData) else _sample_pixels(data, markers, table_key)
+
+    figure, axes = _grid(len(markers))
+    for m, (ax, marker) in enumerate(zip(axes, markers, strict=True)):
+        limit = 4 * max(sigmoids["x_c"][m], sigmoids["x_c_start"][m])
+        if pixels is not None:
+            _draw_histogram(ax, pixels[:, m], limit)
+        _draw_sigmoids(ax, sigmoids, m, limit)
+        ax.set_title(marker, fontsize="small", pad=3)
+    figure.supxlabel("raw counts per pixel", fontsize="medium")
+    figure.supylabel("normalized intensity", fontsize="medium")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize="small")
+    return axes
+
+
+def _sample_pixels(sdata: SpatialData, markers: Sequence[str], table_key: str) -> np.ndarray:
+    """Read a bounded sample of pixels round cells, (pixels, markers)."""
+    cells = [(region, centre) for region in read_regions(sdata, table_key) for centre in region.centres]
+    chosen = np.unique(np.linspace(0, len(cells) - 1, N_WINDOWS).round().astype(int))
+    windows = [_window(*cells[index]).sel(c=list(markers)).data for index in chosen]
+    return np.concatenate([counts.reshape(len(markers), -1) for counts in compute(*windows)], axis=1).T
+
+
+def _window(region: Region, centre: np.ndarray) -> xr.DataArray:
+    left, top = np.maximum(centre - WINDOW_SIZE / 2, 0).astype(int)
+    return region.pixels.isel(y=slice(top, top + WINDOW_SIZE), x=slice(left, left + WINDOW_SIZE))
+
+
+def _grid(n: int) -> tuple[Any, np.ndarray]:
+    columns = int(np.ceil(np.sqrt(1.5 * n)))
+    rows = -(-n // columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.6 * columns + 0.5, 1.35 * rows + 0.7),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for unused in grid.ravel()[n:]:
+        unused.remove()
+    return figure, grid.ravel()[:n]
+
+
+def _draw_histogram(ax: Axes, pixels: np.ndarray, limit: float) -> None:
+    width = limit / MOST_BINS
+    if pixels.dtype.kind in "iu":
+        width = np.ceil(width)  # else some bars hold more counts than others
+    edges = np.arange(0.5 * width, limit + width, width)
+    heights, _ = np.histogram(pixels[pixels > 0], edges)
+    ax.stairs(heights / max(heights.max(), 1), edges, fill=True, color=GREY, label="positive pixels (relative)")
+
+
+def _draw_sigmoids(ax: Axes, sigmoids: dict[str, np.ndarray], m: int, limit: float) -> None:
+    counts = np.linspace(0, limit, 200)
+    start = expit(4 * sigmoids["slope_start"][m] * (counts - sigmoids["x_c_start"][m]))
+    learned = expit(4 * sigmoids["slope"][m] * (counts - sigmoids["x_c"][m]))
+    ax.plot(counts, start, color=ORANGE, linestyle="--", linewidth=1.2, label="start")
+    ax.plot(counts, learned, color=BLUE, linewidth=1.8, label="learned")
+    ax.set(xlim=(0, limit), ylim=(0, 1.05), yticks=(0, 0.5, 1))
+    ax.locator_params(axis="x", nbins=3)
+    ax.tick_params(labelsize="x-small")

@@ -1,0 +1,73 @@
+"""How training went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from nextmarker import _keys
+from nextmarker._table import get_table, require
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+
+def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: Axes | None = None) -> Axes:
+    """Draw the loss of each training step, a running mean of it, and the learning rate.
+
+    Parameters
+    ----------
+    data
+        Table after `nm.tl.train`, or after an `nm.tl.embed` that trained; or the SpatialData object that holds it.
+    table_key
+        Name of the table in the SpatialData object.
+    ax
+        Axes to draw on; by default a new figure.
+
+    Returns
+    -------
+    Axes of the loss. The learning rate has a second y-axis.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table, or no model was trained on it.
+
+    Examples
+    --------
+    >>> import numpy as np, nextmarker as nm
+    >>> from anndata import AnnData
+    >>> record = {"loss": np.linspace(5, 3, 100), "learning_rate": np.full(100, 0.001)}
+    >>> ax = nm.pl.training(AnnData(uns={"nextmarker": {"train": record}}))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('step', 'loss')
+    """
+    mend = "nm.tl.train(sdata), or nm.tl.embed(sdata), which trains if no model is given"
+    record = require(get_table(data, table_key), "uns", _keys.RECORD, mend)
+    if "train" not in record:
+        msg = f"No model was trained on this table, so there is no loss to draw. Train one with {mend}."
+        raise KeyError(msg)
+    loss = pd.Series(np.asarray(record["train"]["loss"], dtype=float), name="loss")
+    loss.index += 1
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    running_mean = loss.rolling(max(len(loss) // 20, 1), center=True, min_periods=1).mean()
+    ax.plot(loss, color=BLUE, alpha=0.3, linewidth=0.8, label="loss per step")
+    ax.plot(running_mean, color=BLUE, linewidth=1.8, label="running mean")
+    ax.set(xlabel="step", ylabel="loss", xlim=(1, max(len(loss), 2)))
+    rates = ax.twinx()
+    rates.plot(loss.index, record["train"]["learning_rate"], color=ORANGE, linewidth=1, label="learning rate")
+    rates.set_ylabel("learning rate", color=ORANGE)
+    rates.tick_params(axis="y", colors=ORANGE)
+    rates.set_ylim(bottom=0)
+    lines = [*ax.get_lines(), *rates.get_lines()]
+    ax.legend(lines, [str(line.get_label()) for line in lines], frameon=False, fontsize="small")
+    return ax
