@@ -6,6 +6,7 @@ import argparse
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,16 +161,18 @@ def _save(sdata: SpatialData, folder: Path) -> None:
     mpl.use("Agg")  # no screen needed
     adata = sdata[_keys.TABLE]
     drawings = {
-        "cells": nm.pl.cells(sdata),
+        "cells": nm.pl.cells(sdata, color=_keys.CLUSTERS),
         "training": nm.pl.training(adata),
         "normalization": nm.pl.normalization(sdata),
         "marker_attribution": nm.pl.marker_attribution(adata),
         "patches": nm.pl.patches(sdata),
     }
     for name, drawing in drawings.items():
-        first = np.ravel(drawing)[0]
-        getattr(first, "figure", first).savefig(folder / "figures" / f"{name}.png", dpi=150, bbox_inches="tight")
-    sdata.write(folder / "store")
+        axes = np.asarray(drawing, dtype=object)
+        axes.flat[0].figure.savefig(folder / "figures" / f"{name}.png", dpi=150, bbox_inches="tight")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "zarr v3 autosharding")  # anndata's news for developers, once per array
+        sdata.write(folder / "store")
 
 
 def _compare_with_truth(sdata: SpatialData) -> pd.Series:
