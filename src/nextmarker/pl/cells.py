@@ -163,7 +163,7 @@ def _dot_size(ax: Axes, n_cells: int, width: float, height: float) -> float:
     """Area of a dot, in points squared: half as wide as the distance between cells, within reason."""
     points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
     distance = np.sqrt(width * height / max(n_cells, 1))
-    return float(np.clip(0.4 * distance * points_per_pixel, 1.5, 7) ** 2)
+    return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
 
 
 def _draw_centres(
@@ -203,7 +203,7 @@ def _category_colors(adata: AnnData, color: str) -> Sequence[str]:
     kept = adata.uns.get(f"{color}_colors", [])
     if len(kept) >= n:
         return list(kept)
-    palettes = (FEW_COLORS, sc.pl.palettes.default_20, sc.pl.palettes.default_28, sc.pl.palettes.default_102)
+    palettes = (FEW_COLORS, sc.pl.palettes.default_20, sc.pl.palettes.default_102)
     for palette in palettes:
         if n <= len(palette):
             return palette

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from matplotlib import colormaps
+
+import nextmarker as nm
+from nextmarker.pl import marker_attribution
+
+
+def dots(ax):
+    (collection,) = ax.collections
+    return collection
+
+
+def wide(sdata, column):
+    return sdata["table"].uns["marker_attribution"].pivot(index="cluster", columns="marker", values=column)
+
+
+def test_one_dot_per_cluster_and_marker(sdata):
+    ax = marker_attribution(sdata)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["DNA", "CD3", "HLA-DR/DP", "Ki 67"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "2"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("marker", "nextmarker")
+    expected = [(m + 0.5, c + 0.5) for c in range(3) for m in range(4)]
+    np.testing.assert_allclose(dots(ax).get_offsets(), expected)
+
+
+def test_size_is_the_fraction(sdata):
+    sizes = dots(marker_attribution(sdata)).get_sizes()
+    fraction = wide(sdata, "fraction").to_numpy().ravel()
+    np.testing.assert_allclose(sizes / 150, fraction**1.5)
+
+
+def test_color_is_the_activation_scaled_per_marker(sdata):
+    drawn = dots(marker_attribution(sdata))
+    mean = wide(sdata, "mean").to_numpy()
+    scaled = (mean - mean.min(0)) / (mean.max(0) - mean.min(0))
+    np.testing.assert_allclose(drawn.get_facecolors(), colormaps["Reds"](scaled.ravel()))
+
+
+def test_color_is_the_activation(sdata):
+    drawn = dots(marker_attribution(sdata, standard_scale=False))
+    mean = wide(sdata, "mean").to_numpy()
+    np.testing.assert_allclose(drawn.get_facecolors(), colormaps["Reds"](mean.ravel() / mean.max()))
+
+
+def test_contributions_are_centred_on_zero(sdata):
+    drawn = dots(marker_attribution(sdata, method="contribution"))
+    contribution = wide(sdata, "contribution").to_numpy()
+    place = contribution.ravel() / np.abs(contribution).max() / 2 + 0.5
+    np.testing.assert_allclose(drawn.get_facecolors(), colormaps["RdBu_r"](place), atol=0.01)
+
+
+def test_bars_are_the_cluster_sizes(sdata):
+    figure = marker_attribution(sdata).figure
+    widths = [bar.get_width() for ax in figure.axes for bar in ax.patches]
+    assert widths == [20, 15, 5]
+
+
+def test_draws_into_given_axes(sdata):
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    assert marker_attribution(sdata, ax=ax).figure is figure
+
+
+def test_any_grouping(sdata):
+    sdata["table"].obs["image"] = sdata["table"].obs["image"].astype("category")
+    nm.tl.marker_attribution(sdata, groupby="image", key_added="by_image")
+    ax = marker_attribution(sdata, key="by_image")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["left", "right"]
+    assert ax.get_ylabel() == "image"
+
+
+def test_single_cluster(sdata):
+    sdata["table"].obs["nextmarker"] = "all"
+    sdata["table"].obs["nextmarker"] = sdata["table"].obs["nextmarker"].astype("category")
+    nm.tl.marker_attribution(sdata)
+    for method in ("activation", "contribution"):
+        assert len(dots(marker_attribution(sdata, method=method)).get_offsets()) == 4
+
+
+def test_errors(sdata):
+    with pytest.raises(ValueError, match="'activation', 'contribution'"):
+        marker_attribution(sdata, method="gradient")
+    del sdata["table"].uns["marker_attribution"]
+    with pytest.raises(KeyError, match="nm.tl.marker_attribution"):
+        marker_attribution(sdata)

@@ -1,0 +1,61 @@
+import dask.array as da
+import numpy as np
+import pytest
+from spatialdata.models import Image2DModel
+
+from nextmarker.pl import normalization
+
+
+def test_learned_and_starting_sigmoid_of_each_marker(sdata):
+    axes = normalization(sdata["table"])
+    assert [ax.get_title() for ax in axes] == ["DNA", "CD3", "HLA-DR/DP", "Ki 67"]
+    for ax, centre in zip(axes, [2, 3, 4, 5], strict=True):
+        start, learned = ax.get_lines()
+        assert (start.get_linestyle(), learned.get_linestyle()) == ("--", "-")
+        assert np.interp(centre, *learned.get_data()) == pytest.approx(0.5, abs=0.02)
+        assert np.interp(0.8 * centre, *start.get_data()) == pytest.approx(0.5, abs=0.02)
+        rise = np.interp(centre * 1.05, *learned.get_data()) - np.interp(centre * 0.95, *learned.get_data())
+        assert rise / (0.1 * centre) == pytest.approx(2 / centre, rel=0.02)  # the slope, x'
+        assert ax.get_xlim() == (0, 4 * centre)
+        assert not ax.patches
+
+
+def test_histogram_of_positive_pixels(sdata):
+    ax = normalization(sdata)[3]
+    (histogram,) = ax.patches
+    heights, edges, _ = histogram.get_data()
+    np.testing.assert_allclose(edges[:3], [0.5, 1.5, 2.5])
+    pixels = np.concatenate([sdata[image].sel(c="Ki 67").to_numpy().ravel() for image in ("left", "right")])
+    counts = np.bincount(pixels)[1:6]
+    np.testing.assert_allclose(heights[:5], counts / counts.max(), atol=0.1)
+    assert heights.max() == 1
+
+
+def test_marker_without_signal(sdata):
+    for image in ("left", "right"):
+        counts = sdata[image].to_numpy().copy()
+        counts[1] = 0
+        sdata[image] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=sdata[image]["c"].to_numpy())
+    heights, _, _ = normalization(sdata)[1].patches[0].get_data()
+    assert (heights == 0).all()
+
+
+def test_reads_only_windows(sdata):
+    """An image of 3 GB, of which every chunk read would be noticed."""
+    read = []
+
+    def chunk(block_info=None):
+        read.append(block_info[None]["chunk-location"])
+        return np.ones((1, 500, 500), np.uint16)
+
+    huge = da.map_blocks(chunk, chunks=((1,) * 4, (500,) * 40, (500,) * 40), dtype=np.uint16, meta=np.empty((0, 0, 0)))
+    sdata["right"] = Image2DModel.parse(huge, dims=("c", "y", "x"), c_coords=sdata["right"]["c"].to_numpy())
+    read.clear()
+    normalization(sdata)
+    assert len(set(read)) <= 4  # one chunk of each marker holds all cells
+
+
+def test_not_embedded(sdata):
+    del sdata["table"].uns["nextmarker"]["embed"]
+    with pytest.raises(KeyError, match="nm.tl.embed"):
+        normalization(sdata)

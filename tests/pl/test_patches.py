@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from geopandas import GeoDataFrame
+from shapely import points
+from spatialdata.models import Image2DModel, ShapesModel
+
+from nextmarker.pl import patches
+
+MAGENTA, CYAN, YELLOW = (1, 0, 1), (0, 1, 1), (1, 1, 0)
+
+
+def set_left(sdata, centres, counts):
+    """Give the first cells of the left image other centres, and the image other counts, (marker, y, x): value."""
+    circles = sdata.shapes["cells_left"]
+    x, y = circles.geometry.x.to_numpy().copy(), circles.geometry.y.to_numpy().copy()
+    x[: len(centres)], y[: len(centres)] = np.transpose(centres)
+    sdata["cells_left"] = ShapesModel.parse(GeoDataFrame({"geometry": points(x, y), "radius": 3.0}))
+    image = np.zeros((4, 60, 90), np.uint16)
+    for place, value in counts.items():
+        image[place] = value
+    sdata["left"] = Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=sdata["left"]["c"].to_numpy())
+    names = ["other"] * 40
+    names[: len(centres)] = ["mine"] * len(centres)
+    sdata["table"].obs["group"] = names
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_one_row_per_cluster_with_its_own_markers(sdata):
+    axes = patches(sdata, n=6)
+    assert len(axes) == 3
+    for ax, size, marker in zip(axes, [20, 15, 5], ["CD3", "HLA-DR/DP", "Ki 67"], strict=True):
+        name, *markers = labels(ax)
+        assert name.endswith(f"\n{size} cells")
+        assert marker in markers
+        assert len(markers) <= 3
+        assert ax.images[0].get_array().shape == (11, 6 * 12 - 1, 3)
+    assert axes[-1].get_xlabel() == "nextmarker: patches of 11 x 11 pixels"
+
+
+def test_fewer_cells_than_asked_leave_white(sdata):
+    row = patches(sdata, n=8)[2].images[0].get_array()
+    assert (row[:, 5 * 12 :] == 1).all()
+    assert not (row[:, 4 * 12 : 5 * 12 - 1] == 1).all()
+
+
+def test_pixels_and_colors_are_those_of_the_image(sdata):
+    set_left(sdata, [(30.5, 20.5)], {(1, 20, 30): 9, (2, 18, 30): 9, (3, 20, 33): 9, (1, 20, 36): 9})
+    ax, _ = patches(sdata, groupby="group", markers=["CD3", "HLA-DR/DP", "Ki 67"], size=11, n=1)
+    patch = ax.images[0].get_array()
+    assert patch.shape == (11, 11, 3)
+    colors = {(5, 5): MAGENTA, (3, 5): CYAN, (5, 8): YELLOW}  # the centre of the patch is the pixel of the centre
+    for place in np.ndindex(11, 11):
+        strength = patch[place].max()
+        np.testing.assert_allclose(patch[place], np.multiply(strength, colors.get(place, (0, 0, 0))))
+        assert (strength > 0) == (place in colors)
+
+
+def test_patch_over_the_edge_is_black_there(sdata):
+    set_left(sdata, [(0.5, 59.5)], {(0,): 7})
+    ax, _ = patches(sdata, groupby="group", markers=["DNA"], size=11, n=1)
+    lit = ax.images[0].get_array()[:, :, 0] > 0
+    expected = np.zeros((11, 11), bool)
+    expected[:6, 5:] = True
+    np.testing.assert_array_equal(lit, expected)
+
+
+def test_pixel_size_of_the_model_is_kept(sdata):
+    """The model saw pixels of 1 um, the image has pixels of 0.5 um: a patch covers twice as many."""
+    set_left(sdata, [(30.5, 20.5)], {(0, 20, 20): 9, (0, 20, 40): 9})
+    sdata.attrs["nextmarker_pixel_size"] = {"left": 0.5, "right": 1.0}
+    sdata["table"].uns["nextmarker"]["embed"]["pixel_size"] = 1.0
+    ax, _ = patches(sdata, groupby="group", markers=["DNA"], n=1)
+    assert np.argwhere(ax.images[0].get_array()[:, :, 0]).tolist() == [[5, 0], [5, 10]]
+
+
+def test_choice_of_cells_is_repeatable(sdata):
+    first, again, other = (patches(sdata, n=3, random_state=seed)[0].images[0].get_array() for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_cluster_without_raised_markers(sdata):
+    table = sdata["table"].uns["marker_attribution"]
+    table.loc[table["cluster"] == "1", "mean"] = 0
+    assert labels(patches(sdata)[1])[1:] == ["no marker raised"]
+
+
+def test_silent_marker_is_black(sdata):
+    set_left(sdata, [(30.5, 20.5)], {})
+    ax, _ = patches(sdata, groupby="group", markers=["DNA"], n=1)
+    assert (ax.images[0].get_array() == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"groupby": "type"}, KeyError, "'type'.*nm.tl.cluster"),
+        ({"groupby": "image"}, ValueError, r"nm.tl.marker_attribution\(adata, groupby='image'\).*markers="),
+        ({"markers": ["CD3", "CD4"]}, KeyError, r"no channels \['CD4'\].*'DNA'"),
+        ({"markers": ["DNA", "CD3", "Ki 67", "HLA-DR/DP"]}, ValueError, "one to three"),
+        ({"markers": []}, ValueError, "one to three"),
+        ({"key": "other"}, KeyError, "nm.tl.marker_attribution"),
+    ],
+)
+def test_errors(sdata, arguments, error, message):
+    with pytest.raises(error, match=message):
+        patches(sdata, **arguments)
+
+
+def test_patch_size_not_known(sdata):
+    del sdata["table"].uns["nextmarker"]["embed"]
+    with pytest.raises(KeyError, match="size="):
+        patches(sdata)
+    assert len(patches(sdata, size=9)) == 3
