@@ -102,7 +102,8 @@ class _Histogram:
         self._counts = np.zeros(1 << 16, np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        bits = np.maximum(values, 0, dtype=np.float64).ravel().view(np.int64)
+        not_negative = np.maximum(values, 0, dtype=np.float64) + 0.0  # turns -0.0 into 0.0
+        bits = not_negative.ravel().view(np.int64)
         self._counts += np.bincount(bits >> self._SHIFT, minlength=self._counts.size)
 
     def _filled(self) -> tuple[np.ndarray, np.ndarray]:

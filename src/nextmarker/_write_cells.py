@@ -155,15 +155,16 @@ def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
         msg = f"key_added and table_key both lead to {target.table_key!r}: choose different names."
         raise ValueError(msg)
     places[target.table_key] = "tables"
-    taken = {name: kind for kind, name, _ in sdata.gen_elements()}
+    taken = {name.lower(): (name, kind) for kind, name, _ in sdata.gen_elements()}  # names differ by more than case
     own: list[str] = []
     foreign: list[str] = []
     for name, kind in places.items():
         if not re.fullmatch(r"(?!__)[\w.-]+", name) or set(name) == {"."}:
             msg = f"{name!r} cannot name an element: use letters, digits, '_', '-' and '.' in key_added and table_key."
             raise ValueError(msg)
-        if name in taken:
-            (own if taken[name] == kind else foreign).append(f"sdata.{taken[name]}[{name!r}]")
+        if name.lower() in taken:
+            there, its_kind = taken[name.lower()]
+            (own if (there, its_kind) == (name, kind) else foreign).append(f"sdata.{its_kind}[{there!r}]")
     if foreign:
         msg = f"There is {', '.join(foreign)} already: choose other names with key_added=... or table_key=...."
         raise ValueError(msg)

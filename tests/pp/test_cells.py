@@ -1,0 +1,424 @@
+"""nm.pp.detect_cells and nm.pp.add_cells: what they write, from what, and what they refuse."""
+
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import dask.array as da
+import dask.dataframe as dd
+import geopandas as gpd
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+from shapely import Point, box
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
+from spatialdata.transformations import Affine, Identity, Scale, Translation, get_transformation
+
+import nextmarker as nm
+from nextmarker._cells import read_regions
+
+mpl.use("Agg")
+
+SHAPE = (60, 90)
+CENTRES = {
+    "a": np.array([[20.5, 12.5], [40.5, 12.5], [20.5, 40.5], [71.5, 45.5]]),
+    "b": np.array([[15.5, 30.5], [33.5, 30.5]]),
+}
+
+
+def pixels(centres: np.ndarray) -> np.ndarray:
+    """Three channels of counts: nuclei, a marker that grows with x, and one that is empty."""
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
+    nuclei = sum(90 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18) for x, y in centres)
+    return np.stack([nuclei, columns, 0 * rows]).astype(np.uint16)
+
+
+def image(raw: np.ndarray, transformations: dict | None = None, **kwargs: object) -> object:
+    names = ["DNA", "CD3", "CD8"][: len(raw)]
+    lazy = da.from_array(raw, chunks=(1, 32, 32))
+    return Image2DModel.parse(lazy, dims=("c", "y", "x"), c_coords=names, transformations=transformations, **kwargs)
+
+
+def one_image(**kwargs: object) -> SpatialData:
+    return SpatialData(images={"a": image(pixels(CENTRES["a"]), **kwargs)})
+
+
+def two_images() -> SpatialData:
+    """Half a micrometre per pixel in `a`, one in `b`."""
+    return SpatialData(
+        images={
+            "a": image(pixels(CENTRES["a"]), {"a": Scale([0.5, 0.5], axes=("x", "y"))}),
+            "b": image(pixels(CENTRES["b"]), {"b": Identity()}),
+        },
+        attrs={"nextmarker_pixel_size": {"a": 0.5, "b": 1.0}},
+    )
+
+
+def detect(sdata: SpatialData, nuclear: object = "DNA", **kwargs: object) -> None:
+    nm.pp.detect_cells(sdata, nuclear, progress=False, **{"diameter": 12, **kwargs})
+
+
+def add(sdata: SpatialData, cells: object, **kwargs: object) -> None:
+    nm.pp.add_cells(sdata, cells, progress=False, **kwargs)
+
+
+def assert_unchanged_by(sdata: SpatialData, call: object, error: type[Exception], match: str) -> None:
+    before = {name: element for _, name, element in sdata.gen_elements()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(error, match=match):
+            call(sdata)
+    after = {name: element for _, name, element in sdata.gen_elements()}
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+
+
+# --- what is written
+
+
+@pytest.mark.parametrize("method", ["maxima", "blobs", "threshold"])
+def test_one_image_gives_circles_and_table(method: str) -> None:
+    sdata = one_image()
+    detect(sdata, method=method)
+    circles, table = sdata.shapes["cells"], sdata["table"]
+    np.testing.assert_array_equal(np.column_stack([circles.geometry.x, circles.geometry.y]), CENTRES["a"])
+    np.testing.assert_array_equal(table.obsm["spatial"], CENTRES["a"])
+    assert table.obsm["spatial"].dtype == np.float64
+    assert table.X.dtype == np.float32
+    assert table.var_names.tolist() == ["DNA", "CD3", "CD8"]
+    assert table.obs_names.tolist() == ["a_0", "a_1", "a_2", "a_3"]
+    assert table.obs["region"].unique().tolist() == ["cells"]
+    assert table.obs["image"].unique().tolist() == ["a"]
+    assert table.obs["instance_id"].tolist() == circles.index.tolist() == [0, 1, 2, 3]
+    assert {str(table.obs[column].dtype) for column in ("region", "image")} == {"category"}
+
+
+def test_x_is_the_mean_in_the_circle() -> None:
+    sdata = one_image()
+    detect(sdata)
+    raw = sdata.images["a"].to_numpy().astype(float)
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
+    (radius,) = sdata.shapes["cells"].radius.unique()
+    expected = [raw[:, np.hypot(columns - x, rows - y) <= radius].mean(axis=1) for x, y in CENTRES["a"]]
+    np.testing.assert_allclose(sdata["table"].X, expected, rtol=1e-6)
+
+
+def test_radius_is_half_the_median_distance_of_neighbours() -> None:
+    sdata = one_image()
+    detect(sdata)
+    nearest = [20, 20, 28, np.hypot(31, 33)]
+    np.testing.assert_allclose(sdata.shapes["cells"].radius, np.median(nearest) / 2)
+
+
+def test_several_images_give_one_table_in_micrometres() -> None:
+    sdata = two_images()
+    detect(sdata)
+    table = sdata["table"]
+    assert set(sdata.shapes) == {"cells_a", "cells_b"}
+    np.testing.assert_allclose(table.obsm["spatial"], np.concatenate([CENTRES["a"] / 2, CENTRES["b"]]))
+    nearest_um = [10, 10, 14, np.hypot(31, 33) / 2, 18, 18]
+    np.testing.assert_allclose(sdata.shapes["cells_a"].radius, np.median(nearest_um))
+    np.testing.assert_allclose(sdata.shapes["cells_b"].radius, np.median(nearest_um) / 2)
+    assert table.obs_names.is_unique
+    record = table.uns["nextmarker"]["detect_cells"]
+    assert record["coordinate_system"] == {"a": "a", "b": "b"}
+    assert record["method"] == "maxima"
+    assert list(record["nuclear"]) == ["DNA"]
+    assert record["diameter"] == {"a": 12, "b": 12}
+    assert sd.get_extent(sdata["cells_a"], coordinate_system="a")["x"][1] < 45
+
+
+def test_regions_can_be_read_back() -> None:
+    sdata = two_images()
+    detect(sdata)
+    a, b = read_regions(sdata)
+    assert (a.name, a.image, b.name, b.image) == ("cells_a", "a", "cells_b", "b")
+    np.testing.assert_array_equal(a.centres, CENTRES["a"])
+    np.testing.assert_array_equal(b.rows, [4, 5])
+
+
+def test_all_transformations_of_the_image_are_kept() -> None:
+    tilted = Affine([[0, -2, 300], [3, 0, 7], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y"))
+    transformations = {"slide": tilted, "global": Identity()}
+    sdata = one_image(transformations=transformations, scale_factors=[2])
+    detect(sdata)
+    assert get_transformation(sdata.shapes["cells"], get_all=True) == transformations
+    x, y = CENTRES["a"].T
+    np.testing.assert_allclose(sdata["table"].obsm["spatial"], np.column_stack([300 - 2 * y, 3 * x + 7]))
+    assert sdata["table"].uns["nextmarker"]["detect_cells"]["coordinate_system"] == {"a": "slide"}
+
+
+def test_single_cell_has_half_the_diameter_as_radius() -> None:
+    sdata = SpatialData(images={"a": image(pixels(CENTRES["a"][:1]))})
+    detect(sdata)
+    assert sdata.shapes["cells"].radius.tolist() == [6]
+    add(sdata, pd.DataFrame({"x": [3], "y": [4]}), overwrite=True)
+    assert sdata.shapes["cells"].radius.tolist() == [5]
+
+
+def test_diameter_is_estimated_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    sdata = two_images()
+    detect(sdata, diameter=None)
+    printed = capsys.readouterr().out
+    diameter = sdata["table"].uns["nextmarker"]["detect_cells"]["diameter"]
+    assert f"{diameter['a']:g} pixels ({diameter['a'] / 2:.1f} um)" in printed
+    assert diameter["b"] == pytest.approx(12, rel=0.35)
+    assert len(sdata["table"]) == 6
+
+
+def test_images_and_markers_can_be_chosen() -> None:
+    sdata = two_images()
+    detect(sdata, images=["b"], markers=["CD8", "DNA"], key_added="nuclei", table_key="nuclei_table")
+    assert set(sdata.shapes) == {"nuclei"}
+    assert sdata["nuclei_table"].var_names.tolist() == ["CD8", "DNA"]
+    assert len(sdata["nuclei_table"]) == 2
+
+
+def test_overwrite_leaves_no_circles_of_images_without_cells() -> None:
+    sdata = two_images()
+    detect(sdata)
+    sdata.images["b"] = image(0 * pixels(CENTRES["b"]), {"b": Identity()})
+    with pytest.warns(UserWarning, match="No cells in image 'b'"):
+        detect(sdata, overwrite=True)
+    assert set(sdata.shapes) == {"cells_a"}
+    assert sdata["table"].obs["image"].cat.categories.tolist() == ["a"]
+
+
+def test_result_survives_files(tmp_path: Path) -> None:
+    sdata = two_images()
+    detect(sdata)
+    table = sdata["table"]
+    sdata.write(tmp_path / "cells.zarr")
+    table.write_h5ad(tmp_path / "table.h5ad")
+    back = sd.read_zarr(tmp_path / "cells.zarr")
+    for found in (back["table"], ad.read_h5ad(tmp_path / "table.h5ad")):
+        pd.testing.assert_frame_equal(found.obs, table.obs)
+        np.testing.assert_array_equal(found.X, table.X)
+        np.testing.assert_array_equal(found.obsm["spatial"], table.obsm["spatial"])
+        assert found.uns["nextmarker"]["detect_cells"]["radius"] == table.uns["nextmarker"]["detect_cells"]["radius"]
+        assert list(found.uns["nextmarker"]["detect_cells"]["markers"]) == ["DNA", "CD3", "CD8"]
+    np.testing.assert_array_equal(read_regions(back)[0].centres, CENTRES["a"])
+    detect(back, overwrite=True)  # a backed object
+    np.testing.assert_array_equal(back["table"].X, table.X)
+
+
+def test_squidpy_finds_neighbours() -> None:
+    sq = pytest.importorskip("squidpy")
+    sdata = two_images()
+    detect(sdata)
+    adata = sdata["table"]
+    sq.gr.spatial_neighbors_knn(adata, n_neighs=1, library_key="region")
+    neighbour = adata.obsp["spatial_distances"].toarray()
+    assert neighbour[4, 5] == neighbour[5, 4] == 18
+    assert not neighbour[:4, 4:].any()
+
+
+def test_spatialdata_plot_colours_circles() -> None:
+    pytest.importorskip("spatialdata_plot")
+    sdata = two_images()
+    detect(sdata)
+    axes = sdata.pl.render_shapes("cells_a", color="CD3").pl.show(coordinate_systems="a", return_ax=True)
+    (drawn,) = axes.collections
+    intensity = mpl.colors.Normalize()(sdata["table"].X[:4, 1])
+    np.testing.assert_allclose(drawn.get_facecolor(), mpl.colormaps["viridis"](intensity), atol=0.01)
+    mpl.pyplot.close("all")
+
+
+# --- cells from elsewhere
+
+
+def label_image(dtype: type = np.int32) -> np.ndarray:
+    labels = np.zeros(SHAPE, dtype)
+    labels[10:14, 30:36] = 9
+    labels[40:43, 5:8] = 4
+    return labels
+
+
+LABEL_CENTRES = np.array([[6.5, 41.5], [33, 12]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint32])
+@pytest.mark.parametrize("scale_factors", [None, [2]])
+def test_cells_from_labels(dtype: type, scale_factors: list[int] | None) -> None:
+    sdata = one_image()
+    sdata.labels["segmentation"] = Labels2DModel.parse(
+        da.from_array(label_image(dtype), chunks=16), dims=("y", "x"), scale_factors=scale_factors
+    )
+    add(sdata, "segmentation")
+    np.testing.assert_allclose(sdata["table"].obsm["spatial"], LABEL_CENTRES)
+    assert sdata["table"].obs["source_id"].tolist() == [4, 9]
+    assert sdata["table"].uns["nextmarker"]["add_cells"]["cells"] == "segmentation"
+
+
+def test_labels_of_another_resolution_are_brought_into_the_pixels_of_the_image() -> None:
+    sdata = one_image(transformations={"slide": Translation([100, 200], axes=("x", "y"))})
+    to_slide = Affine([[3, 0, 100], [0, 2, 200], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y"))
+    labels = np.zeros((30, 30), int)
+    labels[4:8, 10:12] = 1
+    sdata.labels["small"] = Labels2DModel.parse(labels, dims=("y", "x"), transformations={"slide": to_slide})
+    add(sdata, "small")
+    assert [(p.x, p.y) for p in sdata.shapes["cells"].geometry] == [(33, 12)]
+    np.testing.assert_allclose(sdata["table"].obsm["spatial"], [[133, 212]])
+
+
+def test_cells_from_shapes_and_points() -> None:
+    sdata = one_image()
+    squares = gpd.GeoDataFrame(geometry=[box(4, 40, 9, 43), box(30, 10, 36, 14)], index=["q", "r"])
+    sdata.shapes["squares"] = ShapesModel.parse(squares)
+    sdata.shapes["discs"] = ShapesModel.parse(LABEL_CENTRES, geometry=0, radius=3, index=[7, 8])
+    sdata.points["spots"] = PointsModel.parse(dd.from_pandas(pd.DataFrame(LABEL_CENTRES, columns=["x", "y"]), 1))
+    for name, ids in {"squares": ["q", "r"], "discs": [7, 8], "spots": [0, 1]}.items():
+        add(sdata, name, overwrite=True)
+        np.testing.assert_allclose(sdata["table"].obsm["spatial"], LABEL_CENTRES)
+        assert sdata["table"].obs["source_id"].tolist() == ids
+
+
+def test_cells_from_tables_are_pixels_from_the_middle_of_the_first(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"label": [4, 9], "x": [6, 32.5], "y": [41, 11.5]})
+    frame.to_csv(tmp_path / "cells.csv", index=False)
+    adata = ad.AnnData(np.zeros((2, 1)), obs=pd.DataFrame(index=["q", "r"]))
+    adata.obsm["spatial"] = frame[["x", "y"]].to_numpy()
+    sdata = one_image()
+    sdata.tables["old"] = TableModel.parse(adata.copy())
+    sources = {"file": tmp_path / "cells.csv", "text": str(tmp_path / "cells.csv"), "frame": frame}
+    for source in [*sources.values(), adata, "old"]:
+        add(sdata, source, overwrite=True)
+        np.testing.assert_allclose(sdata["table"].obsm["spatial"], LABEL_CENTRES)
+        assert sdata["table"].obs["source_id"].tolist() in ([4, 9], ["q", "r"])
+
+
+def test_cells_of_several_images_from_one_table() -> None:
+    sdata = two_images()
+    add(sdata, pd.DataFrame({"x": [1, 2, 3], "y": [4, 5, 6], "image": ["b", "a", "b"]}))
+    assert [(p.x, p.y) for p in sdata.shapes["cells_b"].geometry] == [(1.5, 4.5), (3.5, 6.5)]
+    assert sdata["table"].obs["image"].tolist() == ["a", "b", "b"]
+    assert sdata["table"].obs["source_id"].tolist() == [1, 0, 2]
+
+
+def test_cells_of_several_images_from_elements_of_like_names() -> None:
+    sdata = two_images()
+    half = Scale([0.5, 0.5], axes=("x", "y"))
+    sdata.labels["masks_a"] = Labels2DModel.parse(label_image(), dims=("y", "x"), transformations={"a": half})
+    sdata.shapes["b_masks"] = ShapesModel.parse(LABEL_CENTRES, geometry=0, radius=3, transformations={"b": Identity()})
+    for cells in ("masks", {"a": "masks_a", "b": "b_masks"}):
+        add(sdata, cells, overwrite=True)
+        assert sdata["table"].obs["image"].tolist() == ["a", "a", "b", "b"]
+        np.testing.assert_allclose(sdata["table"].obsm["spatial"][2:], LABEL_CENTRES)
+        np.testing.assert_allclose(sdata["table"].obsm["spatial"][:2], LABEL_CENTRES / 2)
+
+
+def test_element_belongs_to_the_image_whose_coordinate_system_or_name_it_shares() -> None:
+    sdata = two_images()
+    sdata.labels["segmentation"] = Labels2DModel.parse(
+        label_image(), dims=("y", "x"), transformations={"b": Identity()}
+    )
+    add(sdata, "segmentation")
+    assert set(sdata.shapes) == {"cells"}
+    assert sdata["table"].obs["image"].tolist() == ["b", "b"]
+    both = SpatialData(images={name: image(pixels(CENTRES[name])) for name in "ab"})
+    both.labels["masks_b"] = Labels2DModel.parse(label_image(), dims=("y", "x"))
+    add(both, "masks_b")
+    assert both["table"].obs["image"].tolist() == ["b", "b"]
+    both.labels["unnamed"] = Labels2DModel.parse(label_image(), dims=("y", "x"))
+    call = r"nm.pp.add_cells\(sdata, \{'a': 'unnamed'\}\)"
+    assert_unchanged_by(both, lambda s: add(s, "unnamed", overwrite=True), ValueError, call)
+
+
+# --- what is refused, and changes nothing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"nuclear": "DNa"}, KeyError, "Did you mean 'DNA'"),
+        ({"nuclear": ["DNA", "DNA"]}, ValueError, "each once"),
+        ({"nuclear": []}, ValueError, "one channel or more"),
+        ({"nuclear": "CD8"}, ValueError, "No cells in"),
+        ({"nuclear": "CD8", "diameter": None}, ValueError, "No cells in"),
+        ({"method": "cellpose"}, ValueError, "maxima"),
+        ({"diameter": -1}, ValueError, "diameter=-1"),
+        ({"diameter": np.nan}, ValueError, "diameter=nan"),
+        ({"images": "c"}, KeyError, "'a', 'b'"),
+        ({"images": []}, ValueError, "one image or more"),
+        ({"markers": ["CD4"]}, ValueError, "CD4"),
+        ({"markers": []}, ValueError, "one channel or more"),
+        ({"key_added": "my cells"}, ValueError, "my cells"),
+        ({"key_added": "a", "images": "a"}, ValueError, r"sdata.images\['a'\]"),
+        ({"table_key": "A"}, ValueError, r"sdata.images\['a'\]"),
+        ({"table_key": "cells_a"}, ValueError, "different names"),
+    ],
+)
+def test_bad_arguments_of_detection(arguments: dict, error: type[Exception], match: str) -> None:
+    assert_unchanged_by(two_images(), lambda sdata: detect(sdata, **arguments), error, match)
+
+
+def test_no_images() -> None:
+    assert_unchanged_by(SpatialData(), detect, ValueError, "nm.io.read")
+    assert_unchanged_by(SpatialData(), lambda sdata: add(sdata, "masks"), ValueError, "nm.io.read")
+
+
+@pytest.mark.parametrize(("channel", "name"), [(0, "DNA"), (1, "CD3")])
+def test_nan_pixels(channel: int, name: str) -> None:
+    raw = pixels(CENTRES["a"]).astype(float)
+    raw[channel, 50, 3] = np.nan
+    sdata = SpatialData(images={"tissue": image(raw)})
+    assert_unchanged_by(sdata, detect, ValueError, f"'tissue' .*{name}")
+
+
+def test_panels_that_differ() -> None:
+    sdata = two_images()
+    sdata.images["b"] = image(pixels(CENTRES["b"])[:2])
+    assert_unchanged_by(sdata, detect, ValueError, r"markers=\['DNA', 'CD3'\]")
+    detect(sdata, markers=["CD3"])
+    assert sdata["table"].var_names.tolist() == ["CD3"]
+
+
+def test_existing_cells_are_kept() -> None:
+    sdata = one_image()
+    detect(sdata)
+    for call in (detect, lambda s: add(s, pd.DataFrame({"x": [1], "y": [1]}))):
+        assert_unchanged_by(sdata, call, ValueError, r"shapes\['cells'\].*tables\['table'\].*overwrite=True")
+
+
+@pytest.mark.parametrize(
+    ("cells", "error", "match"),
+    [
+        ("mask", KeyError, "masks_a"),
+        ("nowhere.csv", KeyError, "nowhere.csv"),
+        (3, TypeError, "not int"),
+        (pd.DataFrame({"x": [1], "Y": [1]}), ValueError, r"\['y'\]"),
+        (pd.DataFrame({"x": [1], "y": [1]}), ValueError, "column 'image'"),
+        (pd.DataFrame({"x": [1], "y": [1], "image": ["c"]}), ValueError, r"\['c'\]"),
+        ({"a": pd.DataFrame({"x": [1, 95, np.nan], "y": [1, 1, 1]})}, ValueError, "2 of 3 centres"),
+        ({"a": pd.DataFrame({"x": [1, 2], "y": [59.4, 59.6]})}, ValueError, "1 of 2 centres"),
+        ({"a": pd.DataFrame({"x": ["left"], "y": [1]})}, ValueError, "1 of 1 centres"),
+        ({"a": pd.DataFrame({"x": [], "y": []})}, ValueError, "No cells"),
+        ({"c": "masks_a"}, KeyError, "'c'"),
+        ({"b": "masks_a"}, ValueError, "share no coordinate system"),
+        ("masks", ValueError, "'b'"),
+        (ad.AnnData(np.zeros((2, 1))), KeyError, "'spatial'"),
+    ],
+)
+def test_bad_sources(cells: object, error: type[Exception], match: str) -> None:
+    sdata = two_images()
+    sdata.labels["masks_a"] = Labels2DModel.parse(label_image(), dims=("y", "x"), transformations={"a": Identity()})
+    assert_unchanged_by(sdata, lambda s: add(s, cells), error, match)
+
+
+def test_images_without_an_entry() -> None:
+    frame = pd.DataFrame({"x": [1], "y": [1]})
+    assert_unchanged_by(two_images(), lambda s: add(s, {"a": frame}, images=["a", "b"]), KeyError, "'b'")
+
+
+def test_file_that_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_bytes(b"\xff\xfe\x00x")
+    assert_unchanged_by(one_image(), lambda s: add(s, tmp_path / "cells.csv"), ValueError, "cells.csv")
+
+
+def test_shapes_without_a_centre() -> None:
+    sdata = one_image()
+    sdata.shapes["far"] = ShapesModel.parse(gpd.GeoDataFrame({"radius": [2.0]}, geometry=[Point(500, 3)]))
+    assert_unchanged_by(sdata, lambda s: add(s, "far"), ValueError, "1 of 1 centres")
