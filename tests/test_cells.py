@@ -1,0 +1,134 @@
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
+
+from nextmarker._cells import Region, pixel_size, read_image, read_regions, shared_markers
+from nextmarker.pp import add_cells
+
+
+def image(names: list[str], **kwargs: object) -> object:
+    raw = np.arange(len(names) * 30 * 50, dtype=np.uint16).reshape(len(names), 30, 50)
+    return Image2DModel.parse(da.from_array(raw), dims=("c", "y", "x"), c_coords=names, **kwargs)
+
+
+def tissue() -> SpatialData:
+    sdata = SpatialData(
+        images={"a": image(["DNA", "CD3"]), "b": image(["DNA", "CD3"])}, attrs={"nextmarker_pixel_size": {"b": 0.5}}
+    )
+    frame = pd.DataFrame({"x": [10, 20, 5], "y": [11, 3, 4], "image": ["a", "a", "b"]})
+    add_cells(sdata, frame, progress=False)
+    return sdata
+
+
+def test_regions_hold_the_cells_of_each_image() -> None:
+    a, b = read_regions(tissue())
+    assert (a.name, a.image, a.pixel_size) == ("cells_a", "a", None)
+    assert (b.name, b.image, b.pixel_size) == ("cells_b", "b", 0.5)
+    np.testing.assert_array_equal(a.centres, [[10.5, 11.5], [20.5, 3.5]])
+    np.testing.assert_array_equal(b.centres, [[5.5, 4.5]])
+    assert a.centres.dtype == np.float64
+    assert (a.rows.tolist(), b.rows.tolist()) == ([0, 1], [2])
+    assert a.pixels.dims == ("c", "y", "x")
+
+
+def test_rows_follow_a_table_that_was_sorted_and_filtered() -> None:
+    sdata = tissue()
+    table = sdata["table"][[2, 1]].copy()
+    del sdata.tables["table"]
+    sdata.tables["table"] = table
+    by_image = {region.image: region for region in read_regions(sdata)}
+    np.testing.assert_array_equal(by_image["a"].centres, [[20.5, 3.5]])
+    assert by_image["a"].rows.tolist() == [1]
+    assert by_image["b"].rows.tolist() == [0]
+
+
+def test_table_that_does_not_exist() -> None:
+    with pytest.raises(KeyError, match=r"\['table'\].*nm.pp.detect_cells"):
+        read_regions(tissue(), "other")
+
+
+def test_table_that_names_no_image() -> None:
+    sdata = tissue()
+    del sdata["table"].obs["image"]
+    with pytest.raises(KeyError, match=r"\['image'\].*nm.pp.add_cells"):
+        read_regions(sdata)
+
+
+def test_circles_that_are_gone() -> None:
+    sdata = tissue()
+    del sdata.shapes["cells_b"]
+    with pytest.raises(KeyError, match=r"'cells_b'.*\['cells_a'\]"):
+        read_regions(sdata)
+
+
+def test_table_and_circles_out_of_step() -> None:
+    sdata = tissue()
+    sdata.shapes["cells_a"] = sdata.shapes["cells_a"].iloc[:1]
+    with pytest.raises(ValueError, match="1 cells of the table"):
+        read_regions(sdata)
+
+
+def test_table_without_cells() -> None:
+    sdata = tissue()
+    sdata.tables.data["table"] = sdata["table"][:0].copy()  # SpatialData itself refuses such a table
+    with pytest.raises(ValueError, match="no cells"):
+        read_regions(sdata)
+
+
+def test_image_is_read_at_full_resolution_and_lazily() -> None:
+    sdata = SpatialData(images={"a": image(["DNA", "CD3"], scale_factors=[2, 2])})
+    found = read_image(sdata, "a")
+    assert found.shape == (2, 30, 50)
+    assert found["c"].to_numpy().tolist() == ["DNA", "CD3"]
+    assert isinstance(found.data, da.Array)
+    np.testing.assert_array_equal(found.to_numpy(), np.arange(2 * 30 * 50).reshape(2, 30, 50))
+
+
+def test_channel_names_become_strings() -> None:
+    sdata = SpatialData(images={"a": Image2DModel.parse(np.ones((2, 4, 5)), dims=("c", "y", "x"))})
+    assert read_image(sdata, "a")["c"].to_numpy().tolist() == ["0", "1"]
+
+
+def test_image_that_does_not_exist() -> None:
+    with pytest.raises(KeyError, match=r"\['a', 'b'\]"):
+        read_image(tissue(), "c")
+
+
+def test_channels_of_one_name() -> None:
+    sdata = tissue()
+    twice = xr.concat([sdata.images["a"], sdata.images["a"]], dim="c")
+    broken = SpatialData()
+    broken.images.data["a"] = twice
+    with pytest.raises(ValueError, match=r"\['CD3', 'DNA'\].*set_channel_names"):
+        read_image(broken, "a")
+
+
+def test_shared_markers() -> None:
+    sdata = SpatialData(images={"a": image(["DNA", "CD3", "CD8"]), "b": image(["CD8", "DNA", "CD3"])})
+    assert shared_markers(sdata, ["a", "b"]) == ["DNA", "CD3", "CD8"]
+    assert shared_markers(sdata, ["b", "a"]) == ["CD8", "DNA", "CD3"]
+    assert shared_markers(sdata, ["a", "b"], ["CD3"]) == ["CD3"]
+    sdata.images["c"] = image(["DNA", "CD4"])
+    with pytest.raises(ValueError, match=r"'c'.*lacks \['CD3', 'CD8'\] and has \['CD4'\].*markers=\['DNA'\]"):
+        shared_markers(sdata, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"'c'.*\['CD3'\]"):
+        shared_markers(sdata, ["a", "c"], ["CD3"])
+
+
+def test_pixel_size_is_none_where_unknown() -> None:
+    sdata = tissue()
+    assert pixel_size(sdata, "a") is None
+    assert pixel_size(sdata, "b") == 0.5
+
+
+def test_step_between_pixels_of_two_sizes() -> None:
+    a, b = read_regions(tissue())
+    assert isinstance(b, Region)
+    assert b.step(1.0) == 2
+    assert a.step(None) == b.step(None) == 1
+    with pytest.raises(ValueError, match="'a' is not known"):
+        a.step(1.0)
