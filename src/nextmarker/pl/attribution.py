@@ -112,9 +112,11 @@ def marker_attribution(
     )
     plot.add_totals(color="0.75").style(cmap=cmap, dot_max=1, largest_dot=150, dot_edge_color="0.3")
     plot.legend(colorbar_title=title, size_title="Cells above\nthreshold (%)")
-    dots = plot.get_axes()["mainplot_ax"]
-    dots.set(xlabel="marker", ylabel=groupby)
-    return dots
+    axes = plot.get_axes()
+    for size in axes["group_extra_ax"].texts:
+        size.set(ha="left", position=(3, 10))  # else sizes above a thousand run into their bars
+    axes["mainplot_ax"].set(xlabel="marker", ylabel=groupby)
+    return axes["mainplot_ax"]
 
 
 def _stretch(color: pd.DataFrame) -> pd.DataFrame:

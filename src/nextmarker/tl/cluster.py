@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Backend = Literal["igraph", "leidenalg", "phenograph"]
 
-# The exact search is quadratic: about half a minute for this many cells of 256 features on two cores.
+# The exact search is quadratic: under a minute for this many cells of 256 features on two cores.
 EXACT_UP_TO = 50_000
 ROWS_AT_ONCE = 10_000
 
