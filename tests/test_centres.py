@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nextmarker._cells import Region
 from nextmarker._centres import METHODS, NuclearImage, estimate_diameter, find_nuclei, label_centroids
 
 
@@ -12,8 +11,7 @@ def nuclear_image(pixels: np.ndarray, *, tile_size: int = 2048, chunks: int | No
     names = [f"DNA{i}" for i in range(len(pixels))]
     array = pixels if chunks is None else da.from_array(pixels, chunks=(1, chunks, chunks))
     lazy = xr.DataArray(array, dims=("c", "y", "x"), coords={"c": names})
-    region = Region("", "tissue", lazy, np.empty((0, 2)), np.empty(0, int), None)
-    return NuclearImage(region, names, tile_size=tile_size)
+    return NuclearImage("tissue", lazy, names, tile_size=tile_size)
 
 
 def gaussian_nuclei(centres: np.ndarray, shape: tuple[int, int], width: float, height: float) -> np.ndarray:

@@ -17,14 +17,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from skimage.filters import threshold_otsu
 
-from nextmarker._tiles import read_field
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import xarray as xr
-
-    from nextmarker._cells import Region
 
 Method = Literal["maxima", "blobs", "threshold"]
 METHODS = get_args(Method)
@@ -45,7 +41,7 @@ class _Block:
 
     pixels: np.ndarray
     """(height, width), float64."""
-    core: tuple[slice, slice]
+    core: tuple[slice, ...]
     """The part of `pixels` without the halo."""
     origin: tuple[int, int]
     """Row and column in the image of the first pixel of the core."""
@@ -59,7 +55,9 @@ class NuclearImage:
     so that no channel dominates by its scale.
     """
 
-    region: Region
+    name: str
+    pixels: xr.DataArray
+    """Raw counts of all channels, lazy, (c, y, x)."""
     channels: Sequence[str]
     tile_size: int = TILE_SIZE
     weights: np.ndarray = field(init=False)
@@ -70,25 +68,38 @@ class NuclearImage:
 
     def blocks(self, halo: int) -> Iterator[_Block]:
         """Walk over the image; `halo` pixels surround each block where the image goes on."""
-        for rows, columns in _grid(self.region.pixels, self.tile_size):
-            raw = read_field(self.region, self.channels, (rows, columns), halo=halo).pixels
+        for rows, columns in _grid(self.pixels, self.tile_size):
             top, left = min(rows.start, halo), min(columns.start, halo)
+            raw = self._read(
+                slice(rows.start - top, rows.stop + halo), slice(columns.start - left, columns.stop + halo)
+            )
             core = (slice(top, top + rows.stop - rows.start), slice(left, left + columns.stop - columns.start))
             yield _Block(self._join(raw), core, (rows.start, columns.start))
 
+    def _read(self, rows: slice, columns: slice) -> np.ndarray:
+        raw = self.pixels.sel(c=list(self.channels)).isel(y=rows, x=columns).to_numpy()
+        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+            finite = np.isfinite(raw).all(axis=(1, 2))
+            broken = [channel for channel, is_finite in zip(self.channels, finite, strict=True) if not is_finite]
+            msg = (
+                f"Image {self.name!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
+                f"Replace them, for example by zero: sdata.images[{self.name!r}] = sdata.images[{self.name!r}].fillna(0)."
+            )
+            raise ValueError(msg)
+        return raw
+
     def _join(self, raw: np.ndarray) -> np.ndarray:
-        joined = np.zeros(raw.shape[:2])
-        for channel, weight in enumerate(self.weights):
-            joined += raw[:, :, channel] * weight
+        joined = np.zeros(raw.shape[1:])
+        for channel, weight in zip(raw, self.weights, strict=True):
+            joined += channel * weight
         return joined
 
     def _weights(self) -> np.ndarray:
-        counts = [_Histogram() for _ in self.channels]
-        for field_ in _grid(self.region.pixels, self.tile_size):
-            raw = read_field(self.region, self.channels, field_, halo=0).pixels
-            for channel, histogram in enumerate(counts):
-                histogram.add(raw[:, :, channel])
-        scales = np.array([histogram.quantile_of_nonzero(0.99) for histogram in counts])
+        histograms = [_Histogram() for _ in self.channels]
+        for rows, columns in _grid(self.pixels, self.tile_size):
+            for histogram, channel in zip(histograms, self._read(rows, columns), strict=True):
+                histogram.add(channel)
+        scales = np.array([histogram.quantile_of_nonzero(0.99) for histogram in histograms])
         return np.divide(1, scales, out=np.zeros_like(scales), where=scales > 0)
 
 
@@ -236,7 +247,7 @@ def _components(image: NuclearImage, diameter: float) -> np.ndarray:
         levels.add(_smooth(block.pixels, width)[block.core])
     level = levels.foreground_level()
 
-    pieces = _Pieces(image.region.pixels.sizes["x"])
+    pieces = _Pieces(image.pixels.sizes["x"])
     for block in image.blocks(_reach(width)):
         pieces.add(_smooth(block.pixels, width)[block.core] > level, block.origin)
     area, centroids = pieces.join()

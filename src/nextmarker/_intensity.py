@@ -33,23 +33,26 @@ def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_
     Raw counts, float32 (cells, markers).
     """
     means = np.zeros((len(region.rows), len(markers)), np.float32)
+    size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
     for tile in stream_tiles(region, markers, tile_size=tile_size, halo=int(np.ceil(radius)) + 1):
-        means[tile.rows] = _tile_means(tile, radius)
+        origin = np.rint(region.centres[tile.rows[0]] - 0.5 - tile.centres[0]).astype(int)
+        means[tile.rows] = _tile_means(tile, radius, first=-origin, end=size - origin)
     return means
 
 
-def _tile_means(tile: Tile, radius: float) -> np.ndarray:
-    height, width, n_markers = tile.pixels.shape
+def _tile_means(tile: Tile, radius: float, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Average around the cells of a tile, in which the image reaches from `first` (x, y) to before `end`."""
     nearest = np.rint(tile.centres).astype(int)
-    total = np.zeros((len(nearest), n_markers))
+    total = np.zeros((len(nearest), tile.pixels.shape[2]))
     count = np.zeros(len(nearest))
     reach = int(np.ceil(radius)) + 1
     # One offset after the other: no patches are held in memory, and sums do not depend on the tile.
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):
-            column, row = (nearest + (dx, dy)).T
-            distance = np.hypot(column - tile.centres[:, 0], row - tile.centres[:, 1])
-            inside = (distance <= radius) & (0 <= row) & (row < height) & (0 <= column) & (column < width)
-            total[inside] += tile.pixels[row[inside], column[inside]]
+            pixel = nearest + (dx, dy)
+            inside = np.linalg.norm(pixel - tile.centres, axis=1) <= radius
+            inside &= ((pixel >= first) & (pixel < end)).all(axis=1)
+            column, row = pixel[inside].T
+            total[inside] += tile.pixels[row, column]
             count += inside
     return total / count[:, None]

@@ -298,6 +298,14 @@ def test_cells_of_several_images_from_one_table() -> None:
     assert sdata["table"].obs["source_id"].tolist() == [1, 0, 2]
 
 
+def test_source_ids_of_any_kind_can_be_written(tmp_path: Path) -> None:
+    sdata = two_images()
+    places = {"x": [1, 2], "y": [4, 5]}
+    add(sdata, {"a": pd.DataFrame(places, index=[("s", 1), ("s", 2)]), "b": pd.DataFrame(places, index=[0.5, 7.0])})
+    assert sdata["table"].obs["source_id"].tolist() == ["('s', 1)", "('s', 2)", "0.5", "7.0"]
+    sdata["table"].write_h5ad(tmp_path / "table.h5ad")
+
+
 def test_cells_of_several_images_from_elements_of_like_names() -> None:
     sdata = two_images()
     half = Scale([0.5, 0.5], axes=("x", "y"))

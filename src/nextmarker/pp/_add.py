@@ -290,8 +290,10 @@ def _check_inside(pixels: xr.DataArray, image: str, frame: pd.DataFrame) -> None
 
 
 def _ids(centres: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
-    integers = all(frame.index.dtype.kind in "iu" for frame in centres.values())
-    return {image: frame.index.to_numpy().astype(np.int64 if integers else object) for image, frame in centres.items()}
+    """Names of the cells at their source: integers where all of them are, else strings."""
+    if all(frame.index.dtype.kind in "iu" for frame in centres.values()):
+        return {image: frame.index.to_numpy(np.int64) for image, frame in centres.items()}
+    return {image: frame.index.map(str).to_numpy(object) for image, frame in centres.items()}
 
 
 def _described(cells: Source | Mapping[str, Source]) -> str | dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import Region, pixel_size, read_image
+from nextmarker._cells import pixel_size, read_image
 from nextmarker._centres import METHODS, Method, NuclearImage, estimate_diameter, find_nuclei
 from nextmarker._write_cells import as_list, check_target, choose_images, write_cells
 
@@ -110,12 +110,13 @@ def detect_cells(
     target = check_target(sdata, chosen, markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
     channels = as_list(nuclear)
     _check_arguments(method, diameter, channels)
+    pixels = {image: read_image(sdata, image) for image in target.images}
     for image in target.images:
-        _check_channels(image, read_image(sdata, image)["c"].to_numpy().tolist(), channels)
+        _check_channels(image, pixels[image]["c"].to_numpy().tolist(), channels)
 
-    nuclear_images = {image: NuclearImage(_without_cells(sdata, image), channels) for image in target.images}
+    nuclear_images = {image: NuclearImage(image, pixels[image], channels) for image in target.images}
     if diameter is None:
-        diameters = _estimate_diameters(nuclear_images)
+        diameters = _estimate_diameters(sdata, nuclear_images)
     else:
         diameters = dict.fromkeys(target.images, float(diameter))
     centres = {
@@ -154,16 +155,11 @@ def _check_channels(image: str, panel: list[str], channels: Sequence[str]) -> No
             raise KeyError(msg)
 
 
-def _without_cells(sdata: SpatialData, image: str) -> Region:
-    no_centres, no_rows = np.empty((0, 2)), np.empty(0, int)
-    return Region("", image, read_image(sdata, image), no_centres, no_rows, pixel_size(sdata, image))
-
-
-def _estimate_diameters(images: Mapping[str, NuclearImage]) -> dict[str, float]:
+def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage]) -> dict[str, float]:
     """Estimate one diameter for all images of one pixel size, and print it."""
     by_size = defaultdict(list)
-    for name, image in images.items():
-        by_size[image.region.pixel_size].append(name)
+    for name in images:
+        by_size[pixel_size(sdata, name)].append(name)
     diameters: dict[str, float] = {}
     for um, names in by_size.items():
         diameter = estimate_diameter([images[name] for name in names])
