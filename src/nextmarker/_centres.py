@@ -83,7 +83,8 @@ class NuclearImage:
             broken = [channel for channel, is_finite in zip(self.channels, finite, strict=True) if not is_finite]
             msg = (
                 f"Image {self.name!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
-                f"Replace them, for example by zero: sdata.images[{self.name!r}] = sdata.images[{self.name!r}].fillna(0)."
+                "Replace them, for example by zero: "
+                f"sdata.images[{self.name!r}] = sdata.images[{self.name!r}].fillna(0)."
             )
             raise ValueError(msg)
         return raw
