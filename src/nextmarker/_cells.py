@@ -34,6 +34,18 @@ class Region:
     pixel_size: float | None
     """Micrometres per pixel, where known."""
 
+    def step(self, pixel_size: float | None) -> float:
+        """Pixels of this image per pixel of `pixel_size` micrometres; 1 where that is None."""
+        if pixel_size is None:
+            return 1.0
+        if self.pixel_size is None:
+            msg = (
+                f"The model sees pixels of {pixel_size} um, and the pixel size of image {self.image!r} is not known. "
+                "Give it when reading: nm.io.read(paths, pixel_size=...)."
+            )
+            raise ValueError(msg)
+        return pixel_size / self.pixel_size
+
 
 def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Region]:
     """Read which cells of the table lie in which image.
@@ -105,7 +117,9 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
     names = [str(name) for name in element["c"].to_numpy()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        msg = f"Image {image!r} has several channels of one name: {repeated}. Rename them: sdata.set_channel_names(...)."
+        msg = (
+            f"Image {image!r} has several channels of one name: {repeated}. Rename them: sdata.set_channel_names(...)."
+        )
         raise ValueError(msg)
     return element.transpose("c", "y", "x").assign_coords(c=names)
 

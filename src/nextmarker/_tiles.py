@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tile:
-    """Pixels in memory and the cells they serve.
+    """Pixels in memory and the cells they serve, with a halo around every centre.
 
-    Where a patch reaches over the edge of a tile, that edge is an edge of the image.
+    Beyond the edge of the image the halo holds the image reflected there.
     """
 
     pixels: np.ndarray
@@ -66,9 +66,9 @@ def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo
             block = np.concatenate([left, new], axis=2)
             left = _last(block, 2 * halo, axis=2)
             mine = np.flatnonzero((band_of == band) & (column_of == column))
-            origin = (stop - block.shape[2], bottom - block.shape[1])
             if mine.size:
-                yield Tile(_channels_last(block), centres[mine] - origin, region.rows[mine])
+                corner = (bottom - block.shape[1], stop - block.shape[2])
+                yield _tile(block, corner, pixels, halo, centres[mine], region.rows[mine])
         above = np.concatenate(above_next, axis=2)
 
 
@@ -88,14 +88,14 @@ def cut_fields(region: Region, *, size: int) -> list[tuple[slice, slice]]:
 
 
 def read_field(region: Region, markers: Sequence[str], field: tuple[slice, slice], *, halo: int) -> Tile:
-    """Read one field of `cut_fields` with a halo on every side that is not an edge of the image."""
+    """Read one field of `cut_fields` with its halo."""
     rows, columns = field
     top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
     pixels = region.pixels.sel(c=list(markers))
     block = _read(region, pixels, slice(top, rows.stop + halo), slice(left, columns.stop + halo))
     x, y = region.centres.T
     mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
-    return Tile(_channels_last(block), region.centres[mine] - 0.5 - (left, top), region.rows[mine])
+    return _tile(block, (top, left), pixels, halo, region.centres[mine] - 0.5, region.rows[mine])
 
 
 def _edges(pixels: xr.DataArray, axis: str, tile_size: int) -> list[int]:
@@ -120,8 +120,16 @@ def _last(block: np.ndarray, count: int, axis: int) -> np.ndarray:
     return np.take(block, range(start, block.shape[axis]), axis=axis)
 
 
-def _channels_last(block: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(block.transpose(1, 2, 0))
+def _tile(
+    block: np.ndarray, corner: tuple[int, int], pixels: xr.DataArray, halo: int, centres: np.ndarray, rows: np.ndarray
+) -> Tile:
+    """Make a tile of a block that begins at `corner` (row, column), reflected where it ends with the image."""
+    reflected = [(0, 0)]
+    for begin, length, axis in zip(corner, block.shape[1:], "yx", strict=True):
+        reflected.append((halo if begin == 0 else 0, halo if begin + length == pixels.sizes[axis] else 0))
+    block = np.pad(block, reflected, mode="symmetric")
+    origin = (corner[1] - reflected[2][0], corner[0] - reflected[1][0])  # (x, y), as the centres
+    return Tile(np.ascontiguousarray(block.transpose(1, 2, 0)), centres - origin, rows)
 
 
 def _read(region: Region, pixels: xr.DataArray, rows: slice, columns: slice) -> np.ndarray:

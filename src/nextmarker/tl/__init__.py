@@ -2,5 +2,7 @@
 
 from nextmarker.tl.attribution import marker_attribution, top_markers
 from nextmarker.tl.cluster import cluster
+from nextmarker.tl.embed import embed
+from nextmarker.tl.train import train
 
-__all__ = ["cluster", "marker_attribution", "top_markers"]
+__all__ = ["cluster", "embed", "marker_attribution", "top_markers", "train"]

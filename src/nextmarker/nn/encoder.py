@@ -1,0 +1,62 @@
+"""Normalized patches to the interpretability vector I, every marker apart."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """ConvNeXt-style residual block: a depthwise convolution over space, then two that mix the features of a marker."""
+
+    def __init__(self, markers: int, features: int) -> None:
+        super().__init__()
+        width = markers * features
+        self.spatial = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.expand = nn.Conv2d(width, 2 * width, 1, groups=markers, bias=False)
+        self.project = nn.Conv2d(2 * width, width, 1, groups=markers, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.project(F.relu(self.expand(self.spatial(x))))
+
+
+class Encoder(nn.Module):
+    """Grouped convolutions, one group per marker, and an average over the patch.
+
+    Nothing in it has a bias and its output is not negative: a marker without signal has an activation of zero.
+
+    Parameters
+    ----------
+    markers
+        Number of markers.
+    features
+        Features per marker.
+    blocks
+        Number of residual blocks.
+    halve
+        Halve the resolution in the stem. A 3x3 convolution followed by a 2x2 average is one 4x4 convolution of stride 2.
+    focus
+        Width (sigma) of the Gaussian weight of the average, as a share of the patch; None for the plain average.
+    """
+
+    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, focus: float | None) -> None:
+        super().__init__()
+        width = markers * features
+        kernel, stride = (4, 2) if halve else (3, 1)
+        self.stem = nn.Conv2d(markers, width, kernel, stride, padding=1, groups=markers, bias=False)
+        self.blocks = nn.Sequential(*(Block(markers, features) for _ in range(blocks)))
+        self.focus = focus
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode normalized patches (cells, markers, height, width) to I, (cells, markers * features)."""
+        x = F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
+        return torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
+
+    def _weight(self, side: int, like: Tensor) -> Tensor:
+        """Weight of each position in the average, (side, side), summing to 1."""
+        if self.focus is None:
+            return like.new_full((side, side), 1 / side**2)
+        offset = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
+        profile = torch.softmax(-0.5 * (offset / (self.focus * side)) ** 2, dim=0)
+        return torch.outer(profile, profile)

@@ -1,0 +1,175 @@
+"""The model: raw patches to interpretability (I) and embedding (F), with all it must know to be applied again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nextmarker.nn.encoder import Encoder
+from nextmarker.nn.normalization import Normalization
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HALVE_ABOVE = 12
+"""Patches larger than this many pixels are halved in resolution."""
+
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model is made of, and for which images.
+
+    Examples
+    --------
+    >>> Architecture(markers=("CD3", "CD20"), patch_size=10).features
+    8
+    """
+
+    markers: tuple[str, ...]
+    """Names of the markers, in the order of the channels."""
+    patch_size: int
+    """Side of a patch in pixels."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
+    features: int = 8
+    """Features per marker (paper: 8)."""
+    embedding: int = 256
+    """Length of F (paper: 256)."""
+    blocks: int = 1
+    """Residual blocks of the encoder."""
+    focus: float | None = 0.25
+    """Width (sigma) of the Gaussian weight of the average over a patch, as a share of the patch; None: plain (paper)."""
+
+
+class NeXtMarker(nn.Module):
+    """Per-marker sigmoid, grouped convolutions, one linear layer across the markers (Fig. 1B).
+
+    Parameters
+    ----------
+    architecture
+        Markers, patch size, widths.
+    start
+        Starting centres of the sigmoids in raw counts, (markers,); see `start_centres`. NaN, for a marker
+        without signal, starts at 1 count.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = NeXtMarker(Architecture(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
+    >>> interpretability, embedding = model(torch.ones(7, 2, 10, 10))
+    >>> interpretability.shape, embedding.shape
+    (torch.Size([7, 2, 8]), torch.Size([7, 256]))
+    """
+
+    def __init__(self, architecture: Architecture, start: np.ndarray | list[float]) -> None:
+        super().__init__()
+        markers = len(architecture.markers)
+        self.architecture = architecture
+        self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0))
+        self.encoder = Encoder(
+            markers,
+            architecture.features,
+            architecture.blocks,
+            halve=architecture.patch_size > HALVE_ABOVE,
+            focus=architecture.focus,
+        )
+        self.crosstalk = nn.Linear(markers * architecture.features, architecture.embedding)
+
+    def forward(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed patches of raw counts, (cells, markers, height, width).
+
+        Returns
+        -------
+        I, (cells, markers, features), not negative, and F, (cells, embedding).
+        """
+        interpretability = self.encoder(self.normalization(counts))
+        shape = (-1, len(self.architecture.markers), self.architecture.features)
+        return interpretability.reshape(shape), self.crosstalk(interpretability)
+
+    def crosstalk_by_marker(self) -> Tensor:
+        """Split the crosstalk, F = sum over markers of W_m I_m + b, into its W_m, (markers, embedding, features)."""
+        shape = (self.architecture.embedding, len(self.architecture.markers), self.architecture.features)
+        return self.crosstalk.weight.detach().reshape(shape).transpose(0, 1)
+
+    def digest(self) -> str:
+        """Fingerprint of architecture and weights, 16 hexadecimal digits."""
+        return sha256(self._serialize()).hexdigest()[:16]
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one safetensors file: the tensors, and the architecture as JSON in its header.
+
+        Parameters
+        ----------
+        path
+            The file to write, `*.safetensors` by custom.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> model = NeXtMarker(Architecture(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.safetensors")
+        ...     load_model(f"{folder}/model.safetensors").digest() == model.digest()
+        True
+        """
+        Path(path).write_bytes(self._serialize())
+
+    def _serialize(self) -> bytes:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        header = {"nextmarker": json.dumps({"format": _FORMAT, "architecture": asdict(self.architecture)})}
+        return save(tensors, metadata=header)
+
+
+def load_model(path: str | Path) -> NeXtMarker:
+    """Read a model written by `NeXtMarker.save`. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path
+        The safetensors file.
+
+    Returns
+    -------
+    The model, ready to embed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a model of nextmarker, or is damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     NeXtMarker(Architecture(markers=("CD3",), patch_size=10), start=[2.0]).save(f"{folder}/model.safetensors")
+    ...     load_model(f"{folder}/model.safetensors").architecture.markers
+    ('CD3',)
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"No model at {path}. Write one with nm.tl.train(sdata).save({str(path)!r})."
+        raise FileNotFoundError(msg)
+    try:
+        with safe_open(path, "pt") as file:
+            header = (file.metadata() or {})["nextmarker"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        fields = json.loads(header)["architecture"]
+        architecture = Architecture(**{**fields, "markers": tuple(fields["markers"])})
+        model = NeXtMarker(architecture, start=[1.0] * len(architecture.markers))
+        model.load_state_dict(tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        msg = f"{path} is not a model of nextmarker, or is damaged ({error}). Models are written by model.save(path)."
+        raise ValueError(msg) from error
+    return model.eval()

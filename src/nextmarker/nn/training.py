@@ -1,0 +1,124 @@
+"""Training by contrast: the settings, the schedule and the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from nextmarker.nn.loss import nt_xent
+from nextmarker.nn.model import NeXtMarker
+from nextmarker.nn.normalization import Penalty
+from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms
+
+Draw = Callable[[int], Sequence[Crops]]
+"""Draws that many cells at random, grouped by the tile they lie in."""
+
+
+CACHED = 64
+"""Patches that go through the encoder together on a CPU: few enough for its caches, or a step takes twice as long."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained.
+
+    Examples
+    --------
+    >>> Settings(steps=500).steps
+    500
+    """
+
+    steps: int = 300
+    """Number of steps."""
+    batch_size: int = 256
+    """Cells per step (paper: 1,024)."""
+    views: int = 2
+    """Views per cell and patch size."""
+    patch_scales: tuple[float, ...] = (1.0,)
+    """Patch sizes of the views, as shares of the patch size (paper: 10, 8 and 6 px, so 1.0, 0.8 and 0.6)."""
+    intensity_scaling: tuple[float, float] = (0.5, 2.0)
+    """Range of the factor on the raw counts of each marker."""
+    size_scaling: tuple[float, float] = (0.66, 1.5)
+    """Range of the factor on the size of a cell."""
+    temperature: float = 0.5
+    """Temperature of NT-Xent."""
+    learning_rate: float = 1e-3
+    """Highest learning rate of Adam."""
+    final_learning_rate: float = 1e-4
+    """Learning rate of the last steps."""
+    ramp: float = 1 / 12
+    """Share of the steps in which the learning rate rises (paper: 100 of 1,200)."""
+    tail: float = 1 / 12
+    """Share of the steps at the final learning rate (paper: 100 of 1,200)."""
+    penalty: Penalty = "relative"
+    """Penalty on the sigmoids: `"paper"` for Eq. 2 as printed."""
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Learning rate of one step, counted from 0: a linear ramp, a cosine, a constant tail."""
+    ramp, tail = round(settings.ramp * settings.steps), round(settings.tail * settings.steps)
+    peak, final = settings.learning_rate, settings.final_learning_rate
+    if step < ramp:
+        return peak * (step + 1) / ramp
+    progress = min((step - ramp) / max(settings.steps - ramp - tail, 1), 1.0)
+    return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def projection_head(embedding: int) -> nn.Sequential:
+    """The head that only training uses, as in SimCLR."""
+    return nn.Sequential(
+        nn.Linear(embedding, embedding), nn.BatchNorm1d(embedding), nn.ReLU(), nn.Linear(embedding, 128)
+    )
+
+
+def random_views(crops: Sequence[Crops], model: NeXtMarker, scale: float, settings: Settings, seed: torch.Generator):
+    """One view of every cell: resampled, then its raw counts scaled, (cells, markers, size, size)."""
+    size = max(round(model.architecture.patch_size * scale), 1)
+    patches = []
+    for crop in crops:
+        transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
+        patches.append(cut_patches(crop, size, transforms.to(crop.pixels.device)))
+    view = torch.cat(patches)
+    return view * random_gains(*view.shape[:2], settings.intensity_scaling, seed).to(view.device)
+
+
+def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:
+    """Train a model in place.
+
+    Returns
+    -------
+    The loss of every step, float64 (steps,).
+    """
+    device = model.crosstalk.weight.device
+    head = projection_head(model.architecture.embedding).to(device)
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], settings.learning_rate)
+    model.to(memory_format=torch.channels_last).train()
+    chunk = CACHED if device.type == "cpu" else settings.views * settings.batch_size
+    losses = []
+    bar = tqdm(range(settings.steps), desc="training", unit="step", disable=not progress)
+    for step in bar:
+        crops = draw(settings.batch_size)
+        projections: list[Tensor] = []
+        for scale in settings.patch_scales:
+            views = [random_views(crops, model, scale, settings, seed) for _ in range(settings.views)]
+            patches = torch.cat(views).split(chunk)
+            embedding = torch.cat([model(part)[1] for part in patches])  # (views * cells, embedding)
+            projections += head(embedding).chunk(settings.views)
+        loss = nt_xent(torch.stack(projections, 1), settings.temperature) + model.normalization.penalty(
+            settings.penalty
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    model.eval()
+    return np.array(losses)

@@ -1,0 +1,100 @@
+"""Patches cut out of a tile: shifted, rotated, scaled and flipped in one resampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Cells to cut from one tile."""
+
+    pixels: Tensor
+    """Raw counts, (height, width, markers)."""
+    centres: Tensor
+    """Centres (x, y) as indices into `pixels`, float64 (cells, 2)."""
+    step: float
+    """Pixels of the tile per pixel of a patch."""
+
+
+def cut_patches(crops: Crops, size: int, transforms: Tensor) -> Tensor:
+    """Cut square patches around cell centres by bilinear interpolation.
+
+    Positions are computed relative to the pixel of the centre, so a cell gives the same patch whichever tile it is
+    cut from. The tile must reach `reach(...)` pixels beyond every centre.
+
+    Parameters
+    ----------
+    size
+        Side of a patch.
+    transforms
+        Maps an offset from the centre of a patch to an offset from the centre of the cell, both (x, y),
+        float32 (cells, 2, 2).
+
+    Returns
+    -------
+    Raw counts, float32 (cells, markers, size, size), channels last in memory.
+    """
+    _, width, markers = crops.pixels.shape
+    anchor = crops.centres.floor()
+    offset = torch.arange(size, device=crops.pixels.device, dtype=torch.float32) - (size - 1) / 2
+    grid = torch.stack(torch.meshgrid(offset, offset, indexing="xy"), -1).reshape(-1, 2)  # (size * size, 2), (x, y)
+    position = (crops.centres - anchor).float()[:, None] + crops.step * grid @ transforms.mT  # (cells, size * size, 2)
+    corner = position.floor()
+    right, below = (position - corner).unbind(-1)
+    column, row = (corner.long() + anchor.long()[:, None]).unbind(-1)
+    index = (row * width + column).flatten()  # (cells * size * size,)
+
+    flat = crops.pixels.reshape(-1, markers)
+    patches = torch.zeros(len(index), markers, device=flat.device)
+    for down, weight_y in ((0, 1 - below), (width, below)):
+        for along, weight_x in ((0, 1 - right), (1, right)):
+            corner_counts = flat.index_select(0, index + (down + along)).float()
+            patches.addcmul_(corner_counts, (weight_x * weight_y).reshape(-1, 1))
+    return patches.reshape(-1, size, size, markers).permute(0, 3, 1, 2)
+
+
+def random_transforms(count: int, size_scaling: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Draw rotations by any angle, flips with probability 1/2 and scalings uniform in the logarithm.
+
+    Returns
+    -------
+    float32 (count, 2, 2). A cell scaled by s is drawn s times as large.
+    """
+    angle, flip, scale = torch.rand(3, count, generator=generator)
+    low, high = (math.log(bound) for bound in size_scaling)
+    shrink = torch.exp(-(low + (high - low) * scale))
+    mirror = torch.where(flip < 0.5, -1.0, 1.0)
+    return (
+        _rotations(2 * math.pi * angle) * shrink[:, None, None] * torch.stack([mirror, torch.ones(count)], -1)[:, None]
+    )
+
+
+def fixed_rotations(count: int) -> Tensor:
+    """Rotations evenly spread over the circle, none along the pixel grid, (count, 2, 2).
+
+    A rotated patch is smoothed by interpolation as the views of training are; one along the grid would not be.
+    """
+    return _rotations(2 * math.pi * (torch.arange(count) + 0.25) / count)
+
+
+def random_gains(
+    count: int, markers: int, intensity_scaling: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """Draw a factor for the raw counts of every cell and marker, uniform in the logarithm, (count, markers, 1, 1)."""
+    low, high = (math.log(bound) for bound in intensity_scaling)
+    return torch.exp(low + (high - low) * torch.rand(count, markers, 1, 1, generator=generator))
+
+
+def reach(patch_size: int, step: float, size_scaling: tuple[float, float] = (1.0, 1.0)) -> int:
+    """Pixels around a centre that a patch can touch: half its diagonal, drawn as small as it gets."""
+    return math.ceil(patch_size * step / min(size_scaling) / math.sqrt(2)) + 1
+
+
+def _rotations(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)

@@ -1,0 +1,235 @@
+"""Embed every cell of a SpatialData object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from nextmarker import _keys
+from nextmarker._cells import read_regions, shared_markers
+from nextmarker._table import get_table, refuse_foreign_keys, write_results
+from nextmarker._tiles import stream_tiles
+from nextmarker.nn.device import pick_device
+from nextmarker.nn.model import NeXtMarker, load_model
+from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+    from nextmarker._cells import Region
+    from nextmarker._tiles import Tile
+
+BATCH_SIZE = 64
+"""Patches in the network at one time."""
+
+
+def embed(
+    sdata: SpatialData,
+    model: NeXtMarker | str | Path | None = None,
+    *,
+    patch_size: float | None = None,
+    unit: Literal["pixel", "micrometre"] = "pixel",
+    rotations: int = 4,
+    tile_size: int = 1024,
+    table_key: str = _keys.TABLE,
+    random_state: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Embed cells: interpretability I and embedding F of every cell of the table.
+
+    Trains a model first when none is given. Cells are drawn by the same resampling as in training, and I and F are
+    averaged over a few rotations. Each image is read once, tile by tile.
+
+    Parameters
+    ----------
+    sdata
+        Images, and a table of cells made by `nm.pp.detect_cells` or `nm.pp.add_cells`.
+    model
+        A model, or the path of a saved one. Markers are matched by name.
+    patch_size
+        For training, if no model is given: see `nm.tl.train`.
+    unit
+        Unit of `patch_size`.
+    rotations
+        Rotations over which a cell is averaged.
+    tile_size
+        Side of a tile in pixels; memory depends on it, the result does not.
+    table_key
+        Table in `sdata.tables`.
+    random_state
+        Seed of the training.
+    device
+        Torch device; by default a GPU where there is one.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    None. Writes into the table:
+
+    `.obsm["X_nextmarker"]` : float32 (cells, 256)
+        F, the embedding.
+    `.obsm["X_interpretability"]` : float32 (cells, markers * 8)
+        I, the features of the first marker first.
+    `.layers["interpretability"]` : float32 (cells, markers)
+        Activation of a marker: the mean of its features. Zero for a marker the model does not know.
+    `.varm["nextmarker_crosstalk"]` : float32 (markers, 256 * 8)
+        The weights W_m of F = sum of W_m I_m + b, each (256, 8) made flat.
+    `.uns["nextmarker"]["embed"]`
+        The record: model digest, patch size, learned sigmoids.
+
+    Raises
+    ------
+    KeyError
+        If the table or one of its images is missing.
+    ValueError
+        If the images or the table lack markers of the model, a pixel size is missing, pixels are not finite, or a key
+        is taken by something else. The table is as before.
+
+    Examples
+    --------
+    >>> import nextmarker as nm
+    >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
+    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=2), progress=False)
+    >>> nm.tl.embed(sdata, model, progress=False)
+    >>> sdata["table"].obsm["X_nextmarker"].shape[1]
+    256
+    """
+    adata = get_table(sdata, table_key)
+    places = _places()
+    refuse_foreign_keys(adata, list(places.values()))
+    regions = read_regions(sdata, table_key)
+    if model is None:
+        from nextmarker.tl import train
+
+        model = train(
+            sdata,
+            patch_size,
+            unit=unit,
+            table_key=table_key,
+            random_state=random_state,
+            device=device,
+            progress=progress,
+        )
+    elif patch_size is not None:
+        msg = "A model brings its own patch size. Leave out patch_size, or leave out the model to train another."
+        raise ValueError(msg)
+    elif not isinstance(model, NeXtMarker):
+        model = load_model(model)
+    _check_panel(model, adata, sdata, regions)
+    interpretability, embedding = embed_regions(
+        model, regions, adata.n_obs, rotations, tile_size, pick_device(device), progress
+    )
+    _write(adata, model, interpretability, embedding, places, {"rotations": rotations, "tile_size": tile_size})
+
+
+@torch.inference_mode()
+def embed_regions(
+    model: NeXtMarker,
+    regions: Sequence[Region],
+    n_cells: int,
+    rotations: int,
+    tile_size: int,
+    device: torch.device,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embed the cells of all images, tile by tile.
+
+    Returns
+    -------
+    I, float32 (cells, markers, features), and F, float32 (cells, embedding), in the order of the table.
+    """
+    known = model.architecture
+    model.to(device, memory_format=torch.channels_last).eval()
+    interpretability = np.empty((n_cells, len(known.markers), known.features), np.float32)
+    embedding = np.empty((n_cells, known.embedding), np.float32)
+    with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
+        for region in regions:
+            step = region.step(known.pixel_size)
+            halo = reach(known.patch_size, step)
+            for tile in stream_tiles(region, known.markers, tile_size=tile_size, halo=halo):
+                for rows, crops in _batches(tile, step, device, BATCH_SIZE // rotations):
+                    i, f = embed_crops(model, crops, rotations)
+                    interpretability[rows], embedding[rows] = i.cpu(), f.cpu()
+                    bar.update(len(rows))
+    return interpretability, embedding
+
+
+def embed_crops(model: NeXtMarker, crops: Crops, rotations: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embed cells of one tile, averaged over rotations: I (cells, markers, features), F (cells, embedding)."""
+    cells = len(crops.centres)
+    views = [
+        cut_patches(crops, model.architecture.patch_size, rotation.expand(cells, 2, 2).to(crops.pixels.device))
+        for rotation in fixed_rotations(rotations)
+    ]
+    interpretability, embedding = model(torch.cat(views))
+    return tuple(output.unflatten(0, (rotations, cells)).mean(0) for output in (interpretability, embedding))
+
+
+def _batches(tile: Tile, step: float, device: torch.device, size: int):
+    pixels = torch.from_numpy(tile.pixels).to(device)
+    for first in range(0, len(tile.rows), size):
+        part = slice(first, first + size)
+        yield tile.rows[part], Crops(pixels, torch.from_numpy(tile.centres[part]).to(device), step)
+
+
+def _check_panel(model: NeXtMarker, adata: AnnData, sdata: SpatialData, regions: Sequence[Region]) -> None:
+    missing = [marker for marker in model.architecture.markers if marker not in adata.var_names]
+    if missing:
+        msg = (
+            f"The model needs the markers {missing}, which the table does not have; it has "
+            f"{adata.var_names.tolist()}. Train a model on this panel, nm.tl.train(sdata), or rename the channels, "
+            "sdata.set_channel_names(...), and make the cells again."
+        )
+        raise ValueError(msg)
+    shared_markers(sdata, [region.image for region in regions], model.architecture.markers)
+
+
+def _places() -> dict[str, str]:
+    return {
+        "embedding": f"obsm/{_keys.EMBEDDING}",
+        "features": f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
+        "activation": f"layers/{_keys.INTERPRETABILITY}",
+        "crosstalk": f"varm/{_keys.CROSSTALK}",
+    }
+
+
+def _write(adata, model, interpretability, embedding, places, parameters):
+    """Write results in the order of the table's markers, zero for those that the model does not know."""
+    known = model.architecture
+    at = adata.var_names.get_indexer(known.markers)
+    features = np.zeros((adata.n_obs, adata.n_vars, known.features), np.float32)
+    features[:, at] = interpretability
+    crosstalk = np.zeros((adata.n_vars, known.embedding * known.features), np.float32)
+    crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()
+    results = {
+        places["embedding"]: embedding,
+        places["features"]: features.reshape(adata.n_obs, -1),
+        places["activation"]: features.mean(2),
+        places["crosstalk"]: crosstalk,
+    }
+    with torch.no_grad():
+        sigmoids = {
+            "x_c": model.normalization.centre,
+            "slope": model.normalization.slope,
+            "x_c_start": model.normalization.start,
+            "slope_start": 2 / model.normalization.start,
+        }
+    record = {
+        **parameters,
+        "model": model.digest(),
+        "markers": np.array(known.markers, dtype=object),
+        "patch_size": known.patch_size,
+        "pixel_size": known.pixel_size,
+        **{name: value.detach().cpu().numpy() for name, value in sigmoids.items()},
+    }
+    write_results(adata, "embed", results, record)

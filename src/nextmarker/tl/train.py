@@ -1,0 +1,256 @@
+"""Train a model on the images and cells of a SpatialData object."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from itertools import cycle
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from nextmarker import _keys
+from nextmarker._cells import read_regions, shared_markers
+from nextmarker._table import get_table, write_results
+from nextmarker._tiles import cut_fields, read_field
+from nextmarker.nn.device import pick_device
+from nextmarker.nn.model import Architecture, NeXtMarker
+from nextmarker.nn.normalization import start_centres
+from nextmarker.nn.training import Settings, fit, learning_rate
+from nextmarker.nn.views import Crops, reach
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spatialdata import SpatialData
+
+    from nextmarker._cells import Region
+
+FIELD_SIZE = 1024
+"""Side, in pixels, of the pieces in which training reads an image."""
+FIELD_MEMORY = 2**30
+"""Bytes of pixels that training holds at one time; with more, fields take turns."""
+PATCH_PER_DISTANCE = 4 / 3
+"""Patch size by default, in median distances between neighbouring centres."""
+
+
+def train(
+    sdata: SpatialData,
+    patch_size: float | None = None,
+    *,
+    unit: Literal["pixel", "micrometre"] = "pixel",
+    settings: Settings | None = None,
+    table_key: str = _keys.TABLE,
+    random_state: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> NeXtMarker:
+    """Train a model by contrast: views of one cell attract, views of other cells repel.
+
+    Needs no labels and no masks, only centres. What it learns are the markers of the table, on the images of the table.
+
+    Parameters
+    ----------
+    sdata
+        Images, and a table of cells made by `nm.pp.detect_cells` or `nm.pp.add_cells`.
+    patch_size
+        Side of the square that the model sees around a centre. By default 4/3 of the median distance between
+        neighbouring centres; the choice is printed.
+    unit
+        Unit of `patch_size`. Images of different pixel sizes are resampled to the finest of them.
+    settings
+        Steps, views, augmentations, schedule; by default `nm.nn.Settings()`.
+    table_key
+        Table in `sdata.tables`.
+    random_state
+        Seed. The same seed, data and device give the same model.
+    device
+        Torch device; by default a GPU where there is one.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    The trained model. The loss and learning rate of every step are recorded in `.uns["nextmarker"]["train"]`.
+
+    Raises
+    ------
+    KeyError
+        If the table or one of its images is missing.
+    ValueError
+        If there are fewer than two cells, panels differ, pixels are not finite, or only some images have a pixel size.
+
+    Examples
+    --------
+    >>> import nextmarker as nm
+    >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
+    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=2), progress=False)
+    >>> model.architecture.patch_size
+    12
+    """
+    settings = settings or Settings()
+    regions = read_regions(sdata, table_key)
+    adata = get_table(sdata, table_key)
+    markers = shared_markers(sdata, [region.image for region in regions], adata.var_names)
+    if adata.n_obs < 2:
+        msg = "Contrast needs at least two cells, and the table has one. Check the centres: nm.pl.cells(sdata)."
+        raise ValueError(msg)
+
+    pixel_size = _common_pixel_size(regions)
+    side = _patch_size(regions, patch_size, unit, pixel_size)
+    seed = torch.Generator().manual_seed(random_state)
+    fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device))
+    start = start_centres(fields.sample_pixels())
+    _warn_of_silence(markers, start)
+    with torch.random.fork_rng():
+        torch.manual_seed(random_state)
+        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size), start).to(fields.device)
+        loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
+    record = {
+        **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
+        "random_state": random_state,
+        "patch_size": side,
+        "pixel_size": pixel_size,
+        "loss": loss,
+        "learning_rate": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
+        "model": model.digest(),
+    }
+    write_results(adata, "train", {}, record)
+    return model
+
+
+def _common_pixel_size(regions: Sequence[Region]) -> float | None:
+    """Pixel size of the model: the finest of the images, None where no image says."""
+    sizes = {region.image: region.pixel_size for region in regions}
+    unknown = [image for image, size in sizes.items() if size is None]
+    if unknown and len(unknown) < len(sizes):
+        msg = (
+            f"The pixel size of some images is known, but not of {unknown}, so a cell would not look alike in all. "
+            "Give it when reading: nm.io.read(paths, pixel_size=...)."
+        )
+        raise ValueError(msg)
+    return None if unknown else min(size for size in sizes.values() if size is not None)
+
+
+def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, pixel_size: float | None) -> int:
+    """Side of a patch in pixels of the model; chosen from the data, and printed, if not given."""
+    if patch_size is None:
+        distances = np.concatenate([_neighbour_distances(region) / region.step(pixel_size) for region in regions])
+        if not distances.size:
+            msg = "No image has two cells, so no patch size can be chosen. Give one: patch_size=10."
+            raise ValueError(msg)
+        median = float(np.median(distances))
+        side = max(round(PATCH_PER_DISTANCE * median), 3)
+        physical = f" ({side * pixel_size:.1f} um)" if pixel_size else ""
+        print(f"patch size: {side} px{physical}, 4/3 of the distance between neighbouring centres, {median:.1f} px")
+        return side
+    if unit not in {"pixel", "micrometre"}:
+        msg = f"unit is {unit!r}; it must be 'pixel' or 'micrometre'."
+        raise ValueError(msg)
+    if unit == "micrometre" and pixel_size is None:
+        msg = (
+            "A patch size in micrometres needs the pixel size of the images, which is not known. Give it when reading, "
+            "nm.io.read(paths, pixel_size=...), or give the patch size in pixels."
+        )
+        raise ValueError(msg)
+    side = round(patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size)
+    if side < 3:
+        msg = f"A patch of {side} px shows nothing; patch_size={patch_size} {unit} must give at least 3 px."
+        raise ValueError(msg)
+    return side
+
+
+def _neighbour_distances(region: Region) -> np.ndarray:
+    """Distance of every centre to the next, in pixels of the image."""
+    if len(region.centres) < 2:
+        return np.empty(0)
+    return cKDTree(region.centres).query(region.centres, k=2)[0][:, 1]
+
+
+def _warn_of_silence(markers: Sequence[str], start: np.ndarray) -> None:
+    silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
+    if silent:
+        warnings.warn(f"Markers without signal in the images: {silent}. Their activation is zero.", stacklevel=3)
+
+
+class Fields:
+    """The pixels from which training draws its cells: a bounded number of fields, chosen in random order.
+
+    Parameters
+    ----------
+    regions
+        Images and cells.
+    markers
+        Channels to read, in this order.
+    patch_size
+        Side of a patch in pixels of the model.
+    pixel_size
+        Micrometres per pixel of the model, or None.
+    settings
+        How many cells are drawn, and how small they are scaled.
+    seed
+        Source of all randomness.
+    device
+        Where the pixels are kept.
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        markers: Sequence[str],
+        patch_size: int,
+        pixel_size: float | None,
+        settings: Settings,
+        seed: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.markers, self.patch_size, self.pixel_size = markers, patch_size, pixel_size
+        self.settings, self.seed, self.device = settings, seed, device
+        waiting = [(region, field) for region in regions for field in cut_fields(region, size=FIELD_SIZE)]
+        self.order = [waiting[i] for i in torch.randperm(len(waiting), generator=seed)]
+        self.queue = cycle(self.order)
+        self.held: list[Crops] = []
+        while len(self.held) < len(self.order) and self._bytes() < FIELD_MEMORY:
+            self.held.append(self._load_next())
+        self.drawn = 0
+
+    def draw(self, count: int) -> list[Crops]:
+        """Draw cells without replacement from the fields in memory, and let a waiting field take its turn."""
+        self._take_turns()
+        sizes = torch.tensor([len(crops.centres) for crops in self.held])
+        chosen = torch.randperm(int(sizes.sum()), generator=self.seed)[:count].sort().values
+        field_of = torch.searchsorted(sizes.cumsum(0), chosen, right=True)
+        first = sizes.cumsum(0) - sizes
+        drawn = []
+        for number in field_of.unique().tolist():
+            crops = self.held[number]
+            picked = (chosen[field_of == number] - first[number]).to(self.device)
+            drawn.append(Crops(crops.pixels, crops.centres[picked], crops.step))
+        return drawn
+
+    def sample_pixels(self, count: int = 2_000_000) -> np.ndarray:
+        """Evenly spaced pixels of the fields in memory, (about `count`, markers)."""
+        total = sum(crops.pixels[..., 0].numel() for crops in self.held)
+        stride = max(total // count, 1)
+        return np.concatenate([crops.pixels.flatten(0, 1)[::stride].cpu().numpy() for crops in self.held])
+
+    def _take_turns(self) -> None:
+        waiting = len(self.order) - len(self.held)
+        self.drawn += 1
+        if waiting and self.drawn % max(self.settings.steps // waiting, 1) == 0:
+            self.held.pop(0)
+            self.held.append(self._load_next())
+
+    def _load_next(self) -> Crops:
+        region, field = next(self.queue)
+        step = region.step(self.pixel_size)
+        tile = read_field(region, self.markers, field, halo=reach(self.patch_size, step, self.settings.size_scaling))
+        return Crops(
+            torch.from_numpy(tile.pixels).to(self.device), torch.from_numpy(tile.centres).to(self.device), step
+        )
+
+    def _bytes(self) -> int:
+        return sum(crops.pixels.nbytes for crops in self.held)

@@ -1,0 +1,41 @@
+"""Markers stay apart, bit for bit, and a marker without signal stays at zero."""
+
+import pytest
+import torch
+
+from nextmarker.nn.encoder import Encoder
+
+
+@pytest.mark.parametrize(("halve", "size"), [(False, 10), (True, 24), (True, 25)])
+@pytest.mark.parametrize("focus", [None, 0.25])
+def test_a_marker_changes_only_its_own_features(halve, size, focus):
+    encoder = Encoder(5, 8, 2, halve=halve, focus=focus).eval()
+    patches = torch.rand(4, 5, size, size)
+    changed = patches.clone()
+    changed[:, 2] = torch.rand(4, size, size)
+    with torch.inference_mode():
+        before, after = (encoder(x).reshape(4, 5, 8) for x in (patches, changed))
+    others = [0, 1, 3, 4]
+    assert torch.equal(before[:, others], after[:, others])
+    assert not torch.equal(before[:, 2], after[:, 2])
+
+
+def test_features_are_not_negative_and_zero_without_signal():
+    encoder = Encoder(2, 8, 1, halve=True, focus=0.25)
+    patches = torch.rand(3, 2, 16, 16)
+    patches[:, 1] = 0
+    features = encoder(patches).reshape(3, 2, 8)
+    assert (features >= 0).all()
+    assert (features[:, 0].sum(1) > 0).all()
+    assert (features[:, 1] == 0).all()
+
+
+def test_plain_pooling_is_the_mean_and_focus_prefers_the_centre():
+    plain, focused = (Encoder(1, 8, 0, halve=False, focus=focus) for focus in (None, 0.2))
+    focused.load_state_dict(plain.state_dict())
+    patch = torch.rand(1, 1, 9, 9)
+    torch.testing.assert_close(plain(patch), plain.stem(patch).relu().mean((2, 3)))
+    centre, corner = torch.zeros(2, 1, 1, 9, 9)
+    centre[..., 4, 4] = corner[..., 1, 1] = 1
+    torch.testing.assert_close(plain(centre), plain(corner))
+    assert focused(centre).sum() > 2 * focused(corner).sum()

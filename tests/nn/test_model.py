@@ -1,0 +1,70 @@
+"""The model, and the file that holds it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nextmarker.nn import Architecture, NeXtMarker, load_model
+
+MARKERS = ("CD3", "CD20", "HLA-DR/DP")
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    return NeXtMarker(Architecture(MARKERS, **{"patch_size": 10, **settings}), [2.0, float("nan"), 500.0]).eval()
+
+
+@torch.inference_mode()
+def test_embedding_is_the_sum_over_markers():
+    model = make_model(features=4, embedding=6)
+    interpretability, embedding = model(torch.rand(5, 3, 10, 10) * 500)
+    by_marker = torch.einsum("mef,cmf->ce", model.crosstalk_by_marker(), interpretability)
+    torch.testing.assert_close(by_marker + model.crosstalk.bias, embedding)
+
+
+@torch.inference_mode()
+def test_a_saved_model_embeds_alike(tmp_path):
+    model = make_model(pixel_size=0.5, blocks=2, focus=None)
+    model.save(tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.architecture == model.architecture
+    assert loaded.digest() == model.digest()
+    patches = torch.rand(5, 3, 10, 10) * 100
+    for ours, theirs in zip(model(patches), loaded(patches), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_digest_tells_models_apart():
+    model, other = make_model(), make_model()
+    assert model.digest() == other.digest()
+    with torch.no_grad():
+        other.crosstalk.bias[0] += 1e-3
+    assert model.digest() != other.digest()
+
+
+def test_a_missing_file_says_how_to_write_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nm.tl.train"):
+        load_model(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "foreign", "missing tensor", "other shape"])
+def test_a_file_that_is_no_model_is_refused(tmp_path, damage):
+    path = tmp_path / "model.safetensors"
+    model = make_model()
+    model.save(path)
+    header = {"nextmarker": json.dumps({"format": "1", "architecture": {"markers": MARKERS, "patch_size": 10}})}
+    tensors = load_file(path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage in {"text", "empty"}:
+        path.write_text("" if damage == "empty" else "not a model")
+    elif damage == "foreign":
+        save_file(tensors, path)
+    elif damage == "missing tensor":
+        save_file({name: tensor for name, tensor in tensors.items() if name != "crosstalk.bias"}, path, header)
+    else:
+        save_file({**tensors, "crosstalk.bias": torch.zeros(3)}, path, header)
+    with pytest.raises(ValueError, match="not a model of nextmarker, or is damaged"):
+        load_model(path)

@@ -1,0 +1,73 @@
+"""The schedule at its corners, and a loop that learns and repeats itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from nextmarker.nn import Architecture, NeXtMarker, Settings
+from nextmarker.nn.training import fit, learning_rate
+from nextmarker.nn.views import Crops
+
+
+def test_schedule_of_the_paper():
+    paper = Settings(steps=1200)
+    rates = np.array([learning_rate(step, paper) for step in range(1200)])
+    np.testing.assert_allclose(rates[[0, 49, 99, 100]], [1e-5, 5e-4, 1e-3, 1e-3])
+    assert rates[600] == pytest.approx((1e-3 + 1e-4) / 2)
+    np.testing.assert_allclose(rates[1100:], 1e-4)
+    assert (np.diff(rates[100:1101]) < 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_schedule_of_a_short_training(steps):
+    rates = [learning_rate(step, Settings(steps=steps)) for step in range(steps)]
+    assert all(1e-4 <= rate <= 1e-3 for rate in rates)
+
+
+def make_draw(seed):
+    """Cells of two kinds, bright in one of two markers, in one tile."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.poisson(torch.full((200, 200, 2), 0.2), generator=generator)
+    centres = torch.stack(torch.meshgrid(*2 * [torch.arange(20, 180, 10)], indexing="ij"), -1).reshape(-1, 2)
+    kind = torch.arange(len(centres)) % 2
+    for (x, y), marker in zip(centres, kind, strict=True):
+        pixels[y - 3 : y + 4, x - 3 : x + 4, marker] += torch.poisson(torch.full((7, 7), 6.0), generator=generator)
+
+    def draw(count):
+        chosen = torch.randperm(len(centres), generator=generator)[:count]
+        return [Crops(pixels, centres[chosen].double(), 1.0)]
+
+    return draw
+
+
+def train(seed, **settings):
+    torch.manual_seed(0)
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, embedding=16), [3.0, 3.0])
+    settings = Settings(**{"steps": 12, "batch_size": 64, **settings})
+    loss = fit(model, make_draw(0), settings, seed=torch.Generator().manual_seed(seed), progress=False)
+    return model, loss
+
+
+def test_the_loss_falls_and_sigmoids_move():
+    model, loss = train(0, steps=30)
+    assert loss.shape == (30,)
+    assert loss[-5:].mean() < loss[:5].mean() - 0.1
+    assert model.normalization.log_centre.abs().min() > 0
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_model():
+    first, again, other = (train(seed)[0].digest() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_several_patch_sizes_and_views():
+    _, loss = train(0, steps=3, views=3, patch_scales=(1.0, 0.8, 0.6))
+    assert np.isfinite(loss).all()
+
+
+def test_the_paper_penalty_is_added():
+    _, relative = train(0, steps=1)
+    _, paper = train(0, steps=1, penalty="paper")
+    expected = 2 * (0 + 0 + max(0, 2 / (2 / 3) - 3))  # x_c = 3 and x' = 2/3: no term is active
+    assert paper[0] - relative[0] == pytest.approx(expected, abs=1e-5)

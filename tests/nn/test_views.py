@@ -1,0 +1,95 @@
+"""Views against images whose rotated, scaled and shifted form is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, random_gains, random_transforms, reach
+
+
+def rotation(degrees):
+    angle = torch.tensor(math.radians(degrees))
+    return torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])[None]
+
+
+def crops_of(function, centre, step=1.0, size=41, dtype=torch.float32):
+    """A tile that shows a function of (x, y), and one cell in it."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return Crops(function(x, y)[..., None].to(dtype), torch.tensor([centre], dtype=torch.float64), step)
+
+
+IDENTITY = torch.eye(2)[None]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.float32])
+def test_without_transformation_an_odd_patch_is_a_slice(dtype):
+    crops = crops_of(lambda x, y: (x * 3 + y) % 251, (20, 17), dtype=dtype)
+    patch = cut_patches(crops, 5, IDENTITY)
+    assert patch.dtype == torch.float32
+    torch.testing.assert_close(patch[0, 0], crops.pixels[15:20, 18:23, 0].float())
+
+
+def test_quarter_turn_is_numpys():
+    crops = crops_of(lambda x, y: (x * 7 + y * 3) % 100, (20, 20))
+    straight, turned = (cut_patches(crops, 7, matrix)[0, 0].numpy() for matrix in (IDENTITY, rotation(90)))
+    np.testing.assert_allclose(turned, np.rot90(straight), atol=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [17, 45, 200])
+@pytest.mark.parametrize(("scale", "step"), [(1.0, 1.0), (1.4, 1.0), (0.7, 2.0)])
+def test_a_plane_stays_a_plane_under_any_transformation(degrees, scale, step):
+    """Bilinear interpolation is exact on a plane, so the patch has a closed form."""
+    crops = crops_of(lambda x, y: 2.0 * x + 5.0 * y, (20.3, 19.6), step)
+    matrix = rotation(degrees) / scale
+    patch = cut_patches(crops, 6, matrix)[0, 0].numpy()
+    row, column = np.indices((6, 6)) - 2.5
+    offset = step * np.stack([column, row], -1) @ matrix[0].numpy().T
+    expected = 2 * (20.3 + offset[..., 0]) + 5 * (19.6 + offset[..., 1])
+    np.testing.assert_allclose(patch, expected, rtol=1e-5)
+
+
+def test_a_cell_gives_the_same_patch_in_every_tile():
+    whole = torch.rand(60, 60, 3)
+    centre = torch.tensor([[30.37, 28.81]], dtype=torch.float64)
+    matrix = rotation(33) / 1.2
+    part = Crops(whole[10:50, 15:55].contiguous(), centre - torch.tensor([15, 10]), 1.0)
+    assert torch.equal(cut_patches(Crops(whole, centre, 1.0), 9, matrix), cut_patches(part, 9, matrix))
+
+
+def test_random_transforms_rotate_flip_and_scale_within_range():
+    transforms = random_transforms(4000, (0.66, 1.5), torch.Generator().manual_seed(0))
+    determinant = torch.linalg.det(transforms)
+    assert abs((determinant < 0).float().mean() - 0.5) < 0.03
+    scale = determinant.abs().rsqrt()
+    assert scale.min() >= 0.66 - 1e-4
+    assert scale.max() <= 1.5 + 1e-4
+    assert abs(scale.log().mean()) < 0.02  # uniform in the logarithm, which is symmetric here
+    product = transforms @ transforms.mT * (scale**2)[:, None, None]
+    torch.testing.assert_close(product, torch.eye(2).expand_as(product), atol=1e-5, rtol=1e-5)
+    angle = torch.atan2(transforms[:, 1, 1], transforms[:, 0, 1])
+    assert np.histogram(angle, 8, (-math.pi, math.pi))[0].min() > 4000 / 8 * 0.8
+
+
+def test_fixed_rotations_are_evenly_spread_and_off_the_grid():
+    rotations = fixed_rotations(4)
+    torch.testing.assert_close(rotations[:-1].mT @ rotations[1:], rotation(90).expand(3, 2, 2), atol=1e-6, rtol=0)
+    assert rotations.abs().min() > 0.3
+
+
+def test_gains_are_drawn_per_cell_and_marker():
+    gains = random_gains(500, 4, (0.5, 2.0), torch.Generator().manual_seed(0))
+    assert gains.shape == (500, 4, 1, 1)
+    assert gains.min() >= 0.5
+    assert gains.max() <= 2
+    assert gains.unique().numel() > 1900
+
+
+@pytest.mark.parametrize(("size", "step", "scaling"), [(10, 1.0, (0.66, 1.5)), (25, 0.5, (1, 1)), (3, 2.0, (0.9, 1.1))])
+def test_reach_holds_every_view(size, step, scaling):
+    halo = reach(size, step, scaling)
+    pixels = torch.rand(2 * halo, 2 * halo, 1)
+    centre = torch.tensor([[halo - 1 + 1e-6, halo - 1e-6]], dtype=torch.float64).expand(720, 2)
+    angles = torch.cat([rotation(degrees / 2) for degrees in range(720)])
+    cut_patches(Crops(pixels, centre, step), size, angles / min(scaling))  # an index outside raises

@@ -1,0 +1,97 @@
+"""Tiles: every cell once, every chunk read once, the same pixels whatever the tiles."""
+
+from collections import Counter
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from nextmarker._cells import Region
+from nextmarker._tiles import cut_fields, read_field, stream_tiles
+
+MARKERS = ["DNA1", "CD3"]
+
+
+def make_region(height, width, centres, chunks=None, dtype=np.uint16):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 1000, (2, height, width)).astype(dtype)
+    pixels = counts if chunks is None else da.from_array(counts, (1, *chunks))
+    image = xr.DataArray(pixels, dims=("c", "y", "x"), coords={"c": MARKERS})
+    return Region("cells", "image", image, np.asarray(centres, float), np.arange(len(centres)), None), counts
+
+
+def all_over(height, width, count=200):
+    """Centres everywhere, the corners and pixels around multiples of 16 among them."""
+    rng = np.random.default_rng(1)
+    borders = [(x, y) for x in (0, 15.5, 16, 16.5, 31.9, width - 0.1) for y in (0, 15.9, 16, 32.1, height - 0.1)]
+    return np.vstack([rng.uniform(0, 1, (count, 2)) * (width, height), borders])
+
+
+def around(tile, halo):
+    """Pixels within the halo of every cell of a tile, by its row in the table."""
+    column, row = np.floor(tile.centres).astype(int).T
+    return {
+        name: tile.pixels[y - halo + 1 : y + halo + 1, x - halo + 1 : x + halo + 1]
+        for name, y, x in zip(tile.rows.tolist(), row, column, strict=True)
+    }
+
+
+@pytest.mark.parametrize("tile_size", [1, 16, 33, 500])
+@pytest.mark.parametrize("chunks", [None, (16, 16), (20, 50)])
+def test_stream_hands_out_every_cell_once_with_its_reflected_surroundings(tile_size, chunks):
+    halo = 7
+    region, counts = make_region(60, 85, all_over(60, 85), chunks)
+    padded = np.pad(counts, ((0, 0), (halo, halo), (halo, halo)), mode="symmetric").transpose(1, 2, 0)
+    seen = {}
+    for tile in stream_tiles(region, MARKERS, tile_size=tile_size, halo=halo):
+        found = around(tile, halo)
+        assert not seen.keys() & found.keys()
+        seen |= found
+    assert seen.keys() == set(range(len(region.centres)))
+    for name, (x, y) in enumerate(np.floor(region.centres - 0.5).astype(int) + halo):
+        np.testing.assert_array_equal(seen[name], padded[y - halo + 1 : y + halo + 1, x - halo + 1 : x + halo + 1])
+
+
+def test_stream_reads_every_chunk_once_and_only_the_markers_asked_for():
+    region, counts = make_region(60, 85, all_over(60, 85))
+    reads = Counter()
+
+    def read(block, block_info=None):
+        reads[block_info[0]["chunk-location"]] += 1
+        return block
+
+    lazy = da.from_array(counts, (1, 16, 16), name="counts").map_blocks(read, dtype=counts.dtype, meta=counts[:0])
+    region.pixels.data = lazy
+    sum(len(tile.rows) for tile in stream_tiles(region, ["CD3"], tile_size=16, halo=9))
+    assert set(reads.values()) == {1}
+    assert len(reads) == 4 * 6
+    assert {channel for channel, _, _ in reads} == {1}
+
+
+def test_a_tile_holds_the_markers_in_the_order_asked_for_and_the_dtype_of_the_image():
+    region, counts = make_region(20, 30, [(3.5, 4.5)], dtype=np.float32)
+    (tile,) = stream_tiles(region, ["CD3", "DNA1"], tile_size=100, halo=2)
+    assert tile.pixels.dtype == np.float32
+    x, y = tile.centres[0].astype(int)
+    np.testing.assert_array_equal(tile.pixels[y, x], counts[::-1, 4, 3])
+
+
+def test_fields_cover_every_cell_once_and_leave_out_empty_ones():
+    region, counts = make_region(60, 85, [(1, 1), (30, 20), (31.99, 20), (32, 20), (84.9, 59.9)])
+    fields = cut_fields(region, size=32)
+    tiles = [read_field(region, MARKERS, field, halo=5) for field in fields]
+    assert sorted(row for tile in tiles for row in tile.rows) == [0, 1, 2, 3, 4]
+    assert len(fields) == 3
+    for tile in tiles:
+        for centre, row in zip(tile.centres, tile.rows, strict=True):
+            x, y = np.floor(centre).astype(int)
+            true_x, true_y = np.floor(region.centres[row] - 0.5).clip(0).astype(int)
+            np.testing.assert_array_equal(tile.pixels[y, x], counts[:, true_y, true_x])
+
+
+def test_pixels_that_are_not_finite_are_named():
+    region, counts = make_region(20, 30, [(3, 3)], dtype=np.float32)
+    region.pixels.data[1, 5, 5] = np.nan
+    with pytest.raises(ValueError, match=r"'image'.*\['CD3'\].*fillna"):
+        list(stream_tiles(region, MARKERS, tile_size=16, halo=2))
