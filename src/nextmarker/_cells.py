@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,8 @@ def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Regio
     """
     obs = _table_obs(sdata, table_key)
     regions = []
-    for (name, image), rows in obs.groupby([_keys.REGION, _keys.IMAGE], observed=True, sort=False).indices.items():
+    pairs = obs.groupby([_keys.REGION, _keys.IMAGE], observed=True, sort=False).indices
+    for (name, image), rows in cast("dict[tuple[str, str], np.ndarray]", pairs).items():
         if name not in sdata.shapes:
             msg = f"The table {table_key!r} annotates {name!r}, but sdata.shapes holds {_listed(sdata.shapes)}."
             raise KeyError(msg)

@@ -18,6 +18,7 @@ class Block(nn.Module):
         self.project = nn.Conv2d(2 * width, width, 1, groups=markers, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform features (cells, markers * features, height, width), keeping their shape."""
         return x + self.project(F.relu(self.expand(self.spatial(x))))
 
 
@@ -35,7 +36,7 @@ class Encoder(nn.Module):
     blocks
         Number of residual blocks.
     halve
-        Halve the resolution in the stem. A 3x3 convolution followed by a 2x2 average is one 4x4 convolution of stride 2.
+        Halve the resolution in the stem: a 3x3 convolution and a 2x2 average are one 4x4 convolution of stride 2.
     focus
         Width (sigma) of the Gaussian weight of the average, as a share of the patch; None for the plain average.
     """

@@ -48,7 +48,7 @@ class Architecture:
     blocks: int = 1
     """Residual blocks of the encoder."""
     focus: float | None = 0.25
-    """Width (sigma) of the Gaussian weight of the average over a patch, as a share of the patch; None: plain (paper)."""
+    """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
 
 
 class NeXtMarker(nn.Module):

@@ -77,7 +77,9 @@ def projection_head(embedding: int) -> nn.Sequential:
     )
 
 
-def random_views(crops: Sequence[Crops], model: NeXtMarker, scale: float, settings: Settings, seed: torch.Generator):
+def random_views(
+    crops: Sequence[Crops], model: NeXtMarker, scale: float, settings: Settings, seed: torch.Generator
+) -> Tensor:
     """One view of every cell: resampled, then its raw counts scaled, (cells, markers, size, size)."""
     size = max(round(model.architecture.patch_size * scale), 1)
     patches = []
@@ -85,7 +87,7 @@ def random_views(crops: Sequence[Crops], model: NeXtMarker, scale: float, settin
         transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
         patches.append(cut_patches(crop, size, transforms.to(crop.pixels.device)))
     view = torch.cat(patches)
-    return view * random_gains(*view.shape[:2], settings.intensity_scaling, seed).to(view.device)
+    return view * random_gains(len(view), view.shape[1], settings.intensity_scaling, seed).to(view.device)
 
 
 def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:
@@ -98,7 +100,8 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
     device = model.crosstalk.weight.device
     head = projection_head(model.architecture.embedding).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], settings.learning_rate)
-    model.to(memory_format=torch.channels_last).train()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
     chunk = CACHED if device.type == "cpu" else settings.views * settings.batch_size
     losses = []
     bar = tqdm(range(settings.steps), desc="training", unit="step", disable=not progress)

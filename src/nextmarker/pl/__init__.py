@@ -3,10 +3,10 @@
 Embeddings are drawn by scanpy: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
 
-from nextmarker.pl.attribution import marker_attribution
-from nextmarker.pl.cells import cells
-from nextmarker.pl.normalization import normalization
-from nextmarker.pl.patches import patches
-from nextmarker.pl.training import training
+from nextmarker.pl._attribution import marker_attribution
+from nextmarker.pl._cells import cells
+from nextmarker.pl._normalization import normalization
+from nextmarker.pl._patches import patches
+from nextmarker.pl._training import training
 
 __all__ = ["cells", "marker_attribution", "normalization", "patches", "training"]

@@ -16,9 +16,10 @@ from nextmarker._tiles import stream_tiles
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
+from nextmarker.tl._train import train
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -109,8 +110,6 @@ def embed(
     refuse_foreign_keys(adata, list(places.values()))
     regions = read_regions(sdata, table_key)
     if model is None:
-        from nextmarker.tl import train
-
         model = train(
             sdata,
             patch_size,
@@ -149,7 +148,8 @@ def embed_regions(
     I, float32 (cells, markers, features), and F, float32 (cells, embedding), in the order of the table.
     """
     known = model.architecture
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval()
     interpretability = np.empty((n_cells, len(known.markers), known.features), np.float32)
     embedding = np.empty((n_cells, known.embedding), np.float32)
     with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
@@ -175,7 +175,7 @@ def embed_crops(model: NeXtMarker, crops: Crops, rotations: int) -> tuple[torch.
     return tuple(output.unflatten(0, (rotations, cells)).mean(0) for output in (interpretability, embedding))
 
 
-def _batches(tile: Tile, step: float, device: torch.device, size: int):
+def _batches(tile: Tile, step: float, device: torch.device, size: int) -> Iterator[tuple[np.ndarray, Crops]]:
     pixels = torch.from_numpy(tile.pixels).to(device)
     for first in range(0, len(tile.rows), size):
         part = slice(first, first + size)
@@ -203,7 +203,14 @@ def _places() -> dict[str, str]:
     }
 
 
-def _write(adata, model, interpretability, embedding, places, parameters):
+def _write(
+    adata: AnnData,
+    model: NeXtMarker,
+    interpretability: np.ndarray,
+    embedding: np.ndarray,
+    places: Mapping[str, str],
+    parameters: Mapping[str, int],
+) -> None:
     """Write results in the order of the table's markers, zero for those that the model does not know."""
     known = model.architecture
     at = adata.var_names.get_indexer(known.markers)
