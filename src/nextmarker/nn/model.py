@@ -85,16 +85,25 @@ class NeXtMarker(nn.Module):
         )
         self.crosstalk = nn.Linear(markers * architecture.features, architecture.embedding)
 
+    def interpret(self, counts: Tensor) -> Tensor:
+        """Compute I of patches of raw counts, (cells, markers, height, width).
+
+        Returns
+        -------
+        (cells, markers, features), not negative.
+        """
+        features = self.encoder(self.normalization(counts))
+        return features.reshape(-1, len(self.architecture.markers), self.architecture.features)
+
     def forward(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Embed patches of raw counts, (cells, markers, height, width).
 
         Returns
         -------
-        I, (cells, markers, features), not negative, and F, (cells, embedding).
+        I, (cells, markers, features), and F, (cells, embedding).
         """
-        interpretability = self.encoder(self.normalization(counts))
-        shape = (-1, len(self.architecture.markers), self.architecture.features)
-        return interpretability.reshape(shape), self.crosstalk(interpretability)
+        interpretability = self.interpret(counts)
+        return interpretability, self.crosstalk(interpretability.flatten(1))
 
     def crosstalk_by_marker(self) -> Tensor:
         """Split the crosstalk, F = sum over markers of W_m I_m + b, into its W_m, (markers, embedding, features)."""

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from nextmarker._tiles import Tile
 
 BATCH_SIZE = 64
-"""Patches in the network at one time."""
+"""Patches in the network at one time: few enough for the caches of a processor."""
+ROWS_AT_ONCE = 65_536
+"""Cells whose F is computed at one time."""
 
 
 def embed(
@@ -105,6 +107,10 @@ def embed(
     >>> sdata["table"].obsm["X_nextmarker"].shape[1]
     256
     """
+    for name, value in (("rotations", rotations), ("tile_size", tile_size)):
+        if value < 1:
+            msg = f"{name} must be at least 1, not {value}."
+            raise ValueError(msg)
     adata = get_table(sdata, table_key)
     places = _places()
     refuse_foreign_keys(adata, list(places.values()))
@@ -151,35 +157,40 @@ def embed_regions(
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
     interpretability = np.empty((n_cells, len(known.markers), known.features), np.float32)
-    embedding = np.empty((n_cells, known.embedding), np.float32)
     with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
         for region in regions:
             step = region.step(known.pixel_size)
             halo = reach(known.patch_size, step)
             for tile in stream_tiles(region, known.markers, tile_size=tile_size, halo=halo):
-                for rows, crops in _batches(tile, step, device, BATCH_SIZE // rotations):
-                    i, f = embed_crops(model, crops, rotations)
-                    interpretability[rows], embedding[rows] = i.cpu(), f.cpu()
+                for rows, crops in _batches(tile, step, device, max(BATCH_SIZE // rotations, 1)):
+                    interpretability[rows] = _interpret(model, crops, rotations)[: len(rows)].cpu()
                     bar.update(len(rows))
-    return interpretability, embedding
+    # F is linear in I, so that of the averaged I is the average; in the order of the table, no tile shows in it
+    blocks = torch.from_numpy(interpretability).flatten(1).split(ROWS_AT_ONCE)
+    embedding = torch.cat([model.crosstalk(block.to(device)).cpu() for block in blocks])
+    return interpretability, embedding.numpy()
 
 
-def embed_crops(model: NeXtMarker, crops: Crops, rotations: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embed cells of one tile, averaged over rotations: I (cells, markers, features), F (cells, embedding)."""
+def _interpret(model: NeXtMarker, crops: Crops, rotations: int) -> torch.Tensor:
+    """Average I of the cells of one tile over rotations, (cells, markers, features)."""
     cells = len(crops.centres)
     views = [
         cut_patches(crops, model.architecture.patch_size, rotation.expand(cells, 2, 2).to(crops.pixels.device))
         for rotation in fixed_rotations(rotations)
     ]
-    interpretability, embedding = model(torch.cat(views))
-    return tuple(output.unflatten(0, (rotations, cells)).mean(0) for output in (interpretability, embedding))
+    return model.interpret(torch.cat(views)).unflatten(0, (rotations, cells)).mean(0)
 
 
 def _batches(tile: Tile, step: float, device: torch.device, size: int) -> Iterator[tuple[np.ndarray, Crops]]:
+    """Divide the cells of a tile into batches of one size, the last filled up with a cell again.
+
+    Sums are taken in another order in batches of another size, and a cell would show in its last bits where tiles end.
+    """
     pixels = torch.from_numpy(tile.pixels).to(device)
     for first in range(0, len(tile.rows), size):
-        part = slice(first, first + size)
-        yield tile.rows[part], Crops(pixels, torch.from_numpy(tile.centres[part]).to(device), step)
+        filled = np.arange(first, first + size).clip(max=len(tile.rows) - 1)
+        centres = torch.from_numpy(tile.centres[filled]).to(device)
+        yield tile.rows[first : first + size], Crops(pixels, centres, step)
 
 
 def _check_panel(model: NeXtMarker, adata: AnnData, sdata: SpatialData, regions: Sequence[Region]) -> None:

@@ -1,0 +1,209 @@
+"""nm.tl.embed: what it writes, that tiles do not show, what it refuses."""
+
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+import nextmarker as nm
+from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
+
+KEYS = {"obsm": ["X_nextmarker", "X_interpretability"], "layers": ["interpretability"], "varm": ["nextmarker_crosstalk"]}
+
+
+def results(adata):
+    return [np.asarray(getattr(adata, slot)[key]) for slot, keys in KEYS.items() for key in keys]
+
+
+def embedded(sdata, model, **arguments):
+    nm.tl.embed(sdata, model, progress=False, **arguments)
+    return results(sdata["table"])
+
+
+def test_writes_what_the_docs_say(tissue, model):
+    nm.tl.embed(tissue, model, progress=False)
+    adata = tissue["table"]
+    n_cells = adata.n_obs
+    assert adata.obsm["X_nextmarker"].shape == (n_cells, 256)
+    assert adata.obsm["X_interpretability"].shape == (n_cells, 3 * 8)
+    assert {value.dtype for value in results(adata)} == {np.dtype("float32")}
+    features = adata.obsm["X_interpretability"].reshape(n_cells, 3, 8)
+    np.testing.assert_allclose(adata.layers["interpretability"], features.mean(2), rtol=1e-6)
+    weights = adata.varm["nextmarker_crosstalk"].reshape(3, 256, 8)
+    rebuilt = np.einsum("mef,cmf->ce", weights, features) + model.crosstalk.bias.detach().numpy()
+    np.testing.assert_allclose(adata.obsm["X_nextmarker"], rebuilt, atol=1e-5)
+    assert adata.uns["nextmarker"]["embed"]["model"] == model.digest()
+
+
+@torch.inference_mode()
+def test_a_cell_equals_its_patch_sent_through_the_model(tissue, model):
+    features = embedded(tissue, model, rotations=3)[1]
+    adata = tissue["table"]
+    pixels = np.pad(tissue.images["image_0"].to_numpy(), ((0, 0), (20, 20), (20, 20)), mode="symmetric")
+    tile = torch.from_numpy(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    for cell in (0, 17, 43):
+        centre = torch.from_numpy(adata.obsm["spatial"][cell]) - 0.5 + 20
+        patches = cut_patches(Crops(tile, centre.expand(3, 2), 1.0), 11, fixed_rotations(3))
+        expected = model(patches)[0].mean(0).flatten()
+        np.testing.assert_allclose(features[cell], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tiles_and_chunks_do_not_show(make, model):
+    expected = embedded(make(chunks=(3, 200, 200)), model)
+    for chunks, tile_size in [((1, 40, 40), 40), ((1, 40, 40), 1000), ((2, 17, 33), 1)]:
+        for ours, theirs in zip(embedded(make(chunks=chunks), model, tile_size=tile_size), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_chunk_is_read_once(tissue, model):
+    reads = Counter()
+    for name, image in tissue.images.items():
+
+        def count(block, block_info=None, name=name):
+            reads[name, *block_info[0]["chunk-location"]] += 1
+            return block
+
+        image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+    nm.tl.embed(tissue, model, tile_size=40, progress=False)
+    assert set(reads.values()) == {1}
+    assert len(reads) == sum(image.data.npartitions for image in tissue.images.values())
+
+
+def test_order_of_the_table_is_kept(make, model):
+    straight, mixed = make(), make()
+    order = np.random.default_rng(0).permutation(straight["table"].n_obs)
+    mixed.tables["table"] = mixed["table"][order].copy()
+    for ours, theirs in zip(embedded(mixed, model)[:3], embedded(straight, model)[:3], strict=True):
+        np.testing.assert_allclose(ours, theirs[order], atol=1e-6)
+
+
+def test_trains_when_no_model_is_given(make, monkeypatch, settings):
+    monkeypatch.setattr(sys.modules["nextmarker.tl._train"], "Settings", lambda: settings)
+    first, again, other = make(), make(), make()
+    nm.tl.embed(first, patch_size=9, progress=False)
+    nm.tl.embed(again, patch_size=9, tile_size=40, progress=False)
+    nm.tl.embed(other, patch_size=9, random_state=1, progress=False)
+    for ours, theirs in zip(results(first["table"]), results(again["table"]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(first["table"].obsm["X_nextmarker"], other["table"].obsm["X_nextmarker"])
+    assert "loss" in first["table"].uns["nextmarker"]["train"]
+
+
+def test_a_saved_model_by_its_path(make, model, tmp_path):
+    model.save(tmp_path / "model.safetensors")
+    expected = embedded(make(), model)
+    for ours, theirs in zip(embedded(make(), str(tmp_path / "model.safetensors")), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_channels_in_another_order_and_more_of_them(make, model):
+    expected = make()
+    nm.tl.embed(expected, model, progress=False)
+    for markers in (["CD20", "DNA", "CD3"],):
+        sdata = make(markers=markers)
+        nm.tl.embed(sdata, model, progress=False)
+        np.testing.assert_array_equal(sdata["table"].obsm["X_nextmarker"], expected["table"].obsm["X_nextmarker"])
+        ours = sdata["table"][:, ["DNA", "CD3", "CD20"]]
+        np.testing.assert_array_equal(ours.layers["interpretability"], expected["table"].layers["interpretability"])
+
+
+def test_a_marker_the_model_does_not_know_has_no_activation(make, settings):
+    model = nm.tl.train(make(markers=["DNA", "CD20"]), 9, settings=settings, progress=False)
+    sdata = make()
+    nm.tl.embed(sdata, model, progress=False)
+    adata = sdata["table"]
+    assert (adata[:, "CD3"].layers["interpretability"] == 0).all()
+    assert (adata.varm["nextmarker_crosstalk"][1] == 0).all()
+    assert (adata[:, "CD20"].layers["interpretability"] > 0).any()
+    nm.tl.cluster(adata)
+    nm.tl.marker_attribution(adata)
+
+
+def test_images_of_other_pixel_sizes_give_alike_embeddings(make, settings):
+    """The same model sees cells of 10 um alike, at 1 um and at 0.5 um per pixel."""
+    model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
+    coarse, fine = make((1.0,)), make((0.5,))
+    activation = [embedded(sdata, model)[2].mean(0) for sdata in (coarse, fine)]
+    np.testing.assert_allclose(activation[0], activation[1], rtol=0.2)
+
+
+def test_zero_pixels_are_zero_activation(tissue, model):
+    for image in tissue.images.values():
+        image.data[1] = 0
+    nm.tl.embed(tissue, model, progress=False)
+    assert tissue["table"].layers["interpretability"][:, 1].max() < 1e-3
+
+
+def unchanged(adata, before):
+    return (
+        adata.obsm.keys() == before.obsm.keys()
+        and adata.layers.keys() == before.layers.keys()
+        and adata.varm.keys() == before.varm.keys()
+        and adata.uns["nextmarker"].keys() == before.uns["nextmarker"].keys()
+    )
+
+
+def refuse(sdata, error, message, *arguments, **named):
+    before = sdata["table"].copy()
+    with pytest.raises(error, match=message):
+        nm.tl.embed(sdata, *arguments, progress=False, **named)
+    assert unchanged(sdata["table"], before)
+
+
+def test_a_panel_without_a_marker_of_the_model_is_refused_by_name(make, model):
+    refuse(make(markers=["DNA", "CD3"]), ValueError, r"needs the markers \['CD20'\].*nm.tl.train", model)
+
+
+def test_a_model_and_a_patch_size_contradict(tissue, model):
+    refuse(tissue, ValueError, "brings its own patch size", model, patch_size=9)
+
+
+@pytest.mark.parametrize("argument", ["rotations", "tile_size"])
+def test_numbers_below_one(tissue, model, argument):
+    refuse(tissue, ValueError, f"{argument} must be at least 1", model, **{argument: 0})
+
+
+def test_a_model_with_a_pixel_size_needs_one(make, settings):
+    model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
+    refuse(make(), ValueError, "pixel size of image 'image_0' is not known", model)
+
+
+def test_a_key_of_somebody_else_is_kept(tissue, model):
+    tissue["table"].obsm["X_nextmarker"] = np.ones((tissue["table"].n_obs, 2))
+    refuse(tissue, ValueError, "nextmarker did not write it", model)
+    assert (tissue["table"].obsm["X_nextmarker"] == 1).all()
+
+
+def test_running_again_replaces_its_own_result(tissue, model):
+    for ours, theirs in zip(embedded(tissue, model), embedded(tissue, model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_pixels_that_are_not_finite(make, model):
+    sdata = make(dtype=np.float32)
+    raw = sdata.images["image_1"].data.compute()
+    raw[2, 3, 4] = np.nan
+    sdata.images["image_1"].data = raw
+    refuse(sdata, ValueError, r"'image_1'.*\['CD20'\]", model)
+
+
+def test_a_run_that_is_interrupted_leaves_the_table_as_it_was(tissue, model, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "interpret", interrupt)
+    refuse(tissue, KeyboardInterrupt, None, model)
+
+
+def test_without_cells(make, model):
+    sdata = make()
+    del sdata.tables["table"]
+    with pytest.raises(KeyError, match="nm.pp.detect_cells"):
+        nm.tl.embed(sdata, model)
+
+
+def test_cells_and_table_out_of_step(tissue, model):
+    tissue.shapes["cells_image_0"] = tissue.shapes["cells_image_0"].iloc[3:]
+    refuse(tissue, ValueError, "out of step: 3 cells", model)

@@ -1,0 +1,127 @@
+"""nm.tl.train: what it learns from, what it records, what it refuses."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import nextmarker as nm
+from nextmarker._cells import read_regions
+from nextmarker.nn.views import reach
+from nextmarker.tl._train import Fields
+
+MODULE = sys.modules["nextmarker.tl._train"]
+
+
+def test_model_knows_its_panel_and_its_start(tissue, settings):
+    model = nm.tl.train(tissue, 9, settings=settings, progress=False)
+    assert model.architecture.markers == ("DNA", "CD3", "CD20")
+    assert model.architecture.patch_size == 9
+    assert model.architecture.pixel_size is None
+    pixels = np.concatenate([tissue.images[name].to_numpy().reshape(3, -1) for name in tissue.images], axis=1)
+    expected = [np.percentile(marker[marker > 0], 90) / 2 for marker in pixels]
+    np.testing.assert_allclose(model.normalization.start, expected, rtol=0.1)  # fields reflect their edges
+
+
+def test_record_holds_loss_schedule_and_settings(tissue, settings):
+    model = nm.tl.train(tissue, 9, settings=settings, random_state=3, progress=False)
+    record = tissue["table"].uns["nextmarker"]["train"]
+    assert record["loss"].shape == record["learning_rate"].shape == (4,)
+    assert np.isfinite(record["loss"]).all()
+    assert record["model"] == model.digest()
+    assert (record["random_state"], record["patch_size"], record["batch_size"]) == (3, 9, 48)
+
+
+def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, settings):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    first = nm.tl.train(make(), 9, settings=settings, progress=False).digest()
+    assert torch.rand(1) == expected
+    again = nm.tl.train(make(), 9, settings=settings, progress=False).digest()
+    other = nm.tl.train(make(), 9, settings=settings, random_state=1, progress=False).digest()
+    assert first == again != other
+
+
+def test_chunks_of_the_store_do_not_matter(make, settings):
+    digests = {
+        nm.tl.train(make(chunks=chunks), 9, settings=settings, progress=False).digest()
+        for chunks in [(1, 40, 40), (3, 200, 200)]
+    }
+    assert len(digests) == 1
+
+
+def test_default_patch_size_follows_the_distance_of_neighbours(make, settings, capsys):
+    model = nm.tl.train(make(), settings=settings, progress=False)
+    assert 13 <= model.architecture.patch_size <= 16  # cells stand 12 apart, jittered
+    assert f"patch size: {model.architecture.patch_size} px" in capsys.readouterr().out
+
+
+def test_pixel_sizes_meet_at_the_finest(make, settings, capsys):
+    sdata = make((1.0, 0.5))
+    coarse = nm.tl.train(sdata, 10, unit="micrometre", settings=settings, progress=False).architecture
+    assert (coarse.patch_size, coarse.pixel_size) == (20, 0.5)
+    assert nm.tl.train(sdata, 10, settings=settings, progress=False).architecture.patch_size == 10
+    chosen = nm.tl.train(sdata, settings=settings, progress=False).architecture
+    assert 26 <= chosen.patch_size <= 32
+    assert f"({chosen.patch_size / 2:.1f} um)" in capsys.readouterr().out
+
+
+def test_a_marker_without_signal_is_named(tissue, settings):
+    tissue.images["image_0"].data[1] = 0
+    tissue.images["image_1"].data[1] = 0
+    with pytest.warns(UserWarning, match=r"without signal.*\['CD3'\]"):
+        model = nm.tl.train(tissue, 9, settings=settings, progress=False)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "arguments", "message"),
+    [
+        ((None, None), {"patch_size": 10, "unit": "micrometre"}, "needs the pixel size.*nm.io.read"),
+        ((None, None), {"patch_size": 10, "unit": "inch"}, "'pixel' or 'micrometre'"),
+        ((None, None), {"patch_size": 2}, "at least 3 px"),
+        ((1.0, None), {"patch_size": 10}, r"not of \['image_1'\].*nm.io.read"),
+    ],
+)
+def test_patch_sizes_that_make_no_sense(make, sizes, arguments, message):
+    sdata = make(sizes)
+    with pytest.raises(ValueError, match=message):
+        nm.tl.train(sdata, progress=False, **arguments)
+    assert "train" not in sdata["table"].uns["nextmarker"]
+
+
+def test_one_cell_is_not_enough(make):
+    tissue = make((None,))
+    tissue.tables["table"] = tissue["table"][:1].copy()
+    with pytest.raises(ValueError, match="at least two cells"):
+        nm.tl.train(tissue, 9, progress=False)
+
+
+def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
+    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
+    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 1)
+    settings = nm.nn.Settings(steps=30, batch_size=8)
+    regions = read_regions(tissue)
+    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert len(fields.held) == 1
+    assert len(fields.order) == 2 * 3 + 2 * 2
+    seen = set()
+    for _ in range(settings.steps):
+        for crops in fields.draw(8):
+            assert len(fields.held) == 1
+            seen.add(crops.pixels.data_ptr())
+            halo = reach(9, 1.0, settings.size_scaling)
+            assert crops.centres.min() >= halo - 1
+    assert fields.drawn == 30
+
+
+def test_draw_is_without_replacement_and_covers_all_cells(tissue, settings):
+    regions = read_regions(tissue)
+    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
+    n_cells = tissue["table"].n_obs
+    drawn = fields.draw(10_000)
+    assert sum(len(crops.centres) for crops in drawn) == n_cells
+    positions = {(crops.pixels.data_ptr(), *centre) for crops in drawn for centre in crops.centres.tolist()}
+    assert len(positions) == n_cells
