@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+FAINT = 0.1
+"""Average signal below which the scale of I is linear, and above which it is logarithmic."""
 
 
 class Block(nn.Module):
@@ -23,9 +28,10 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Grouped convolutions, one group per marker, and an average over the patch.
+    """Grouped convolutions, one group per marker, and an average over the patch, on a logarithmic scale.
 
-    Nothing in it has a bias and its output is not negative: a marker without signal has an activation of zero.
+    Nothing in it has a bias and its output is not negative: a marker without signal has an activation of zero. The
+    logarithm lets a few counts weigh beside many; without it a bright marker drowns the dim ones.
 
     Parameters
     ----------
@@ -50,9 +56,10 @@ class Encoder(nn.Module):
         self.focus = focus
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode normalized patches (cells, markers, height, width) to I, (cells, markers * features)."""
+        """Encode the signal of patches, (cells, markers, height, width) from 0 to 1, to I, (cells, markers * features)."""
         x = F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
-        return torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
+        average = torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
+        return torch.log1p(average / FAINT) / math.log1p(1 / FAINT)
 
     def _weight(self, side: int, like: Tensor) -> Tensor:
         """Weight of each position in the average, (side, side), summing to 1."""

@@ -47,7 +47,7 @@ class Architecture:
     """Length of F (paper: 256)."""
     blocks: int = 1
     """Residual blocks of the encoder."""
-    focus: float | None = 0.25
+    focus: float | None = 0.15
     """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
 
 
@@ -92,7 +92,7 @@ class NeXtMarker(nn.Module):
         -------
         (cells, markers, features), not negative.
         """
-        features = self.encoder(self.normalization(counts))
+        features = self.encoder(self.normalization.signal(counts))
         return features.reshape(-1, len(self.architecture.markers), self.architecture.features)
 
     def forward(self, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 Penalty = Literal["relative", "paper"]
 
 
-def start_centres(sample: np.ndarray) -> np.ndarray:
-    """Choose where the sigmoids start: half the 90th percentile of each marker's nonzero pixels.
+def start_centres(sample: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """Choose where the sigmoids start: a share of the 90th percentile of each marker's nonzero pixels.
 
     Parameters
     ----------
     sample
         Raw counts, (pixels, markers).
+    share
+        A half in the paper.
 
     Returns
     -------
@@ -30,7 +32,7 @@ def start_centres(sample: np.ndarray) -> np.ndarray:
     array([ 2., nan])
     """
     positive = (column[column > 0] for column in sample.T)
-    return np.array([np.percentile(column, 90) / 2 if column.size else np.nan for column in positive])
+    return np.array([share * np.percentile(column, 90) if column.size else np.nan for column in positive])
 
 
 class Normalization(nn.Module):
@@ -74,6 +76,10 @@ class Normalization(nn.Module):
         """Map raw counts (cells, markers, height, width) to [0, 1]."""
         centre, slope = self.centre[:, None, None], self.slope[:, None, None]
         return torch.sigmoid(4 * slope * (counts - centre))
+
+    def signal(self, counts: Tensor) -> Tensor:
+        """f(x) - f(0): what a pixel shows above an empty one, so that no counts are no signal."""
+        return self(counts) - torch.sigmoid(-4 * self.slope * self.centre)[:, None, None]
 
     def penalty(self, kind: Penalty) -> Tensor:
         """Penalize implausible sigmoids, summed over the markers.

@@ -34,7 +34,7 @@ class Settings:
     500
     """
 
-    steps: int = 300
+    steps: int = 200
     """Number of steps."""
     batch_size: int = 256
     """Cells per step (paper: 1,024)."""
@@ -58,6 +58,8 @@ class Settings:
     """Share of the steps at the final learning rate (paper: 100 of 1,200)."""
     penalty: Penalty = "relative"
     """Penalty on the sigmoids: `"paper"` for Eq. 2 as printed."""
+    start: float = 0.25
+    """Where the sigmoids start, as a share of the 90th percentile of a marker's nonzero pixels (paper: 0.5)."""
 
 
 def learning_rate(step: int, settings: Settings) -> float:

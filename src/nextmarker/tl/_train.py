@@ -103,7 +103,7 @@ def train(
     side = _patch_size(regions, patch_size, unit, pixel_size)
     seed = torch.Generator().manual_seed(random_state)
     fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device))
-    start = start_centres(fields.sample_pixels())
+    start = start_centres(fields.sample_pixels(), settings.start)
     _warn_of_silence(markers, start)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
