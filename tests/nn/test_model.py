@@ -1,19 +1,20 @@
 """The model, and the file that holds it."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nextmarker.nn import Architecture, NeXtMarker, load_model
+from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
 
 MARKERS = ("CD3", "CD20", "HLA-DR/DP")
 
 
-def make_model(**settings):
+def make_model(pixel_size=None, **network):
     torch.manual_seed(0)
-    return NeXtMarker(Architecture(MARKERS, **{"patch_size": 10, **settings}), [2.0, float("nan"), 500.0]).eval()
+    return NeXtMarker(Architecture(MARKERS, 10, pixel_size, Network(**network)), [2.0, float("nan"), 500.0]).eval()
 
 
 @torch.inference_mode()
@@ -22,6 +23,11 @@ def test_embedding_is_the_sum_over_markers():
     interpretability, embedding = model(torch.rand(5, 3, 10, 10) * 500)
     by_marker = torch.einsum("mef,cmf->ce", model.crosstalk_by_marker(), interpretability)
     torch.testing.assert_close(by_marker + model.crosstalk.bias, embedding)
+
+
+@torch.inference_mode()
+def test_no_counts_are_no_activation():
+    assert (make_model().interpret(torch.zeros(2, 3, 10, 10)) == 0).all()
 
 
 @torch.inference_mode()
@@ -54,7 +60,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, damage):
     path = tmp_path / "model.safetensors"
     model = make_model()
     model.save(path)
-    header = {"nextmarker": json.dumps({"format": "1", "architecture": {"markers": MARKERS, "patch_size": 10}})}
+    header = {"nextmarker": json.dumps({"format": "1", "architecture": asdict(model.architecture)})}
     tensors = load_file(path)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])

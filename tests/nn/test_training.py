@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextmarker.nn import Architecture, NeXtMarker, Settings
+from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
 from nextmarker.nn.training import fit, learning_rate
 from nextmarker.nn.views import Crops
 
@@ -42,7 +42,7 @@ def make_draw(seed):
 
 def train(seed, **settings):
     torch.manual_seed(0)
-    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, embedding=16), [3.0, 3.0])
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=Network(embedding=16)), [3.0, 3.0])
     settings = Settings(**{"steps": 12, "batch_size": 64, **settings})
     loss = fit(model, make_draw(0), settings, seed=torch.Generator().manual_seed(seed), progress=False)
     return model, loss

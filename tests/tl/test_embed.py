@@ -10,7 +10,11 @@ import torch
 import nextmarker as nm
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
 
-KEYS = {"obsm": ["X_nextmarker", "X_interpretability"], "layers": ["interpretability"], "varm": ["nextmarker_crosstalk"]}
+KEYS = {
+    "obsm": ["X_nextmarker", "X_interpretability"],
+    "layers": ["interpretability"],
+    "varm": ["nextmarker_crosstalk"],
+}
 
 
 def results(adata):

@@ -20,7 +20,7 @@ def test_model_knows_its_panel_and_its_start(tissue, settings):
     assert model.architecture.patch_size == 9
     assert model.architecture.pixel_size is None
     pixels = np.concatenate([tissue.images[name].to_numpy().reshape(3, -1) for name in tissue.images], axis=1)
-    expected = [np.percentile(marker[marker > 0], 90) / 2 for marker in pixels]
+    expected = [np.percentile(marker[marker > 0], 90) / 4 for marker in pixels]
     np.testing.assert_allclose(model.normalization.start, expected, rtol=0.1)  # fields reflect their edges
 
 

@@ -26,12 +26,34 @@ _FORMAT = "1"
 
 
 @dataclass(frozen=True)
+class Network:
+    """Widths and depths of a model.
+
+    Examples
+    --------
+    >>> Network(focus=None, faint=None)  # pooled as in the paper
+    Network(features=8, embedding=256, blocks=1, focus=None, faint=None)
+    """
+
+    features: int = 8
+    """Features per marker (paper: 8)."""
+    embedding: int = 256
+    """Length of F (paper: 256)."""
+    blocks: int = 1
+    """Residual blocks of the encoder."""
+    focus: float | None = 0.15
+    """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
+    faint: float | None = 0.1
+    """Average signal at which the scale of I turns from linear to logarithmic; None: linear throughout (paper)."""
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What a model is made of, and for which images.
 
     Examples
     --------
-    >>> Architecture(markers=("CD3", "CD20"), patch_size=10).features
+    >>> Architecture(markers=("CD3", "CD20"), patch_size=10).network.features
     8
     """
 
@@ -41,14 +63,8 @@ class Architecture:
     """Side of a patch in pixels."""
     pixel_size: float | None = None
     """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
-    features: int = 8
-    """Features per marker (paper: 8)."""
-    embedding: int = 256
-    """Length of F (paper: 256)."""
-    blocks: int = 1
-    """Residual blocks of the encoder."""
-    focus: float | None = 0.15
-    """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
+    network: Network = Network()
+    """Widths and depths."""
 
 
 class NeXtMarker(nn.Module):
@@ -76,14 +92,12 @@ class NeXtMarker(nn.Module):
         markers = len(architecture.markers)
         self.architecture = architecture
         self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0))
+        network = architecture.network
+        halve = architecture.patch_size > HALVE_ABOVE
         self.encoder = Encoder(
-            markers,
-            architecture.features,
-            architecture.blocks,
-            halve=architecture.patch_size > HALVE_ABOVE,
-            focus=architecture.focus,
+            markers, network.features, network.blocks, halve=halve, focus=network.focus, faint=network.faint
         )
-        self.crosstalk = nn.Linear(markers * architecture.features, architecture.embedding)
+        self.crosstalk = nn.Linear(markers * network.features, network.embedding)
 
     def interpret(self, counts: Tensor) -> Tensor:
         """Compute I of patches of raw counts, (cells, markers, height, width).
@@ -93,7 +107,7 @@ class NeXtMarker(nn.Module):
         (cells, markers, features), not negative.
         """
         features = self.encoder(self.normalization.signal(counts))
-        return features.reshape(-1, len(self.architecture.markers), self.architecture.features)
+        return features.reshape(-1, len(self.architecture.markers), self.architecture.network.features)
 
     def forward(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Embed patches of raw counts, (cells, markers, height, width).
@@ -107,7 +121,8 @@ class NeXtMarker(nn.Module):
 
     def crosstalk_by_marker(self) -> Tensor:
         """Split the crosstalk, F = sum over markers of W_m I_m + b, into its W_m, (markers, embedding, features)."""
-        shape = (self.architecture.embedding, len(self.architecture.markers), self.architecture.features)
+        network = self.architecture.network
+        shape = (network.embedding, len(self.architecture.markers), network.features)
         return self.crosstalk.weight.detach().reshape(shape).transpose(0, 1)
 
     def digest(self) -> str:
@@ -175,7 +190,8 @@ def load_model(path: str | Path) -> NeXtMarker:
             header = (file.metadata() or {})["nextmarker"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         fields = json.loads(header)["architecture"]
-        architecture = Architecture(**{**fields, "markers": tuple(fields["markers"])})
+        fields["markers"], fields["network"] = tuple(fields["markers"]), Network(**fields["network"])
+        architecture = Architecture(**fields)
         model = NeXtMarker(architecture, start=[1.0] * len(architecture.markers))
         model.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

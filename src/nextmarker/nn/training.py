@@ -100,7 +100,7 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
     The loss of every step, float64 (steps,).
     """
     device = model.crosstalk.weight.device
-    head = projection_head(model.architecture.embedding).to(device)
+    head = projection_head(model.architecture.network.embedding).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], settings.learning_rate)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()

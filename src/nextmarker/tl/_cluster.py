@@ -32,7 +32,7 @@ def cluster(
     *,
     use_rep: str = _keys.EMBEDDING,
     n_neighbors: int = 30,
-    resolution: float = 0.5,
+    resolution: float = 0.75,
     backend: Backend = "igraph",
     key_added: str = _keys.CLUSTERS,
     table_key: str = _keys.TABLE,
@@ -103,7 +103,7 @@ def cluster(
         msg = f"backend must be one of {list(get_args(Backend))}, not {backend!r}."
         raise ValueError(msg)
     if resolution <= 0:
-        msg = f"resolution must be positive, not {resolution}; 0.5 is the default."
+        msg = f"resolution must be positive, not {resolution}; 0.75 is the default."
         raise ValueError(msg)
     names = {name: f"{key_added}_{name}" for name in (_keys.CONNECTIVITIES, _keys.DISTANCES, _keys.NEIGHBORS)}
     places = {

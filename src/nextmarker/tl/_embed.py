@@ -156,7 +156,7 @@ def embed_regions(
     known = model.architecture
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
-    interpretability = np.empty((n_cells, len(known.markers), known.features), np.float32)
+    interpretability = np.empty((n_cells, len(known.markers), known.network.features), np.float32)
     with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
         for region in regions:
             step = region.step(known.pixel_size)
@@ -225,9 +225,9 @@ def _write(
     """Write results in the order of the table's markers, zero for those that the model does not know."""
     known = model.architecture
     at = adata.var_names.get_indexer(known.markers)
-    features = np.zeros((adata.n_obs, adata.n_vars, known.features), np.float32)
+    features = np.zeros((adata.n_obs, adata.n_vars, known.network.features), np.float32)
     features[:, at] = interpretability
-    crosstalk = np.zeros((adata.n_vars, known.embedding * known.features), np.float32)
+    crosstalk = np.zeros((adata.n_vars, known.network.embedding * known.network.features), np.float32)
     crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()
     results = {
         places["embedding"]: embedding,

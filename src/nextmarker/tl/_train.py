@@ -16,7 +16,7 @@ from nextmarker._cells import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import pick_device
-from nextmarker.nn.model import Architecture, NeXtMarker
+from nextmarker.nn.model import Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.training import Settings, fit, learning_rate
 from nextmarker.nn.views import Crops, reach
@@ -42,6 +42,7 @@ def train(
     *,
     unit: Literal["pixel", "micrometre"] = "pixel",
     settings: Settings | None = None,
+    network: Network | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
     device: str | None = None,
@@ -62,6 +63,8 @@ def train(
         Unit of `patch_size`. Images of different pixel sizes are resampled to the finest of them.
     settings
         Steps, views, augmentations, schedule; by default `nm.nn.Settings()`.
+    network
+        Widths, depths and pooling; by default `nm.nn.Network()`.
     table_key
         Table in `sdata.tables`.
     random_state
@@ -107,7 +110,9 @@ def train(
     _warn_of_silence(markers, start)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size), start).to(fields.device)
+        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network or Network()), start).to(
+            fields.device
+        )
         loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
