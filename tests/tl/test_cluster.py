@@ -53,7 +53,7 @@ def test_graph_and_clusters_are_those_of_the_package_phenograph(adata):
 
     cells = np.random.default_rng(0).normal(size=(200, 6))
     adata = AnnData(obsm={"X_nextmarker": cells})
-    cluster(adata, n_neighbors=12, backend="phenograph")
+    cluster(adata, n_neighbors=12, resolution=1.0, backend="phenograph")
     theirs, graph, _ = phenograph.cluster(cells, clustering_algo="leiden", k=12, seed=0, min_cluster_size=0)
     ours = sparse.tril(adata.obsp["nextmarker_connectivities"], -1)
     assert abs(ours - graph).max() == 0
