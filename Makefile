@@ -27,6 +27,7 @@ lint: $(VENV)/.package $(VENV)/.dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.package $(VENV)/.doc
+	rm -rf docs/generated # pages of functions that are gone
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 $(BIN)/python:
