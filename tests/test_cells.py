@@ -132,3 +132,11 @@ def test_step_between_pixels_of_two_sizes() -> None:
     assert a.step(None) == b.step(None) == 1
     with pytest.raises(ValueError, match="'a' is not known"):
         a.step(1.0)
+
+
+def test_markers_that_an_image_lacks_are_named():
+    image = Image2DModel.parse(np.ones((2, 8, 8)), dims=("c", "y", "x"), c_coords=["DNA", "CD3"])
+    sdata = SpatialData(images={"a": image})
+    message = r"'a' has no channels \['CD8'\]; its channels are \['DNA', 'CD3'\].*set_channel_names\('a'"
+    with pytest.raises(ValueError, match=message):
+        shared_markers(sdata, ["a"], ["CD3", "CD8"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import tempfile
 from pathlib import Path
 
@@ -193,3 +194,34 @@ def test_the_demo_knows_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = true_type.value_counts()
     truth = sum((sdata[f"truth_{image}"]["cell_type"].value_counts() for image in sdata.images), start=0)
     assert sizes.idxmax() == truth.idxmax() == "tumour"
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_stop_by_the_system_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "_print_clusters", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert run(tmp_path / "out.zarr") == 130
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_reading")
+def test_a_file_in_the_place_of_the_figures_is_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out_figures").write_text("precious")
+    assert run(tmp_path / "out.zarr", "--overwrite") == 2
+    assert "no folder" in error_line(capsys)
+    assert (tmp_path / "out_figures").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("no_reading")
+def test_the_current_folder_is_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(Path()) == 2
+    assert "choose another -o" in error_line(capsys)

@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from nextmarker._table import get_table, refuse_foreign_keys, require, write_results
+from nextmarker._table import get_table, read_attribution, refuse_foreign_keys, require, write_results
 
 
 @pytest.fixture
@@ -41,3 +41,16 @@ def test_what_is_missing_is_said_with_what_is_there(adata):
     adata.obsm["X_pca"] = np.ones((2, 2))
     with pytest.raises(KeyError, match=r"'X_nextmarker' in .obsm.*\['X_pca'\].*nm.tl.embed"):
         require(adata, "obsm", "X_nextmarker", "nm.tl.embed(sdata)")
+
+
+def test_an_attribution_of_other_clusters_is_refused(adata):
+    adata.obs["type"] = pd.Categorical(["T", "B"], categories=["T", "B", "none"])
+    table = pd.DataFrame({"cluster": ["T", "T", "B", "B"], "n_cells": [1, 1, 1, 1]})
+    write_results(adata, "why", {"uns/why": table}, {"groupby": "type"})
+    assert read_attribution(adata, "why").equals(table)
+
+    adata.obs["type"] = pd.Categorical(["T", "T"])
+    with pytest.raises(ValueError, match=r"'why'.*\{'T': 2\}.*nm.tl.marker_attribution"):
+        read_attribution(adata, "why")
+    with pytest.raises(KeyError, match=r"No 'other'.*groupby='type'\), or else"):
+        read_attribution(adata, "other", "type", ", or else")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import traceback
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
+        with _sigterm_as_interrupt():
+            arguments.command(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
@@ -50,6 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let a stop by the system tidy up as Ctrl+C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -118,7 +130,7 @@ def _analyse(
 @contextmanager
 def _output(store: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
-    figures = store.with_name(f"{store.stem}_figures")
+    figures = store.parent / f"{store.stem}_figures"
     _check_free(store, figures, overwrite=overwrite)
     with _folder_beside(store) as folder:
         unfinished = Path(folder) / "unfinished"
@@ -141,6 +153,9 @@ def _check_free(store: Path, figures: Path, *, overwrite: bool) -> None:
         if target.exists() and not overwrite:
             msg = f"{str(target)!r} is there already: choose another -o, or replace it with --overwrite."
             raise FileExistsError(msg)
+    if figures.exists() and not figures.is_dir():
+        msg = f"{str(figures)!r} is no folder, and the figures need one of this name: choose another -o."
+        raise FileExistsError(msg)
     if store.exists() and not (store / "zarr.json").exists():
         msg = f"{str(store)!r} is no Zarr store, and --overwrite replaces nothing else: choose another -o."
         raise FileExistsError(msg)

@@ -141,19 +141,28 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
         If an image lacks one of the markers, or, without `markers`, has another panel than the first.
     """
     panels = {image: read_image(sdata, image)["c"].to_numpy().tolist() for image in images}
+    if markers is not None:
+        for image, panel in panels.items():
+            missing = [name for name in markers if name not in panel]
+            if missing:
+                msg = (
+                    f"Image {image!r} has no channels {missing}; its channels are {panel}. Choose among these, or "
+                    f"rename them: sdata.set_channel_names({image!r}, [...])."
+                )
+                raise ValueError(msg)
+        return list(markers)
     first, *_ = panels.values()
-    wanted = list(markers) if markers is not None else first
     for image, panel in panels.items():
-        missing = [name for name in wanted if name not in panel]
-        extra = [name for name in panel if name not in wanted] if markers is None else []
+        missing = [name for name in first if name not in panel]
+        extra = [name for name in panel if name not in first]
         if missing or extra:
-            common = [name for name in wanted if all(name in other for other in panels.values())]
+            common = [name for name in first if all(name in other for other in panels.values())]
             msg = (
                 f"Image {image!r} has another panel: it lacks {missing} and has {extra} besides; "
                 f"its channels are {panel}. Name the markers to use, for example markers={common}."
             )
             raise ValueError(msg)
-    return wanted
+    return first
 
 
 def pixel_size(sdata: SpatialData, image: str) -> float | None:

@@ -13,6 +13,7 @@ from nextmarker import _keys
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
     from spatialdata import SpatialData
 
 _WRITTEN = "written"
@@ -50,6 +51,33 @@ def require(adata: AnnData, slot: str, key: str, mend: str) -> Any:
         msg = f"No {key!r} in .{slot} of the table, which holds {sorted(holder) or 'nothing'}. Write it with {mend}."
         raise KeyError(msg)
     return holder[key]
+
+
+def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend: str = "") -> pd.DataFrame:
+    """Look up an attribution, and refuse it if it is of other clusters than the table has now.
+
+    Parameters
+    ----------
+    key
+        Name of the attribution in `.uns`.
+    groupby
+        The clusters it must be of; by default those it was made of.
+    mend
+        What else helps, beside writing it again.
+    """
+    call = f"nm.tl.marker_attribution(adata{f', groupby={groupby!r}' if groupby else ''}){mend}"
+    table = require(adata, "uns", key, call)
+    groupby = groupby or adata.uns.get(_keys.RECORD, {}).get(key, {}).get("groupby")
+    if groupby not in adata.obs:
+        return table
+    sizes = {str(name): size for name, size in adata.obs[groupby].value_counts().items() if size}
+    if sizes != {str(name): size for name, size in zip(table["cluster"], table["n_cells"], strict=True)}:
+        msg = (
+            f".uns[{key!r}] is the attribution of other clusters than .obs[{groupby!r}], which has the sizes {sizes}. "
+            f"Write it again with {call}."
+        )
+        raise ValueError(msg)
+    return table
 
 
 def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str = "key_added") -> None:

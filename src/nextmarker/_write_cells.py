@@ -129,7 +129,10 @@ def write_cells(
     """
     found = [image for image in target.images if len(centres[image])]
     if not found:
-        msg = f"No cells in {target.images}: nothing was written."
+        msg = (
+            f"No cells in the images {target.images}: nothing was written. Look for them in other channels, "
+            "nm.pp.detect_cells(sdata, nuclear=[...]), or bring their centres: nm.pp.add_cells(sdata, ...)."
+        )
         raise ValueError(msg)
     for image in target.images:
         if image not in found:

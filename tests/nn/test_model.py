@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
+from nextmarker.nn.device import pick_device
 
 MARKERS = ("CD3", "CD20", "HLA-DR/DP")
 
@@ -74,3 +75,36 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, damage):
         save_file({**tensors, "crosstalk.bias": torch.zeros(3)}, path, header)
     with pytest.raises(ValueError, match="not a model of nextmarker, or is damaged"):
         load_model(path)
+
+
+@pytest.mark.parametrize("wrong", [{"features": 0}, {"embedding": 0}, {"blocks": -1}, {"focus": 0.0}, {"faint": -1.0}])
+def test_a_network_that_cannot_work_is_refused(wrong):
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be "):
+        Network(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"markers": ()}, {"markers": ("CD3", "CD3")}, {"patch_size": 2}, {"pixel_size": 0.0}]
+)
+def test_an_architecture_that_cannot_work_is_refused(wrong):
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be "):
+        Architecture(**{"markers": ("CD3",), "patch_size": 10, **wrong})
+
+
+def test_a_model_of_another_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("nextmarker.nn.model._FORMAT", "2")
+    make_model().save(tmp_path / "model.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its format is 2, and this version reads 1"):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_a_model_is_read_from_a_path():
+    with pytest.raises(TypeError, match="not from int"):
+        load_model(3)
+
+
+@pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ValueError, match=rf"device='{device}' cannot be used.*device='(cpu|cuda)' is used"):
+        pick_device(device)

@@ -71,3 +71,32 @@ def test_the_paper_penalty_is_added():
     _, paper = train(0, steps=1, penalty="paper")
     expected = 2 * (0 + 0 + max(0, 2 / (2 / 3) - 3))  # x_c = 3 and x' = 2/3: no term is active
     assert paper[0] - relative[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 1},
+        {"views": 1},
+        {"views": 0, "patch_scales": (1.0, 0.8, 0.6)},
+        {"patch_scales": ()},
+        {"patch_scales": (1.2,)},
+        {"intensity_scaling": (2.0, 0.5)},
+        {"size_scaling": (0.0, 1.0)},
+        {"temperature": float("nan")},
+        {"learning_rate": 0.0},
+        {"final_learning_rate": -1e-4},
+        {"ramp": -0.1},
+        {"ramp": 0.6, "tail": 0.6},
+        {"penalty": "none"},
+        {"start": 0.0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ValueError, match=rf"({'|'.join(wrong)})=.* must be "):
+        Settings(**wrong)
+
+
+def test_one_view_of_each_of_several_sizes_is_enough():
+    assert Settings(views=1, patch_scales=(1.0, 0.8)).views == 1

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import colormaps
 
@@ -85,3 +86,9 @@ def test_errors(sdata):
     del sdata["table"].uns["marker_attribution"]
     with pytest.raises(KeyError, match="nm.tl.marker_attribution"):
         marker_attribution(sdata)
+
+
+def test_clusters_made_again_are_not_drawn(sdata):
+    sdata["table"].obs["nextmarker"] = pd.Categorical(["0"] * 40)
+    with pytest.raises(ValueError, match=r"other clusters.*nm.tl.marker_attribution"):
+        nm.pl.marker_attribution(sdata)

@@ -216,3 +216,10 @@ def test_not_embedded(adata, missing):
 def test_top_markers_before_attribution(adata):
     with pytest.raises(KeyError, match="nm.tl.marker_attribution"):
         top_markers(adata)
+
+
+def test_clusters_made_again_have_no_top_markers(adata):
+    marker_attribution(adata)
+    adata.obs["nextmarker"] = pd.Categorical(["0"] * 60)
+    with pytest.raises(ValueError, match=r"other clusters.*nm.tl.marker_attribution"):
+        top_markers(adata)

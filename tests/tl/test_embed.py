@@ -211,3 +211,11 @@ def test_without_cells(make, model):
 def test_cells_and_table_out_of_step(tissue, model):
     tissue.shapes["cells_image_0"] = tissue.shapes["cells_image_0"].iloc[3:]
     refuse(tissue, ValueError, "out of step: 3 cells", model)
+
+
+def test_the_model_can_be_trained_afterwards(tissue, model):
+    copy = nm.nn.NeXtMarker(model.architecture, model.normalization.start.tolist())
+    nm.tl.embed(tissue, copy, progress=False)
+    counts = torch.ones(2, len(model.architecture.markers), 10, 10)
+    copy(counts)[1].sum().backward()
+    assert copy.crosstalk.weight.grad is not None

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 HALVE_ABOVE = 12
 """Patches larger than this many pixels are halved in resolution."""
 
+MIN_PATCH_SIZE = 3
+"""Pixels; a smaller patch shows no surroundings of the centre."""
+
 _FORMAT = "1"
+
+
+def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
+    """Refuse the first field that breaks its rule, given as whether it holds and in words."""
+    for name, (holds, rule) in rules.items():
+        if not holds:
+            msg = f"{name}={getattr(settings, name)!r} must be {rule}."
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,16 @@ class Network:
     faint: float | None = 0.1
     """Average signal at which the scale of I turns from linear to logarithmic; None: linear throughout (paper)."""
 
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            features=(self.features >= 1, "at least 1"),
+            embedding=(self.embedding >= 1, "at least 1"),
+            blocks=(self.blocks >= 0, "0 or more"),
+            focus=(self.focus is None or self.focus > 0, "positive, or None"),
+            faint=(self.faint is None or self.faint > 0, "positive, or None"),
+        )
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -65,6 +86,14 @@ class Architecture:
     """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
     network: Network = Network()
     """Widths and depths."""
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            markers=(bool(self.markers) and len(set(self.markers)) == len(self.markers), "one name or more, each once"),
+            patch_size=(self.patch_size >= MIN_PATCH_SIZE, f"at least {MIN_PATCH_SIZE} pixels"),
+            pixel_size=(self.pixel_size is None or self.pixel_size > 0, "positive, or None"),
+        )
 
 
 class NeXtMarker(nn.Module):
@@ -170,8 +199,10 @@ def load_model(path: str | Path) -> NeXtMarker:
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If `path` is neither a string nor a Path.
     ValueError
-        If the file is not a model of nextmarker, or is damaged.
+        If the file is not a model of nextmarker, is one of another format, or is damaged.
 
     Examples
     --------
@@ -181,6 +212,9 @@ def load_model(path: str | Path) -> NeXtMarker:
     ...     load_model(f"{folder}/model.safetensors").architecture.markers
     ('CD3',)
     """
+    if not isinstance(path, str | Path):
+        msg = f"A model is read from a path, not from {type(path).__name__}. Models come from nm.tl.train(sdata)."
+        raise TypeError(msg)
     path = Path(path)
     if not path.is_file():
         msg = f"No model at {path}. Write one with nm.tl.train(sdata).save({str(path)!r})."
@@ -189,7 +223,11 @@ def load_model(path: str | Path) -> NeXtMarker:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {})["nextmarker"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        fields = json.loads(header)["architecture"]
+        content = json.loads(header)
+        if content["format"] != _FORMAT:
+            msg = f"its format is {content['format']}, and this version reads {_FORMAT}"
+            raise ValueError(msg)
+        fields = content["architecture"]
         fields["markers"], fields["network"] = tuple(fields["markers"]), Network(**fields["network"])
         architecture = Architecture(**fields)
         model = NeXtMarker(architecture, start=[1.0] * len(architecture.markers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nextmarker.nn.loss import nt_xent
-from nextmarker.nn.model import NeXtMarker
+from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields
 from nextmarker.nn.normalization import Penalty
 from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms
 
@@ -61,6 +62,33 @@ class Settings:
     start: float = 0.25
     """Where the sigmoids start, as a share of the 90th percentile of a marker's nonzero pixels (paper: 0.5)."""
 
+    def __post_init__(self) -> None:
+        at_least_two_views = self.views >= 1 and self.views * len(self.patch_scales) >= 2
+        check_fields(
+            self,
+            steps=(self.steps >= 1, "at least 1"),
+            batch_size=(self.batch_size >= 2, "at least 2: a cell is told from the others of its batch"),
+            patch_scales=(
+                bool(self.patch_scales) and all(0 < scale <= 1 for scale in self.patch_scales),
+                "one share or more, above 0 and up to 1",
+            ),
+            views=(at_least_two_views, "at least 2, or 1 with several patch_scales"),
+            intensity_scaling=(_is_range(self.intensity_scaling), "a range (low, high) of positive factors"),
+            size_scaling=(_is_range(self.size_scaling), "a range (low, high) of positive factors"),
+            temperature=(self.temperature > 0, "positive"),
+            learning_rate=(self.learning_rate > 0, "positive"),
+            final_learning_rate=(self.final_learning_rate >= 0, "0 or more"),
+            ramp=(0 <= self.ramp <= 1, "a share of the steps, from 0 to 1"),
+            tail=(0 <= self.tail <= 1 - self.ramp, "a share of the steps, from 0 to 1, with ramp at most 1"),
+            penalty=(self.penalty in get_args(Penalty), f"one of {list(get_args(Penalty))}"),
+            start=(self.start > 0, "positive"),
+        )
+
+
+def _is_range(bounds: tuple[float, float]) -> bool:
+    low, high = bounds
+    return 0 < low <= high < math.inf
+
 
 def learning_rate(step: int, settings: Settings) -> float:
     """Learning rate of one step, counted from 0: a linear ramp, a cosine, a constant tail."""
@@ -83,7 +111,7 @@ def random_views(
     crops: Sequence[Crops], model: NeXtMarker, scale: float, settings: Settings, seed: torch.Generator
 ) -> Tensor:
     """One view of every cell: resampled, then its raw counts scaled, (cells, markers, size, size)."""
-    size = max(round(model.architecture.patch_size * scale), 1)
+    size = max(round(model.architecture.patch_size * scale), MIN_PATCH_SIZE)
     patches = []
     for crop in crops:
         transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)

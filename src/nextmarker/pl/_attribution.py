@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from nextmarker import _keys
-from nextmarker._table import get_table, require
+from nextmarker._table import get_table, read_attribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def marker_attribution(
     KeyError
         If there is no such table or attribution.
     ValueError
-        If `method` is unknown.
+        If `method` is unknown, or the clusters were made again after the attribution.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def marker_attribution(
     if method not in get_args(Method):
         msg = f"method must be one of {list(get_args(Method))}, not {method!r}."
         raise ValueError(msg)
-    table = require(adata, "uns", key, "nm.tl.marker_attribution(adata)")
+    table = read_attribution(adata, key)
     groupby = adata.uns.get(_keys.RECORD, {}).get(key, {}).get("groupby", "cluster")
 
     fraction = table.pivot(index="cluster", columns="marker", values="fraction")

@@ -83,7 +83,10 @@ def cells(
     region = _choose_region(read_regions(sdata, table_key), image)
     adata = get_table(sdata, table_key)
     if color is not None and color not in adata.obs:
-        msg = f"No column {color!r} in .obs of the table, which has {adata.obs.columns.tolist()}."
+        msg = (
+            f"No column {color!r} in .obs of the table, which has {adata.obs.columns.tolist()}. "
+            "Cluster the cells with nm.tl.cluster(adata), or name a column: color=..."
+        )
         raise KeyError(msg)
     channels = _choose_channels(adata, region, channel)
     left, top, right, bottom = _choose_crop(region, crop)

@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions
-from nextmarker._table import get_table, require
+from nextmarker._table import get_table, read_attribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,14 +127,7 @@ def _choose_markers(
             msg = f"A patch shows one to three markers, and markers={list(markers)} are {len(markers)}."
             raise ValueError(msg)
         return {name: list(markers) for name in names}
-    mend = f"nm.tl.marker_attribution(adata, groupby={groupby!r})"
-    table = require(adata, "uns", key, f"{mend}, or name the markers to draw: markers=[...]")
-    if set(names.astype(str)) != set(table["cluster"]):
-        msg = (
-            f".uns[{key!r}] is the attribution of other clusters than .obs[{groupby!r}]. Write it again with {mend}, "
-            "or name the markers to draw: markers=[...]."
-        )
-        raise ValueError(msg)
+    table = read_attribution(adata, key, groupby, ", or name the markers to draw: markers=[...]")
     raised = table[table["mean"] > table["mean_elsewhere"]]
     return {name: raised.loc[raised["cluster"] == str(name), "marker"].head(len(COLORS)).tolist() for name in names}
 

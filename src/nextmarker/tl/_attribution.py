@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._table import get_table, refuse_foreign_keys, require, write_results
+from nextmarker._table import get_table, read_attribution, refuse_foreign_keys, require, write_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,6 +146,8 @@ def top_markers(
     ------
     KeyError
         If there is no such table or attribution.
+    ValueError
+        If the clusters were made again after the attribution.
 
     Examples
     --------
@@ -156,7 +158,7 @@ def top_markers(
     >>> nm.tl.top_markers(adata, n=1)["marker"].tolist()
     ['CD20']
     """
-    table = require(get_table(data, table_key), "uns", key, "nm.tl.marker_attribution(adata)")
+    table = read_attribution(get_table(data, table_key), key)
     raised = table[table["mean"] > table["mean_elsewhere"]]
     return raised.groupby("cluster", observed=True).head(n).reset_index(drop=True)
 

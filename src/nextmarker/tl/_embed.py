@@ -137,7 +137,7 @@ def embed(
     _write(adata, model, interpretability, embedding, places, {"rotations": rotations, "tile_size": tile_size})
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: tensors of the model that move here could not be trained any more
 def embed_regions(
     model: NeXtMarker,
     regions: Sequence[Region],
@@ -235,13 +235,12 @@ def _write(
         places["activation"]: features.mean(2),
         places["crosstalk"]: crosstalk,
     }
-    with torch.no_grad():
-        sigmoids = {
-            "x_c": model.normalization.centre,
-            "slope": model.normalization.slope,
-            "x_c_start": model.normalization.start,
-            "slope_start": 2 / model.normalization.start,
-        }
+    sigmoids = {
+        "x_c": model.normalization.centre,
+        "slope": model.normalization.slope,
+        "x_c_start": model.normalization.start,
+        "slope_start": 2 / model.normalization.start,
+    }
     record = {
         **parameters,
         "model": model.digest(),

@@ -16,7 +16,7 @@ from nextmarker._cells import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import pick_device
-from nextmarker.nn.model import Architecture, Network, NeXtMarker
+from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.training import Settings, fit, learning_rate
 from nextmarker.nn.views import Crops, reach
@@ -142,30 +142,33 @@ def _common_pixel_size(regions: Sequence[Region]) -> float | None:
 
 def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, pixel_size: float | None) -> int:
     """Side of a patch in pixels of the model; chosen from the data, and printed, if not given."""
+    if unit not in {"pixel", "micrometre"}:
+        msg = f"unit is {unit!r}; it must be 'pixel' or 'micrometre'."
+        raise ValueError(msg)
     if patch_size is None:
         distances = np.concatenate([_neighbour_distances(region) / region.step(pixel_size) for region in regions])
         if not distances.size:
             msg = "No image has two cells, so no patch size can be chosen. Give one: patch_size=10."
             raise ValueError(msg)
         median = float(np.median(distances))
-        side = max(round(PATCH_PER_DISTANCE * median), 3)
+        side = max(round(PATCH_PER_DISTANCE * median), MIN_PATCH_SIZE)
         physical = f" ({side * pixel_size:.1f} um)" if pixel_size else ""
         print(f"patch size: {side} px{physical}, 4/3 of the distance between neighbouring centres, {median:.1f} px")
         return side
-    if unit not in {"pixel", "micrometre"}:
-        msg = f"unit is {unit!r}; it must be 'pixel' or 'micrometre'."
-        raise ValueError(msg)
     if unit == "micrometre" and pixel_size is None:
         msg = (
             "A patch size in micrometres needs the pixel size of the images, which is not known. Give it when reading, "
             "nm.io.read(paths, pixel_size=...), or give the patch size in pixels."
         )
         raise ValueError(msg)
-    side = round(patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size)
-    if side < 3:
-        msg = f"A patch of {side} px shows nothing; patch_size={patch_size} {unit} must give at least 3 px."
+    exact = patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size
+    if not MIN_PATCH_SIZE <= exact < np.inf:
+        msg = (
+            f"A patch of {exact:g} px shows nothing; patch_size={patch_size} {unit} must give at least "
+            f"{MIN_PATCH_SIZE} px."
+        )
         raise ValueError(msg)
-    return side
+    return round(exact)
 
 
 def _neighbour_distances(region: Region) -> np.ndarray:
