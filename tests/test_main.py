@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,21 @@ def test_options_reach_the_library(tmp_path: Path, instant: None, monkeypatch: p
     calls = []
     monkeypatch.setattr(nm.io, "read", lambda images, **options: calls.append((images, options)))
     monkeypatch.setattr(cli, "_analyse", lambda _, *options: calls.append(options))
-    arguments = "--channel-names A B --pixel-size 0.5 --patch-size 24 --seed 3 --device cpu".split()
+    arguments = "--markers A --channel-names A B --pixel-size 0.5 --patch-size 24 --seed 3 --device cpu".split()
     assert run(tmp_path / "out.zarr", *arguments) == 0
     assert calls == [
         (["image.tif"], {"channel_names": ["A", "B"], "pixel_size": 0.5}),
-        (["DNA1"], 24.0, 3, "cpu"),
+        (["DNA1"], ["A"], 24.0, 3, "cpu"),
     ]
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_warning_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_analyse", lambda *_: warnings.warn("CD3 is silent", UserWarning, stacklevel=1))
+    assert run(tmp_path / "out.zarr") == 0
+    assert capsys.readouterr().err == "warning: CD3 is silent\n"
 
 
 @pytest.mark.usefixtures("no_reading")

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        with _sigterm_as_interrupt():
+        with _sigterm_as_interrupt(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             arguments.command(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
@@ -62,6 +63,10 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -86,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
     run.add_argument("--nuclear", nargs="+", required=True, metavar="NAME", help="channels that show the nuclei")
     run.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.zarr", help="store to write")
+    run.add_argument("--markers", nargs="+", metavar="NAME", help="channels to use (default: all; all images alike)")
     run.add_argument("--channel-names", nargs="+", metavar="NAME", help="channel names, where the files hold none")
     run.add_argument(
         "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the files do not tell"
@@ -109,7 +115,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     with _output(arguments.output, overwrite=arguments.overwrite) as unfinished:
         sdata = nm.io.read(arguments.images, channel_names=arguments.channel_names, pixel_size=arguments.pixel_size)
-        _analyse(sdata, arguments.nuclear, arguments.patch_size, arguments.seed, arguments.device)
+        _analyse(sdata, arguments.nuclear, arguments.markers, arguments.patch_size, arguments.seed, arguments.device)
         _save(sdata, unfinished)
         _print_clusters(sdata)
 
@@ -117,11 +123,12 @@ def _run(arguments: argparse.Namespace) -> None:
 def _analyse(
     sdata: SpatialData,
     nuclear: list[str],
+    markers: list[str] | None = None,
     patch_size: float | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> None:
-    nm.pp.detect_cells(sdata, nuclear=nuclear)
+    nm.pp.detect_cells(sdata, nuclear=nuclear, markers=markers)
     nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
     nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
     nm.tl.marker_attribution(sdata[_keys.TABLE])
