@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         with _sigterm_as_interrupt(), warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
             arguments.command(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
