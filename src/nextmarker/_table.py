@@ -80,7 +80,7 @@ def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend:
     return table
 
 
-def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str = "key_added") -> None:
+def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = "key_added") -> None:
     """Refuse to replace what nextmarker did not write; a step that is run again replaces its own result.
 
     Parameters
@@ -88,15 +88,16 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str = "key_ad
     keys
         Places about to be written, as `"slot/key"`.
     argument
-        The argument by which the user chooses another name.
+        The argument by which the user chooses another name, where there is one.
     """
     own = set(adata.uns.get(_keys.RECORD, {}).get(_WRITTEN, []))
     for place in keys:
         slot, key = place.split("/", 1)
         if key in getattr(adata, slot) and place not in own:
+            choice = f"Choose another name with {argument}=..., or remove" if argument else "Remove"
             msg = (
                 f"The table already has {key!r} in .{slot}, and nextmarker did not write it. "
-                f"Choose another name with {argument}=..., or remove it: del adata.{slot}[{key!r}]."
+                f"{choice} it: del adata.{slot}[{key!r}]."
             )
             raise ValueError(msg)
 

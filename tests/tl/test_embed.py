@@ -176,7 +176,7 @@ def test_a_model_with_a_pixel_size_needs_one(make, settings):
 
 def test_a_key_of_somebody_else_is_kept(tissue, model):
     tissue["table"].obsm["X_nextmarker"] = np.ones((tissue["table"].n_obs, 2))
-    refuse(tissue, ValueError, "nextmarker did not write it", model)
+    refuse(tissue, ValueError, r"nextmarker did not write it. Remove it: del adata.obsm", model)
     assert (tissue["table"].obsm["X_nextmarker"] == 1).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -19,3 +20,10 @@ def pick_device(device: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without GPUs
         msg = f"device={device!r} cannot be used ({error}). Leave it out, and device={here!r} is used."
         raise ValueError(msg) from error
+
+
+def to_device(counts: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Move raw counts to a device, in their dtype where it can index them."""
+    tensor = torch.from_numpy(counts)
+    wide_unsigned = counts.dtype.kind == "u" and counts.dtype.itemsize > 1  # torch indexes these on the CPU alone
+    return (tensor.float() if wide_unsigned and device.type != "cpu" else tensor).to(device)

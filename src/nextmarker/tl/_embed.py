@@ -13,7 +13,7 @@ from nextmarker import _keys
 from nextmarker._cells import read_regions, shared_markers
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
-from nextmarker.nn.device import pick_device
+from nextmarker.nn.device import pick_device, to_device
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
 from nextmarker.tl._train import train
@@ -113,7 +113,7 @@ def embed(
             raise ValueError(msg)
     adata = get_table(sdata, table_key)
     places = _places()
-    refuse_foreign_keys(adata, list(places.values()))
+    refuse_foreign_keys(adata, list(places.values()), argument=None)
     regions = read_regions(sdata, table_key)
     if model is None:
         model = train(
@@ -186,7 +186,7 @@ def _batches(tile: Tile, step: float, device: torch.device, size: int) -> Iterat
 
     Sums are taken in another order in batches of another size, and a cell would show in its last bits where tiles end.
     """
-    pixels = torch.from_numpy(tile.pixels).to(device)
+    pixels = to_device(tile.pixels, device)
     for first in range(0, len(tile.rows), size):
         filled = np.arange(first, first + size).clip(max=len(tile.rows) - 1)
         centres = torch.from_numpy(tile.centres[filled]).to(device)

@@ -15,7 +15,7 @@ from nextmarker import _keys
 from nextmarker._cells import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker._tiles import cut_fields, read_field
-from nextmarker.nn.device import pick_device
+from nextmarker.nn.device import pick_device, to_device
 from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.training import Settings, fit, learning_rate
@@ -256,9 +256,7 @@ class Fields:
         region, field = next(self.queue)
         step = region.step(self.pixel_size)
         tile = read_field(region, self.markers, field, halo=reach(self.patch_size, step, self.settings.size_scaling))
-        return Crops(
-            torch.from_numpy(tile.pixels).to(self.device), torch.from_numpy(tile.centres).to(self.device), step
-        )
+        return Crops(to_device(tile.pixels, self.device), torch.from_numpy(tile.centres).to(self.device), step)
 
     def _bytes(self) -> int:
         return sum(crops.pixels.nbytes for crops in self.held)

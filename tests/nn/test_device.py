@@ -1,0 +1,20 @@
+"""Where tensors live, and that counts arrive as they were."""
+
+import numpy as np
+import pytest
+import torch
+
+from nextmarker.nn.device import to_device
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32, np.float32])
+def test_counts_keep_their_values_and_on_a_cpu_their_dtype(dtype):
+    counts = np.array([[0, 1], [200, 255]], dtype)
+    moved = to_device(counts, torch.device("cpu"))
+    np.testing.assert_array_equal(moved.numpy(), counts)
+    assert moved.numpy().dtype == dtype
+
+
+def test_wide_unsigned_counts_leave_the_cpu_as_floats():
+    assert to_device(np.zeros(2, np.uint16), torch.device("meta")).dtype == torch.float32
+    assert to_device(np.zeros(2, np.uint8), torch.device("meta")).dtype == torch.uint8
