@@ -77,6 +77,14 @@ def test_a_tile_holds_the_markers_in_the_order_asked_for_and_the_dtype_of_the_im
     np.testing.assert_array_equal(tile.pixels[y, x], counts[::-1, 4, 3])
 
 
+def test_a_tile_is_in_the_byte_order_of_the_machine():
+    region, counts = make_region(20, 30, [(3.5, 4.5)], dtype=">u2")
+    (tile,) = stream_tiles(region, MARKERS, tile_size=100, halo=2)
+    assert tile.pixels.dtype.isnative
+    x, y = tile.centres[0].astype(int)
+    np.testing.assert_array_equal(tile.pixels[y, x], counts[:, 4, 3])
+
+
 def test_fields_cover_every_cell_once_and_leave_out_empty_ones():
     region, counts = make_region(60, 85, [(1, 1), (30, 20), (31.99, 20), (32, 20), (84.9, 59.9)])
     fields = cut_fields(region, size=32)

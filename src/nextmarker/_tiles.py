@@ -142,4 +142,4 @@ def _read(region: Region, pixels: xr.DataArray, rows: slice, columns: slice) -> 
             f"sdata.images[{region.image!r}] = sdata.images[{region.image!r}].fillna(0)."
         )
         raise ValueError(msg)
-    return block
+    return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch knows no other order of bytes
