@@ -140,3 +140,12 @@ def test_markers_that_an_image_lacks_are_named():
     message = r"'a' has no channels \['CD8'\]; its channels are \['DNA', 'CD3'\].*set_channel_names\('a'"
     with pytest.raises(ValueError, match=message):
         shared_markers(sdata, ["a"], ["CD3", "CD8"])
+
+
+def test_neighbour_distances_in_pixels() -> None:
+    pixels = xr.DataArray(np.zeros((1, 9, 9)), dims=("c", "y", "x"))
+    centres = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 6.0]])
+    region = Region("cells", "a", pixels, centres, np.arange(3), 0.5)
+    np.testing.assert_allclose(region.neighbour_distances(), [5, 2, 2])
+    alone = Region("cells", "a", pixels, centres[:1], np.arange(1), 0.5)
+    assert alone.neighbour_distances().size == 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.spatial import KDTree
 
 from nextmarker import _keys
 
@@ -45,6 +46,12 @@ class Region:
             )
             raise ValueError(msg)
         return pixel_size / self.pixel_size
+
+    def neighbour_distances(self) -> np.ndarray:
+        """Distance of every centre to the next in pixels, float64 (cells,); empty if there is only one."""
+        if len(self.centres) < 2:
+            return np.empty(0)
+        return KDTree(self.centres).query(self.centres, k=2)[0][:, 1]
 
 
 def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Region]:
@@ -123,6 +130,25 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
         )
         raise ValueError(msg)
     return element.transpose("c", "y", "x").assign_coords(c=names)
+
+
+def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -> np.ndarray:
+    """Load a part of an image, (c, y, x), in the byte order of the machine.
+
+    Raises
+    ------
+    ValueError
+        If a pixel is not finite.
+    """
+    block = pixels.isel(y=rows, x=columns).to_numpy()
+    if block.dtype.kind == "f" and not np.isfinite(block).all():
+        broken = pixels["c"].to_numpy()[~np.isfinite(block).all(axis=(1, 2))].tolist()
+        msg = (
+            f"Image {image!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
+            f"Replace them, for example by zero: sdata.images[{image!r}] = sdata.images[{image!r}].fillna(0)."
+        )
+        raise ValueError(msg)
+    return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch knows no other
 
 
 def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[str] | None = None) -> list[str]:

@@ -17,6 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from skimage.filters import threshold_otsu
 
+from nextmarker._cells import read_pixels
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -77,17 +79,7 @@ class NuclearImage:
             yield _Block(self._join(raw), core, (rows.start, columns.start))
 
     def _read(self, rows: slice, columns: slice) -> np.ndarray:
-        raw = self.pixels.sel(c=list(self.channels)).isel(y=rows, x=columns).to_numpy()
-        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-            finite = np.isfinite(raw).all(axis=(1, 2))
-            broken = [channel for channel, is_finite in zip(self.channels, finite, strict=True) if not is_finite]
-            msg = (
-                f"Image {self.name!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
-                "Replace them, for example by zero: "
-                f"sdata.images[{self.name!r}] = sdata.images[{self.name!r}].fillna(0)."
-            )
-            raise ValueError(msg)
-        return raw
+        return read_pixels(self.name, self.pixels.sel(c=list(self.channels)), rows, columns)
 
     def _join(self, raw: np.ndarray) -> np.ndarray:
         joined = np.zeros(raw.shape[1:])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextmarker._cells import read_pixels
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -60,7 +62,7 @@ def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo
         left = np.empty((len(markers), above.shape[1] + bottom - top, 0), pixels.dtype)
         above_next = []
         for column, (start, stop) in enumerate(pairwise(column_edges)):
-            new = _read(region, pixels, slice(top, bottom), slice(start, stop))
+            new = read_pixels(region.image, pixels, slice(top, bottom), slice(start, stop))
             new = np.concatenate([above[:, :, start:stop], new], axis=1)
             above_next.append(_last(new, 2 * halo, axis=1))
             block = np.concatenate([left, new], axis=2)
@@ -92,7 +94,7 @@ def read_field(region: Region, markers: Sequence[str], field: tuple[slice, slice
     rows, columns = field
     top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
     pixels = region.pixels.sel(c=list(markers))
-    block = _read(region, pixels, slice(top, rows.stop + halo), slice(left, columns.stop + halo))
+    block = read_pixels(region.image, pixels, slice(top, rows.stop + halo), slice(left, columns.stop + halo))
     x, y = region.centres.T
     mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
     return _tile(block, (top, left), pixels, halo, region.centres[mine] - 0.5, region.rows[mine])
@@ -130,16 +132,3 @@ def _tile(
     block = np.pad(block, reflected, mode="symmetric")
     origin = (corner[1] - reflected[2][0], corner[0] - reflected[1][0])  # (x, y), as the centres
     return Tile(np.ascontiguousarray(block.transpose(1, 2, 0)), centres - origin, rows)
-
-
-def _read(region: Region, pixels: xr.DataArray, rows: slice, columns: slice) -> np.ndarray:
-    block = pixels.isel(y=rows, x=columns).to_numpy()
-    if block.dtype.kind == "f" and not np.isfinite(block).all():
-        broken = pixels["c"].to_numpy()[~np.isfinite(block).all(axis=(1, 2))].tolist()
-        msg = (
-            f"Image {region.image!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
-            f"Replace them before embedding, for example by zero: "
-            f"sdata.images[{region.image!r}] = sdata.images[{region.image!r}].fillna(0)."
-        )
-        raise ValueError(msg)
-    return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch knows no other order of bytes

@@ -11,7 +11,6 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.spatial import KDTree
 from shapely import points
 from spatialdata.models import ShapesModel, TableModel
 from spatialdata.transformations import get_transformation
@@ -196,14 +195,10 @@ def _radii(regions: Sequence[Region], lone_radius: Mapping[str, float]) -> dict[
     """
     known = all(region.pixel_size is not None for region in regions)
     units = {region.image: (region.pixel_size or 1.0) if known else 1.0 for region in regions}
-    distances = [
-        KDTree(region.centres).query(region.centres, k=2)[0][:, 1] * units[region.image]
-        for region in regions
-        if len(region.centres) > 1
-    ]
-    if not distances:
+    distances = np.concatenate([region.neighbour_distances() * units[region.image] for region in regions])
+    if not distances.size:
         return {region.image: float(max(lone_radius[region.image], 1)) for region in regions}
-    radius = np.median(np.concatenate(distances)) / 2
+    radius = np.median(distances) / 2
     return {image: float(max(radius / unit, 1)) for image, unit in units.items()}
 
 

@@ -38,7 +38,9 @@ def test_writes_what_the_docs_say(tissue, model):
     weights = adata.varm["nextmarker_crosstalk"].reshape(3, 256, 8)
     rebuilt = np.einsum("mef,cmf->ce", weights, features) + model.crosstalk.bias.detach().numpy()
     np.testing.assert_allclose(adata.obsm["X_nextmarker"], rebuilt, atol=1e-5)
-    assert adata.uns["nextmarker"]["embed"]["model"] == model.digest()
+    record = adata.uns["nextmarker"]["embed"]
+    assert record["model"] == model.digest()
+    assert (record["patch_size"], record["features"], record["focus"]) == (11, 8, model.architecture.network.focus)
 
 
 @torch.inference_mode()

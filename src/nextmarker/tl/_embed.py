@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -87,7 +88,7 @@ def embed(
     `.varm["nextmarker_crosstalk"]` : float32 (markers, 256 * 8)
         The weights W_m of F = sum of W_m I_m + b, each (256, 8) made flat.
     `.uns["nextmarker"]["embed"]`
-        The record: model digest, patch size, learned sigmoids.
+        The record: model digest, patch size, network, learned sigmoids.
 
     Raises
     ------
@@ -247,6 +248,7 @@ def _write(
         "markers": np.array(known.markers, dtype=object),
         "patch_size": known.patch_size,
         "pixel_size": known.pixel_size,
+        **asdict(known.network),
         **{name: value.detach().cpu().numpy() for name, value in sigmoids.items()},
     }
     write_results(adata, "embed", results, record)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions, shared_markers
@@ -146,7 +145,7 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
         msg = f"unit is {unit!r}; it must be 'pixel' or 'micrometre'."
         raise ValueError(msg)
     if patch_size is None:
-        distances = np.concatenate([_neighbour_distances(region) / region.step(pixel_size) for region in regions])
+        distances = np.concatenate([region.neighbour_distances() / region.step(pixel_size) for region in regions])
         if not distances.size:
             msg = "No image has two cells, so no patch size can be chosen. Give one: patch_size=10."
             raise ValueError(msg)
@@ -169,13 +168,6 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
         )
         raise ValueError(msg)
     return round(exact)
-
-
-def _neighbour_distances(region: Region) -> np.ndarray:
-    """Distance of every centre to the next, in pixels of the image."""
-    if len(region.centres) < 2:
-        return np.empty(0)
-    return cKDTree(region.centres).query(region.centres, k=2)[0][:, 1]
 
 
 def _warn_of_silence(markers: Sequence[str], start: np.ndarray) -> None:
