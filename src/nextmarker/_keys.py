@@ -6,6 +6,10 @@ from typing import Final
 CELLS: Final = "cells"
 TABLE: Final = "table"
 PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image name -> micrometres per pixel
+REPORT: Final = "nextmarker_report"  # sdata.attrs: source -> what became of it
+CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, names in the file and metals of its channels
+ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image name -> what the file tells of the acquisition
+MASKS: Final = "masks"  # sdata.labels: masks_<image>
 
 # columns of the table that link a cell to its circle and its image
 REGION: Final = "region"

@@ -6,6 +6,7 @@ coordinate system has the name of the image: in micrometres where the size of a 
 """
 
 from nextmarker.io._read import read
+from nextmarker.io._report import report
 from nextmarker.io._tiff import read_folder, read_tiff
 
-__all__ = ["read", "read_folder", "read_tiff"]
+__all__ = ["read", "read_folder", "read_tiff", "report"]

@@ -1,20 +1,23 @@
-"""What all readers have in common: an image, its channels and its pixel size become a SpatialData object."""
+"""What all readers have in common: images, their channels and their pixel sizes become a SpatialData object."""
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, replace
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from spatialdata import SpatialData
-from spatialdata.models import Image2DModel
+from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale
 
 from nextmarker import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import dask.array as da
@@ -32,14 +35,56 @@ class Image:
     channels: tuple[str, ...]
     pixel_size: float | None
     """Micrometres per pixel, where known."""
+    originals: tuple[str, ...] | None = None
+    """Names of the channels in the file, where `channels` differ."""
+    metals: tuple[str, ...] | None = None
+    """Metal of each channel, "" where it has none."""
+    metadata: Mapping[str, str | float | int] = field(default_factory=dict)
+    """What the file tells of the acquisition."""
+    labels: da.Array | np.ndarray | None = None
+    """Segmentation masks, int (y, x), 0 for the background."""
+    source: str = ""
+    """The file or folder, and the part of it."""
+    notes: tuple[str, ...] = ()
+    """What was changed or left out while reading."""
 
 
-def to_spatialdata(images: Sequence[Image]) -> SpatialData:
-    """Join images, each with a coordinate system of its own."""
-    images = unique_names(images)
+@dataclass(frozen=True)
+class Skipped:
+    """What was found but not read."""
+
+    source: str
+    reason: str
+    expected: bool = False
+    """Whether such parts belong to the format, as thumbnails do: reported, but no reason for a warning."""
+
+
+def to_spatialdata(images: Sequence[Image], skipped: Sequence[Skipped] = ()) -> SpatialData:
+    """Join images, each with a coordinate system of its own, and record what was read.
+
+    To be called by a public reader itself: the warning on what was skipped or renamed points to the caller of that.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
+    if not images:
+        reasons = "\n".join(f"  {part.source}: {part.reason}" for part in skipped)
+        msg = f"Nothing could be read.\n{reasons}" if reasons else "Nothing could be read: there are no images."
+        raise ValueError(msg)
+    images = [_with_distinct_channels(image) for image in unique_names(images)]
+    _warn_about(images, skipped)
+    masks = {_masks_name(image.name): _masks(image) for image in images if image.labels is not None}
     return SpatialData(
         images={image.name: _element(image) for image in images},
-        attrs={_keys.PIXEL_SIZE: {image.name: image.pixel_size for image in images if image.pixel_size is not None}},
+        labels=masks,
+        attrs={
+            _keys.PIXEL_SIZE: {image.name: image.pixel_size for image in images if image.pixel_size is not None},
+            _keys.CHANNELS: {image.name: known for image in images if (known := _channel_names(image))},
+            _keys.ACQUISITIONS: {image.name: _writable(image.metadata) for image in images if image.metadata},
+            _keys.REPORT: _report(images, skipped),
+        },
     )
 
 
@@ -57,6 +102,16 @@ def _element(image: Image) -> xr.DataArray:
     )
 
 
+def _masks(image: Image) -> xr.DataArray:
+    return Labels2DModel.parse(
+        image.labels, dims=("y", "x"), transformations=transformation(image.name, image.pixel_size)
+    )
+
+
+def _masks_name(image: str) -> str:
+    return f"{_keys.MASKS}_{image}"
+
+
 def unique_names(images: Sequence[Image]) -> list[Image]:
     """Make names that spatialdata can write: no blanks, slashes or brackets, and different in lower case too."""
     taken = {_keys.CELLS, _keys.TABLE}  # written by later steps, and spatialdata wants every element named apart
@@ -64,12 +119,70 @@ def unique_names(images: Sequence[Image]) -> list[Image]:
     for image in images:
         stem = re.sub(r"[^\w.-]", "_", image.name).strip("_") or "image"
         name, count = stem, 1
-        while name.lower() in taken:
+        while taken & {name.lower(), _masks_name(name).lower()}:
             count += 1
             name = f"{stem}_{count}"
-        taken.add(name.lower())
+        taken |= {name.lower(), _masks_name(name).lower()}
         renamed.append(replace(image, name=name))
     return renamed
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Number names that repeat, and name those that are empty by their place, counted from 1."""
+    named = [name.strip() or f"channel_{place}" for place, name in enumerate(names, start=1)]
+    seen: set[str] = set()
+    result = []
+    for name in named:
+        unique, count = name, 1
+        while unique in seen or (count > 1 and unique in named):
+            count += 1
+            unique = f"{name}_{count}"
+        seen.add(unique)
+        result.append(unique)
+    return tuple(result)
+
+
+def _with_distinct_channels(image: Image) -> Image:
+    channels = distinct(image.channels)
+    if channels == image.channels:
+        return image
+    changed = [f"{old!r} -> {new!r}" for old, new in zip(image.channels, channels, strict=True) if old != new]
+    note = f"renamed channels that repeat or have no name: {', '.join(changed)}"
+    return replace(image, channels=channels, originals=image.originals or image.channels, notes=(*image.notes, note))
+
+
+def _warn_about(images: Iterable[Image], skipped: Iterable[Skipped]) -> None:
+    """Warn of all that was skipped or renamed, at the caller of the public reader."""
+    lines = [f"{part.source}: skipped, {part.reason}" for part in skipped if not part.expected]
+    lines += [f"{image.source or image.name}: {note}" for image in images for note in image.notes]
+    if lines:
+        warnings.warn("\n".join(["While reading (see nm.io.report):", *lines]), stacklevel=4)
+
+
+def _channel_names(image: Image) -> dict[str, list[str]]:
+    known = {"original_name": image.originals, "metal": image.metals}
+    columns = {column: list(names) for column, names in known.items() if names is not None}
+    return {"name": list(image.channels), **columns} if columns else {}
+
+
+def _writable(metadata: Mapping[str, str | float | int]) -> dict[str, str | float | int]:
+    """Keep what JSON can hold."""
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in metadata.items()}
+    return {key: v for key, v in plain.items() if not isinstance(v, float) or math.isfinite(v)}
+
+
+def _report(images: Iterable[Image], skipped: Iterable[Skipped]) -> dict[str, dict[str, str]]:
+    rows = [
+        (image.source or image.name, {"status": "read", "image": image.name, "note": "; ".join(image.notes)})
+        for image in images
+    ]
+    rows += [(part.source, {"status": "skipped", "image": "", "note": part.reason}) for part in skipped]
+    count: Counter[str] = Counter()
+    report = {}
+    for source, row in rows:
+        count[source] += 1
+        report[source if count[source] == 1 else f"{source} ({count[source]})"] = row
+    return report
 
 
 def check_pixel_size(pixel_size: float | None) -> None:
@@ -85,7 +198,7 @@ def check_pixel_size(pixel_size: float | None) -> None:
 
 
 def check_channels(channels: Sequence[str], source: Path) -> None:
-    """Refuse names that do not tell the channels apart."""
+    """Refuse given names that do not tell the channels apart."""
     repeated = sorted({name for name in channels if list(channels).count(name) > 1})
     if repeated:
         msg = f"{source} has several channels of one name: {repeated}. Name all {len(channels)}: channel_names=[...]."

@@ -273,8 +273,9 @@ def _ome_physical_size(pixels: ElementTree.Element) -> tuple[float, float] | Non
 def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: float | None) -> Image:
     """Name the channels of a stack."""
     channels = _stack_channels(stack, channel_names)
-    check_channels(channels, stack.path)
-    return Image(stack.name, stack.pixels(), channels, _pixel_size(stack, pixel_size))
+    if channel_names is not None:
+        check_channels(channels, stack.path)
+    return Image(stack.name, stack.pixels(), channels, _pixel_size(stack, pixel_size), source=str(stack.path))
 
 
 def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[str, ...]:
@@ -317,10 +318,9 @@ def folder_image(folder: Path, stacks: Sequence[Stack], pixel_size: float | None
             )
             raise ValueError(msg)
     channels = tuple(stack.name for stack in stacks)
-    check_channels(channels, folder)
     known = next((stack for stack in stacks if stack.physical_size), stacks[0])
     pixels = da.concatenate([stack.pixels() for stack in stacks])
-    return Image(folder.resolve().name, pixels, channels, _pixel_size(known, pixel_size))
+    return Image(folder.resolve().name, pixels, channels, _pixel_size(known, pixel_size), source=str(folder))
 
 
 def _pixel_size(stack: Stack, pixel_size: float | None) -> float | None:
