@@ -33,6 +33,34 @@ def test_record_holds_loss_schedule_and_settings(tissue, settings):
     assert (record["random_state"], record["patch_size"], record["batch_size"]) == (3, 9, 48)
 
 
+@pytest.fixture
+def short_preset(monkeypatch):
+    pair = nm.nn.Settings(steps=2, batch_size=16), nm.nn.Network(features=2, embedding=4)
+    monkeypatch.setitem(nm.nn.PRESETS, "short", pair)
+
+
+def test_preset_gives_settings_and_network(tissue, short_preset):
+    model = nm.tl.train(tissue, 9, preset="short", progress=False)
+    record = tissue["table"].uns["nextmarker"]["train"]
+    assert (record["steps"], record["batch_size"]) == (2, 16)
+    assert (model.architecture.network.features, model.architecture.network.embedding) == (2, 4)
+
+
+def test_settings_and_network_take_the_place_of_the_presets(tissue, short_preset):
+    model = nm.tl.train(tissue, 9, preset="short", settings=nm.nn.Settings(steps=1, batch_size=32), progress=False)
+    assert tissue["table"].uns["nextmarker"]["train"]["batch_size"] == 32
+    assert model.architecture.network.features == 2
+    model = nm.tl.train(tissue, 9, preset="short", network=nm.nn.Network(features=3), progress=False)
+    assert tissue["table"].uns["nextmarker"]["train"]["batch_size"] == 16
+    assert model.architecture.network.features == 3
+
+
+def test_an_unknown_preset_lists_the_known(tissue):
+    with pytest.raises(ValueError, match=r"'paper'.*\['default', 'paper-synthetic', 'paper-imc'\]"):
+        nm.tl.train(tissue, 9, preset="paper", progress=False)
+    assert "train" not in tissue["table"].uns["nextmarker"]
+
+
 def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, settings):
     torch.manual_seed(7)
     expected = torch.rand(1)

@@ -3,6 +3,7 @@
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import Architecture, Network, NeXtMarker, load_model
 from nextmarker.nn.normalization import Normalization
+from nextmarker.nn.presets import PRESETS
 from nextmarker.nn.training import Settings
 
-__all__ = ["Architecture", "NeXtMarker", "Network", "Normalization", "Settings", "load_model", "nt_xent"]
+__all__ = ["PRESETS", "Architecture", "NeXtMarker", "Network", "Normalization", "Settings", "load_model", "nt_xent"]

@@ -17,6 +17,7 @@ from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import pick_device, to_device
 from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
+from nextmarker.nn.presets import PRESETS
 from nextmarker.nn.training import Settings, fit, learning_rate
 from nextmarker.nn.views import Crops, reach
 
@@ -40,6 +41,7 @@ def train(
     patch_size: float | None = None,
     *,
     unit: Literal["pixel", "micrometre"] = "pixel",
+    preset: str = "default",
     settings: Settings | None = None,
     network: Network | None = None,
     table_key: str = _keys.TABLE,
@@ -60,10 +62,13 @@ def train(
         neighbouring centres; the choice is printed.
     unit
         Unit of `patch_size`. Images of different pixel sizes are resampled to the finest of them.
+    preset
+        Name of settings and network in `nm.nn.PRESETS`: `"default"`, or `"paper-synthetic"` or `"paper-imc"`, those of
+        the paper's experiments. The patch sizes of `"paper-imc"` are 10, 8 and 6 px with `patch_size=10`.
     settings
-        Steps, views, augmentations, schedule; by default `nm.nn.Settings()`.
+        Steps, views, augmentations, schedule, in place of the preset's.
     network
-        Widths, depths and pooling; by default `nm.nn.Network()`.
+        Widths, depths and pooling, in place of the preset's.
     table_key
         Table in `sdata.tables`.
     random_state
@@ -82,7 +87,8 @@ def train(
     KeyError
         If the table or one of its images is missing.
     ValueError
-        If there are fewer than two cells, panels differ, pixels are not finite, or only some images have a pixel size.
+        If there is no such preset, there are fewer than two cells, panels differ, pixels are not finite, or only some
+        images have a pixel size.
 
     Examples
     --------
@@ -93,7 +99,10 @@ def train(
     >>> model.architecture.patch_size
     12
     """
-    settings = settings or Settings()
+    if preset not in PRESETS:
+        msg = f"preset={preset!r} is unknown; there are {list(PRESETS)}."
+        raise ValueError(msg)
+    settings, network = settings or PRESETS[preset][0], network or PRESETS[preset][1]
     regions = read_regions(sdata, table_key)
     adata = get_table(sdata, table_key)
     markers = shared_markers(sdata, [region.image for region in regions], adata.var_names)
@@ -109,9 +118,7 @@ def train(
     _warn_of_silence(markers, start)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network or Network()), start).to(
-            fields.device
-        )
+        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
         loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
