@@ -5,7 +5,7 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import NTXentLoss
 
-from nextmarker.nn import nt_xent
+from nextmarker.nn import nt_xent, random_nt_xent
 
 
 def reference(projections, temperature):
@@ -33,3 +33,24 @@ def test_two_views_against_pytorch_metric_learning(temperature):
     cells = torch.arange(32).repeat_interleave(2)
     expected = NTXentLoss(temperature)(projections.flatten(0, 1), cells)
     torch.testing.assert_close(nt_xent(projections, temperature), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cells", "views", "temperature", "dimensions"),
+    [(64, 2, 0.5, 128), (32, 6, 0.5, 128), (64, 2, 0.1, 128), (2, 4, 0.5, 128), (64, 2, 0.5, 3)],
+)
+def test_value_for_random_embeddings_against_simulation(cells, views, temperature, dimensions):
+    generator = torch.Generator().manual_seed(0)
+    losses = [
+        nt_xent(torch.randn(cells, views, dimensions, generator=generator, dtype=torch.float64), temperature).item()
+        for _ in range(400)
+    ]
+    error = np.std(losses) / np.sqrt(len(losses))
+    expected = random_nt_xent(cells, views, temperature, dimensions)
+    assert np.mean(losses) == pytest.approx(expected, abs=4 * error + 0.1 / (cells * views) ** 2)
+
+
+def test_embeddings_that_are_all_alike_have_almost_the_random_value():
+    alike = nt_xent(torch.ones(256, 2, 128), 0.5).item()
+    assert alike == pytest.approx(np.log(511), abs=1e-5)
+    assert alike < random_nt_xent(256, 2, 0.5, 128) < alike + 0.02

@@ -100,3 +100,8 @@ def test_settings_that_cannot_work_are_refused(wrong):
 
 def test_one_view_of_each_of_several_sizes_is_enough():
     assert Settings(views=1, patch_scales=(1.0, 0.8)).views == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    with pytest.raises(ValueError, match=r"loss of step \d is (nan|inf).*Lower the learning rate"):
+        train(0, learning_rate=1e30)

@@ -2,12 +2,14 @@
 
 import sys
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
 
 import nextmarker as nm
 from nextmarker._cells import read_regions
+from nextmarker.nn import random_nt_xent
 from nextmarker.nn.views import reach
 from nextmarker.tl._train import Fields
 
@@ -61,6 +63,58 @@ def test_an_unknown_preset_lists_the_known(tissue):
     assert "train" not in tissue["table"].uns["nextmarker"]
 
 
+def test_record_tells_whether_training_worked(tissue, settings):
+    model = nm.tl.train(tissue, 9, settings=settings, progress=False)
+    record = tissue["table"].uns["nextmarker"]["train"]
+    assert record["random_loss"] == pytest.approx(random_nt_xent(48, 2, 0.5, 128))
+    assert record["final_loss"] == pytest.approx(record["loss"][-1] - model.normalization.penalty("relative").item())
+    assert record["markers"].tolist() == ["DNA", "CD3", "CD20"]
+    assert record["markers_without_signal"].tolist() == []
+    for name, value in model.normalization.as_arrays().items():
+        np.testing.assert_array_equal(record[name], value)
+    assert (record["x_c"] != record["x_c_start"]).all()
+
+
+def test_record_survives_writing(tissue, settings, tmp_path):
+    nm.tl.train(tissue, 9, settings=settings, progress=False)
+    adata = tissue["table"]
+    adata.write_h5ad(tmp_path / "table.h5ad")
+    adata.write_zarr(tmp_path / "table.zarr")
+    for copy in (ad.read_h5ad(tmp_path / "table.h5ad"), ad.read_zarr(tmp_path / "table.zarr")):
+        for name, value in adata.uns["nextmarker"]["train"].items():
+            np.testing.assert_array_equal(copy.uns["nextmarker"]["train"][name], value)
+
+
+def test_tells_how_training_went_unless_asked_to_be_silent(make, settings, capsys):
+    nm.tl.train(make(), 9, settings=settings, progress=False)
+    assert capsys.readouterr().out == ""
+    sdata = make()
+    nm.tl.train(sdata, 9, settings=settings)
+    record = sdata["table"].uns["nextmarker"]["train"]
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"trained 4 steps: loss {record['loss'][0]:.2f} at first, {record['final_loss']:.2f} at last, "
+        f"{record['random_loss']:.2f} for random embeddings"
+    )
+    assert second.startswith("learned normalization, times its start: x_c ")
+
+
+def test_a_training_that_learned_nothing_warns(tissue, settings):
+    """Cells that look all alike cannot be told apart."""
+    for image in tissue.images.values():
+        image.data[:] = 3
+    with pytest.warns(UserWarning, match=r"Training did not work: its loss ends at 4\.\d\d.*nm\.pl\.cells"):
+        nm.tl.train(tissue, 9, settings=settings, progress=False)
+
+
+def test_a_training_that_diverges_leaves_the_table_as_it_was(tissue):
+    before = tissue["table"].copy()
+    diverging = nm.nn.Settings(steps=9, batch_size=48, learning_rate=1e30)
+    with pytest.raises(ValueError, match="Lower the learning rate"):
+        nm.tl.train(tissue, 9, settings=diverging, progress=False)
+    assert tissue["table"].uns["nextmarker"].keys() == before.uns["nextmarker"].keys()
+
+
 def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, settings):
     torch.manual_seed(7)
     expected = torch.rand(1)
@@ -101,6 +155,7 @@ def test_a_marker_without_signal_is_named(tissue, settings):
     tissue.images["image_1"].data[1] = 0
     with pytest.warns(UserWarning, match=r"without signal.*\['CD3'\]"):
         model = nm.tl.train(tissue, 9, settings=settings, progress=False)
+    assert tissue["table"].uns["nextmarker"]["train"]["markers_without_signal"].tolist() == ["CD3"]
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 

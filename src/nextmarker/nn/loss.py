@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,3 +38,41 @@ def nt_xent(projections: Tensor, temperature: float) -> Tensor:
     pair = same & ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     positive = similarity[pair].reshape(len(z), views - 1)
     return (torch.logaddexp(positive, negatives[:, None]) - positive).mean()
+
+
+def random_nt_xent(cells: int, views: int, temperature: float, dimensions: int) -> float:
+    """NT-Xent of projections that know nothing of the cells: the value from which training must come down.
+
+    Its mean over independent directions, uniform on the sphere. A projection then meets n = (cells - 1) * views
+    negatives, whose similarities s are independent, and with m(t) = E exp(t s / temperature) the loss is
+
+        log((n + 1) m(1)) - (m(2) / m(1)^2 - 1) / (2 (n + 1)),
+
+    up to terms of second order in 1 / (n + 1). Projections that are all alike have almost the same loss, log(n + 1).
+
+    Parameters
+    ----------
+    cells
+        Cells of a batch.
+    views
+        Views per cell.
+    temperature
+        As of `nt_xent`.
+    dimensions
+        Length of a projection, 2 or more.
+
+    Examples
+    --------
+    >>> round(random_nt_xent(cells=256, views=2, temperature=0.5, dimensions=128), 3)
+    6.252
+    """
+    similarity = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[1:-1]
+    log_density = (dimensions - 3) / 2 * torch.log1p(-(similarity**2))
+
+    def log_mean(times: int) -> float:
+        weighted = log_density + times * similarity / temperature
+        return float(weighted.logsumexp(0) - log_density.logsumexp(0))
+
+    others = (cells - 1) * views + 1
+    variance = math.expm1(log_mean(2) - 2 * log_mean(1))
+    return math.log(others) + log_mean(1) - variance / (2 * others)

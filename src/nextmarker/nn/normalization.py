@@ -72,6 +72,11 @@ class Normalization(nn.Module):
         """x', per raw count, (markers,)."""
         return 2 / self.start * self.log_slope.exp()
 
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """What is learned and where it started: `x_c`, `slope`, `x_c_start`, `slope_start`, float32 (markers,) each."""
+        values = {"x_c": self.centre, "slope": self.slope, "x_c_start": self.start, "slope_start": 2 / self.start}
+        return {name: value.detach().cpu().numpy() for name, value in values.items()}
+
     def forward(self, counts: Tensor) -> Tensor:
         """Map raw counts (cells, markers, height, width) to [0, 1]."""
         centre, slope = self.centre[:, None, None], self.slope[:, None, None]

@@ -23,6 +23,8 @@ Draw = Callable[[int], Sequence[Crops]]
 
 CACHED = 64
 """Patches that go through the encoder together on a CPU: few enough for its caches, or a step takes twice as long."""
+PROJECTION = 128
+"""Length of the projections that are contrasted, as in SimCLR."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def learning_rate(step: int, settings: Settings) -> float:
 def projection_head(embedding: int) -> nn.Sequential:
     """The head that only training uses, as in SimCLR."""
     return nn.Sequential(
-        nn.Linear(embedding, embedding), nn.BatchNorm1d(embedding), nn.ReLU(), nn.Linear(embedding, 128)
+        nn.Linear(embedding, embedding), nn.BatchNorm1d(embedding), nn.ReLU(), nn.Linear(embedding, PROJECTION)
     )
 
 
@@ -126,6 +128,11 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
     Returns
     -------
     The loss of every step, float64 (steps,).
+
+    Raises
+    ------
+    ValueError
+        If the loss of a step is not finite.
     """
     device = model.crosstalk.weight.device
     head = projection_head(model.architecture.network.embedding).to(device)
@@ -152,6 +159,16 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        _check_finite(losses[-1], step, settings)
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
     return np.array(losses)
+
+
+def _check_finite(loss: float, step: int, settings: Settings) -> None:
+    if not math.isfinite(loss):
+        msg = (
+            f"Training failed: the loss of step {step + 1} is {loss}. Lower the learning rate, which is "
+            f"{settings.learning_rate:g}, for example nm.nn.Settings(learning_rate={settings.learning_rate / 10:g})."
+        )
+        raise ValueError(msg)

@@ -22,6 +22,8 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: Axes | None = None) -> Axes:
     """Draw the loss of each training step, a running mean of it, and the learning rate.
 
+    A dashed line is the loss of random embeddings, which that of a training that works leaves behind.
+
     Parameters
     ----------
     data
@@ -44,7 +46,7 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     --------
     >>> import numpy as np, nextmarker as nm
     >>> from anndata import AnnData
-    >>> record = {"loss": np.linspace(5, 3, 100), "learning_rate": np.full(100, 0.001)}
+    >>> record = {"loss": np.linspace(5, 3, 100), "random_loss": 6.25, "learning_rate": np.full(100, 0.001)}
     >>> ax = nm.pl.training(AnnData(uns={"nextmarker": {"train": record}}))
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('step', 'loss')
@@ -54,7 +56,8 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     if "train" not in record:
         msg = f"No model was trained on this table, so there is no loss to draw. Train one with {mend}."
         raise KeyError(msg)
-    loss = pd.Series(np.asarray(record["train"]["loss"], dtype=float), name="loss")
+    trained = record["train"]
+    loss = pd.Series(np.asarray(trained["loss"], dtype=float), name="loss")
     loss.index += 1
 
     if ax is None:
@@ -62,9 +65,10 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     running_mean = loss.rolling(max(len(loss) // 20, 1), center=True, min_periods=1).mean()
     ax.plot(loss, color=BLUE, alpha=0.3, linewidth=0.8, label="loss per step")
     ax.plot(running_mean, color=BLUE, linewidth=1.8, label="running mean")
+    ax.axhline(trained["random_loss"], color="0.4", linewidth=1, linestyle="--", label="random embeddings")
     ax.set(xlabel="step", ylabel="loss", xlim=(1, max(len(loss), 2)))
     rates = ax.twinx()
-    rates.plot(loss.index, record["train"]["learning_rate"], color=ORANGE, linewidth=1, label="learning rate")
+    rates.plot(loss.index, trained["learning_rate"], color=ORANGE, linewidth=1, label="learning rate")
     rates.set_ylabel("learning rate", color=ORANGE)
     rates.tick_params(axis="y", colors=ORANGE)
     rates.set_ylim(bottom=0)

@@ -236,12 +236,6 @@ def _write(
         places["activation"]: features.mean(2),
         places["crosstalk"]: crosstalk,
     }
-    sigmoids = {
-        "x_c": model.normalization.centre,
-        "slope": model.normalization.slope,
-        "x_c_start": model.normalization.start,
-        "slope_start": 2 / model.normalization.start,
-    }
     record = {
         **parameters,
         "model": model.digest(),
@@ -249,6 +243,6 @@ def _write(
         "patch_size": known.patch_size,
         "pixel_size": known.pixel_size,
         **asdict(known.network),
-        **{name: value.detach().cpu().numpy() for name, value in sigmoids.items()},
+        **model.normalization.as_arrays(),
     }
     write_results(adata, "embed", results, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from itertools import cycle
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from nextmarker._cells import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import pick_device, to_device
+from nextmarker.nn.loss import random_nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
-from nextmarker.nn.training import Settings, fit, learning_rate
+from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
 from nextmarker.nn.views import Crops, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from spatialdata import SpatialData
 
@@ -34,6 +35,8 @@ FIELD_MEMORY = 2**30
 """Bytes of pixels that training holds at one time; with more, fields take turns."""
 PATCH_PER_DISTANCE = 4 / 3
 """Patch size by default, in median distances between neighbouring centres."""
+LEAST_GAIN = 0.05
+"""Mean similarity of views of one cell, above that of other cells, from which training counts as having worked."""
 
 
 def train(
@@ -76,19 +79,33 @@ def train(
     device
         Torch device; by default a GPU where there is one.
     progress
-        Show a progress bar.
+        Show a progress bar, and print how training went.
 
     Returns
     -------
-    The trained model. The loss and learning rate of every step are recorded in `.uns["nextmarker"]["train"]`.
+    The trained model. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
+
+    `loss`, `learning_rate` : float64 (steps,)
+        Of every step; the loss with the penalty on the sigmoids.
+    `final_loss`, `random_loss` : float
+        NT-Xent at the end, averaged over the last twentieth of the steps, and that of random embeddings.
+    `markers`, `markers_without_signal` : object (markers,)
+        Names of all markers, and of those that have not one positive pixel.
+    `x_c`, `slope`, `x_c_start`, `slope_start` : float32 (markers,)
+        The learned sigmoids and where they started, in raw counts.
+
+    Warns
+    -----
+    UserWarning
+        If the loss ends no better than that of random embeddings, or markers carry no signal.
 
     Raises
     ------
     KeyError
         If the table or one of its images is missing.
     ValueError
-        If there is no such preset, there are fewer than two cells, panels differ, pixels are not finite, or only some
-        images have a pixel size.
+        If there is no such preset, there are fewer than two cells, panels differ, pixels are not finite, only some
+        images have a pixel size, or the loss does not stay finite. The table is as before.
 
     Examples
     --------
@@ -115,7 +132,9 @@ def train(
     seed = torch.Generator().manual_seed(random_state)
     fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device))
     start = start_centres(fields.sample_pixels(), settings.start)
-    _warn_of_silence(markers, start)
+    silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
+    if silent:
+        warnings.warn(f"Markers without signal in the images: {silent}. Their activation is zero.", stacklevel=2)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
         model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
@@ -127,9 +146,17 @@ def train(
         "pixel_size": pixel_size,
         "loss": loss,
         "learning_rate": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
+        "final_loss": _final_loss(loss, model, settings),
+        "random_loss": _random_loss(fields, settings),
+        "markers": np.array(markers, dtype=object),
+        "markers_without_signal": np.array(silent, dtype=object),
+        **model.normalization.as_arrays(),
         "model": model.digest(),
     }
     write_results(adata, "train", {}, record)
+    if progress:
+        _print_outcome(record)
+    _warn_of_failure(record)
     return model
 
 
@@ -177,10 +204,38 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
     return round(exact)
 
 
-def _warn_of_silence(markers: Sequence[str], start: np.ndarray) -> None:
-    silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
-    if silent:
-        warnings.warn(f"Markers without signal in the images: {silent}. Their activation is zero.", stacklevel=3)
+def _final_loss(loss: np.ndarray, model: NeXtMarker, settings: Settings) -> float:
+    """NT-Xent at the end: the last twentieth of the losses, without the penalty that they hold."""
+    penalty = model.normalization.penalty(settings.penalty)
+    return float(loss[-max(len(loss) // 20, 1) :].mean() - penalty.item())
+
+
+def _random_loss(fields: Fields, settings: Settings) -> float:
+    cells = min(settings.batch_size, sum(len(crops.centres) for crops in fields.held))
+    return random_nt_xent(cells, settings.views * len(settings.patch_scales), settings.temperature, PROJECTION)
+
+
+def _print_outcome(record: Mapping[str, Any]) -> None:
+    print(
+        f"trained {record['steps']} steps: loss {record['loss'][0]:.2f} at first, {record['final_loss']:.2f} at last, "
+        f"{record['random_loss']:.2f} for random embeddings"
+    )
+    moved = []
+    for name in ("x_c", "slope"):
+        factor = record[name] / record[f"{name}_start"]
+        moved.append(f"{name} {factor.min():.2f} to {factor.max():.2f} (median {np.median(factor):.2f})")
+    print(f"learned normalization, times its start: {', '.join(moved)}")
+
+
+def _warn_of_failure(record: Mapping[str, Any]) -> None:
+    """Warn unless views of one cell became more alike than those of others: that wins up to 1 / temperature of loss."""
+    if record["final_loss"] > record["random_loss"] - LEAST_GAIN / record["temperature"]:
+        msg = (
+            f"Training did not work: its loss ends at {record['final_loss']:.2f}, and random embeddings have "
+            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), and the channels, or train longer: "
+            "nm.nn.Settings(steps=...)."
+        )
+        warnings.warn(msg, stacklevel=3)
 
 
 class Fields:
