@@ -9,6 +9,7 @@ import torch
 
 import nextmarker as nm
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
+from nextmarker.tl._embed import _fill
 
 KEYS = {
     "obsm": ["X_nextmarker", "X_interpretability"],
@@ -159,7 +160,93 @@ def refuse(sdata, error, message, *arguments, **named):
 
 
 def test_a_panel_without_a_marker_of_the_model_is_refused_by_name(make, model):
-    refuse(make(markers=["DNA", "CD3"]), ValueError, r"needs the markers \['CD20'\].*nm.tl.train", model)
+    refuse(
+        make(markers=["DNA", "CD3"]), ValueError, r"needs the markers \['CD20'\].*nm.tl.train.*missing=\"zero\"", model
+    )
+
+
+def without_channel(sdata, image, marker):
+    """Take a channel from one image, and leave the table as it is."""
+    pixels = sdata.images[image]
+    sdata.images[image] = pixels.sel(c=[name for name in pixels["c"].to_numpy() if name != marker])
+    return sdata
+
+
+def test_one_image_without_a_marker_of_the_model_is_refused_by_name(make, model):
+    message = r"needs the markers \['CD3'\], which image 'image_1' does not have.*missing=\"zero\""
+    refuse(without_channel(make(), "image_1", "CD3"), ValueError, message, model)
+
+
+def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, settings):
+    stranger = nm.tl.train(make(markers=["CD20"]), 9, settings=settings, progress=False)
+    refuse(make(markers=["DNA", "CD3"]), ValueError, r"no marker of the model", stranger, missing="zero")
+
+
+def test_missing_is_one_of_two_words(tissue, model):
+    refuse(tissue, ValueError, "missing must be one of", model, missing="mean")
+
+
+def test_markers_that_the_table_lacks_are_filled_with_zero(make, model):
+    whole, part = make(), make(markers=["CD3", "DNA"])
+    expected = embedded(whole, model)[1].reshape(-1, 3, 8)
+    with pytest.warns(UserWarning, match="filled with zero counts.*: CD20 in 2 of 2 images"):
+        embedding, features, *_, crosstalk = embedded(part, model, missing="zero")
+    np.testing.assert_allclose(features.reshape(-1, 2, 8), expected[:, [1, 0]], atol=1e-6)
+    rebuilt = np.einsum("mef,cmf->ce", crosstalk.reshape(2, 256, 8), features.reshape(-1, 2, 8))
+    np.testing.assert_allclose(embedding, rebuilt + model.crosstalk.bias.detach().numpy(), atol=1e-5)
+    record = part["table"].uns["nextmarker"]["embed"]
+    assert {image: names.tolist() for image, names in record["filled_with_zero"].items()} == {
+        "image_0": ["CD20"],
+        "image_1": ["CD20"],
+    }
+    assert whole["table"].uns["nextmarker"]["embed"]["filled_with_zero"] == {}
+    nm.tl.cluster(part["table"])
+    nm.tl.marker_attribution(part["table"])
+
+
+def test_a_marker_that_one_image_lacks_is_zero_there_and_unchanged_elsewhere(make, model):
+    whole, part = make(), without_channel(make(), "image_1", "CD3")
+    expected = embedded(whole, model)[1].reshape(-1, 3, 8)
+    with pytest.warns(UserWarning, match="CD3 in 1 of 2 images"):
+        features = embedded(part, model, missing="zero")[1].reshape(-1, 3, 8)
+    lacks = (part["table"].obs["image"] == "image_1").to_numpy()
+    assert (features[lacks, 1] == 0).all()
+    assert (expected[lacks, 1] > 0).any()
+    np.testing.assert_array_equal(features[lacks][:, [0, 2]], expected[lacks][:, [0, 2]])
+    np.testing.assert_array_equal(features[~lacks], expected[~lacks])
+
+
+def test_a_marker_of_the_images_that_the_table_lacks_counts_as_missing(make, model):
+    """Else F would rest on a marker of which the table tells nothing."""
+    part, whole = make(markers=["DNA", "CD20"]), make()
+    whole.tables["table"] = whole["table"][:, ["DNA", "CD20"]].copy()
+    with pytest.warns(UserWarning, match="CD3 in 2 of 2 images"):
+        expected = embedded(part, model, missing="zero")
+    with pytest.warns(UserWarning, match="CD3 in 2 of 2 images"):
+        ours = embedded(whole, model, missing="zero")
+    for mine, theirs in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_zeros_are_made_tile_by_tile(make, model):
+    """Channels of zeros stay lazy, in the chunks of the image, and no other channel is read for them."""
+    reads = Counter()
+    sdata = without_channel(make(chunks=(1, 40, 40)), "image_0", "CD20")
+    image = sdata.images["image_0"]
+
+    def count(block, block_info=None):
+        reads[tuple(block_info[0]["chunk-location"])] += 1
+        return block
+
+    image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+    with pytest.warns(UserWarning, match="CD20 in 1 of 2 images"):
+        nm.tl.embed(sdata, model, tile_size=40, missing="zero", progress=False)
+    assert set(reads.values()) == {1}
+    assert len(reads) == image.data.npartitions
+    filled = _fill(image, ["CD20", "CD8"])
+    assert filled["c"].to_numpy().tolist() == ["DNA", "CD3", "CD20", "CD8"]
+    assert (filled.dtype, filled.chunksizes["y"]) == (image.dtype, image.chunksizes["y"])
+    assert set(reads.values()) == {1}
 
 
 def test_a_model_and_a_patch_size_contradict(tissue, model):

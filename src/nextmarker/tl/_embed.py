@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import warnings
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
+import xarray as xr
 from tqdm.auto import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import read_regions, shared_markers
+from nextmarker._cells import read_regions
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
 from nextmarker.nn.device import pick_device, to_device
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from nextmarker._cells import Region
     from nextmarker._tiles import Tile
 
+Missing = Literal["refuse", "zero"]
+
 BATCH_SIZE = 64
 """Patches in the network at one time: few enough for the caches of a processor."""
 ROWS_AT_ONCE = 65_536
@@ -40,6 +45,7 @@ def embed(
     *,
     patch_size: float | None = None,
     unit: Literal["pixel", "micrometre"] = "pixel",
+    missing: Missing = "refuse",
     rotations: int = 4,
     tile_size: int = 1024,
     table_key: str = _keys.TABLE,
@@ -57,11 +63,14 @@ def embed(
     sdata
         Images, and a table of cells made by `nm.pp.detect_cells` or `nm.pp.add_cells`.
     model
-        A model, or the path of a saved one. Markers are matched by name.
+        A model, or the path of a saved one. Markers are matched by name: images may have more channels, in any order.
     patch_size
         For training, if no model is given: see `nm.tl.train`.
     unit
         Unit of `patch_size`.
+    missing
+        What becomes of a marker of the model that the table or some image does not have: `"refuse"` raises, `"zero"`
+        takes its counts as zero there and warns, so that its I is exactly zero and F rests on the other markers.
     rotations
         Rotations over which a cell is averaged.
     tile_size
@@ -88,15 +97,21 @@ def embed(
     `.varm["nextmarker_crosstalk"]` : float32 (markers, 256 * 8)
         The weights W_m of F = sum of W_m I_m + b, each (256, 8) made flat.
     `.uns["nextmarker"]["embed"]`
-        The record: model digest, patch size, network, learned sigmoids.
+        The record: model digest, patch size, network, learned sigmoids, and as `filled_with_zero` the markers that
+        were missing, by image.
+
+    Warns
+    -----
+    UserWarning
+        If markers are filled with zero counts.
 
     Raises
     ------
     KeyError
         If the table or one of its images is missing.
     ValueError
-        If the images or the table lack markers of the model, a pixel size is missing, pixels are not finite, or a key
-        is taken by something else. The table is as before.
+        If the images or the table lack markers of the model, and with `missing="zero"` if they lack them all, a pixel
+        size is missing, pixels are not finite, or a key is taken by something else. The table is as before.
 
     Examples
     --------
@@ -112,6 +127,9 @@ def embed(
         if value < 1:
             msg = f"{name} must be at least 1, not {value}."
             raise ValueError(msg)
+    if missing not in get_args(Missing):
+        msg = f"missing must be one of {list(get_args(Missing))}, not {missing!r}."
+        raise ValueError(msg)
     adata = get_table(sdata, table_key)
     places = _places()
     refuse_foreign_keys(adata, list(places.values()), argument=None)
@@ -131,17 +149,27 @@ def embed(
         raise ValueError(msg)
     elif not isinstance(model, NeXtMarker):
         model = load_model(model)
-    _check_panel(model, adata, sdata, regions)
+    lacking = _lacking_markers(model, adata, regions)
+    if missing == "refuse":
+        _refuse(lacking, adata, regions)
+    _warn_of_zeros(lacking, model, regions)
     interpretability, embedding = embed_regions(
-        model, regions, adata.n_obs, rotations, tile_size, pick_device(device), progress
+        model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress
     )
-    _write(adata, model, interpretability, embedding, places, {"rotations": rotations, "tile_size": tile_size})
+    parameters = {
+        "rotations": rotations,
+        "tile_size": tile_size,
+        "missing": missing,
+        "filled_with_zero": {image: np.array(markers, dtype=object) for image, markers in lacking.items()},
+    }
+    _write(adata, model, interpretability, embedding, places, parameters)
 
 
 @torch.no_grad()  # not inference_mode: tensors of the model that move here could not be trained any more
 def embed_regions(
     model: NeXtMarker,
     regions: Sequence[Region],
+    lacking: Mapping[str, Sequence[str]],
     n_cells: int,
     rotations: int,
     tile_size: int,
@@ -149,6 +177,11 @@ def embed_regions(
     progress: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed the cells of all images, tile by tile.
+
+    Parameters
+    ----------
+    lacking
+        Markers whose counts are taken as zero, by image.
 
     Returns
     -------
@@ -162,10 +195,14 @@ def embed_regions(
         for region in regions:
             step = region.step(known.pixel_size)
             halo = reach(known.patch_size, step)
-            for tile in stream_tiles(region, known.markers, tile_size=tile_size, halo=halo):
+            absent = lacking.get(region.image, [])
+            filled = replace(region, pixels=_fill(region.pixels, absent))
+            for tile in stream_tiles(filled, known.markers, tile_size=tile_size, halo=halo):
                 for rows, crops in _batches(tile, step, device, max(BATCH_SIZE // rotations, 1)):
                     interpretability[rows] = _interpret(model, crops, rotations)[: len(rows)].cpu()
                     bar.update(len(rows))
+            # exactly zero, which f(0) - f(0) is only up to rounding
+            interpretability[np.ix_(region.rows, np.isin(known.markers, absent))] = 0
     # F is linear in I, so that of the averaged I is the average; in the order of the table, no tile shows in it
     blocks = torch.from_numpy(interpretability).flatten(1).split(ROWS_AT_ONCE)
     embedding = torch.cat([model.crosstalk(block.to(device)).cpu() for block in blocks])
@@ -194,16 +231,55 @@ def _batches(tile: Tile, step: float, device: torch.device, size: int) -> Iterat
         yield tile.rows[first : first + size], Crops(pixels, centres, step)
 
 
-def _check_panel(model: NeXtMarker, adata: AnnData, sdata: SpatialData, regions: Sequence[Region]) -> None:
-    missing = [marker for marker in model.architecture.markers if marker not in adata.var_names]
-    if missing:
+def _lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]) -> dict[str, list[str]]:
+    """Markers of the model that the table or an image lacks, by image."""
+    lacking = {}
+    for region in regions:
+        here = adata.var_names.intersection(region.pixels["c"].to_numpy())
+        absent = [marker for marker in model.architecture.markers if marker not in here]
+        if len(absent) == len(model.architecture.markers):
+            msg = (
+                f"Image {region.image!r} and its table have no marker of the model, which knows {absent}. "
+                "Train a model on this panel: nm.tl.train(sdata)."
+            )
+            raise ValueError(msg)
+        if absent:
+            lacking[region.image] = absent
+    return lacking
+
+
+def _refuse(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions: Sequence[Region]) -> None:
+    for region in regions:
+        absent = lacking.get(region.image)
+        if not absent:
+            continue
+        unknown = [marker for marker in absent if marker not in adata.var_names]
+        holder, names = ("the table", adata.var_names) if unknown else (f"image {region.image!r}", region.pixels["c"])
         msg = (
-            f"The model needs the markers {missing}, which the table does not have; it has "
-            f"{adata.var_names.tolist()}. Train a model on this panel, nm.tl.train(sdata), or rename the channels, "
-            "sdata.set_channel_names(...), and make the cells again."
+            f"The model needs the markers {unknown or absent}, which {holder} does not have; it has "
+            f"{names.to_numpy().tolist()}. Train a model on this panel, nm.tl.train(sdata), or rename the channels, "
+            "sdata.set_channel_names(...), and make the cells again, or take these markers as zero: "
+            'nm.tl.embed(sdata, model, missing="zero").'
         )
         raise ValueError(msg)
-    shared_markers(sdata, [region.image for region in regions], model.architecture.markers)
+
+
+def _warn_of_zeros(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, regions: Sequence[Region]) -> None:
+    if not lacking:
+        return
+    images = len({region.image for region in regions})
+    times = Counter(marker for absent in lacking.values() for marker in absent)
+    named = [
+        f"{marker} in {times[marker]} of {images} images" for marker in model.architecture.markers if times[marker]
+    ]
+    warnings.warn(f"Markers filled with zero counts, since they are missing: {', '.join(named)}.", stacklevel=3)
+
+
+def _fill(pixels: xr.DataArray, absent: Sequence[str]) -> xr.DataArray:
+    """Give an image channels of zero counts, in place of any of these names, without reading it."""
+    kept = pixels.sel(c=[name for name in pixels["c"].to_numpy() if name not in absent])
+    zeros = xr.zeros_like(kept.isel(c=[0] * len(absent))).assign_coords(c=list(absent))
+    return xr.concat([kept, zeros], "c") if absent else pixels
 
 
 def _places() -> dict[str, str]:
@@ -221,15 +297,16 @@ def _write(
     interpretability: np.ndarray,
     embedding: np.ndarray,
     places: Mapping[str, str],
-    parameters: Mapping[str, int],
+    parameters: Mapping[str, Any],
 ) -> None:
     """Write results in the order of the table's markers, zero for those that the model does not know."""
     known = model.architecture
-    at = adata.var_names.get_indexer(known.markers)
+    shared = np.isin(known.markers, adata.var_names)
+    at = adata.var_names.get_indexer(np.array(known.markers)[shared])
     features = np.zeros((adata.n_obs, adata.n_vars, known.network.features), np.float32)
-    features[:, at] = interpretability
+    features[:, at] = interpretability[:, shared]
     crosstalk = np.zeros((adata.n_vars, known.network.embedding * known.network.features), np.float32)
-    crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()
+    crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()[shared]
     results = {
         places["embedding"]: embedding,
         places["features"]: features.reshape(adata.n_obs, -1),
