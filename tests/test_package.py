@@ -19,7 +19,7 @@ import nextmarker
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nextmarker"
 FILES = sorted(SOURCE.rglob("*.py"))
-PARTS = ["datasets", "io", "nn", "pl", "pp", "tl"]
+PARTS = ["datasets", "io", "metrics", "nn", "pl", "pp", "tl"]
 HEAVY = {"torch", "scanpy", "squidpy", "matplotlib", "spatialdata", "anndata", "skimage", "sklearn", "dask", "pandas"}
 
 # distributions whose modules have another name
@@ -139,7 +139,13 @@ def test_figures_never_compute(module: str) -> None:
     assert within(reachable(module), "tl", "nn") == set()
 
 
-@pytest.mark.parametrize("module", [name for name in modules_of("pp", "tl", "pl") if name.count(".") == 2])
+@pytest.mark.parametrize("module", modules_of("metrics"))
+def test_metrics_only_read(module: str) -> None:
+    assert libraries(reachable(module)).isdisjoint({"torch", "matplotlib"})
+    assert within(reachable(module), "tl", "pl", "nn") == set()
+
+
+@pytest.mark.parametrize("module", [name for name in modules_of("pp", "tl", "metrics", "pl") if name.count(".") == 2])
 def test_siblings_do_not_import_each_other(module: str) -> None:
     part = module.split(".")[1]
     allowed = {"nextmarker.tl._train"} if module == "nextmarker.tl._embed" else set()

@@ -6,6 +6,7 @@ The submodules are loaded when they are first used, so that ``import nextmarker`
 - :mod:`nextmarker.datasets`: synthetic cells and tissue with known truth
 - :mod:`nextmarker.pp`: cell centres
 - :mod:`nextmarker.tl`: training, embedding, clusters and their markers
+- :mod:`nextmarker.metrics`: numbers about embeddings
 - :mod:`nextmarker.pl`: figures
 - :mod:`nextmarker.nn`: the network, on tensors only
 """
@@ -15,11 +16,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nextmarker import datasets, io, nn, pl, pp, tl
+    from nextmarker import datasets, io, metrics, nn, pl, pp, tl
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "datasets", "io", "nn", "pl", "pp", "tl"]
+__all__ = ["__version__", "datasets", "io", "metrics", "nn", "pl", "pp", "tl"]
 
 
 def __getattr__(name: str) -> ModuleType:

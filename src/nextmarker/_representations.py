@@ -1,0 +1,124 @@
+"""What the metrics read from a table: representations of cells, by name, and what is known about the cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from nextmarker import _keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from anndata import AnnData
+
+DEFAULTS = ("X", _keys.INTERPRETABILITY_FEATURES, _keys.EMBEDDING)
+LAYERS = "layers/"
+SAMPLE = 10_000  # cells whose distances to one another are computed
+
+
+def read_representations(adata: AnnData, names: str | Sequence[str] | None, cells: np.ndarray) -> dict[str, np.ndarray]:
+    """Read representations of some cells, float (cells, features).
+
+    Parameters
+    ----------
+    names
+        Keys of `.obsm`, `"X"`, or `"layers/NAME"`; by default those of `DEFAULTS` that the table has.
+    cells
+        Which cells, bool (cells,).
+
+    Raises
+    ------
+    KeyError
+        If the table lacks one.
+    ValueError
+        If one holds anything but finite numbers.
+    """
+    available = _available(adata)
+    chosen = [names] if isinstance(names, str) else list(names or [name for name in DEFAULTS if name in available])
+    missing = [name for name in chosen if name not in available]
+    if missing or not chosen:
+        msg = (
+            f"The table has no representation {missing or list(DEFAULTS)}; it has {available or 'none'}. "
+            "Write the embedding with nm.tl.embed(sdata), or name others: representations=[...]."
+        )
+        raise KeyError(msg)
+    return {name: _read(adata, name, cells) for name in chosen}
+
+
+def _available(adata: AnnData) -> list[str]:
+    intensities = ["X"] if adata.X is not None and adata.n_vars else []
+    return [*intensities, *adata.obsm, *(f"{LAYERS}{name}" for name in adata.layers)]
+
+
+def _read(adata: AnnData, name: str, cells: np.ndarray) -> np.ndarray:
+    holder = adata.obsm if name in adata.obsm else adata.layers
+    values: Any = adata.X if name == "X" else holder[name.removeprefix(LAYERS)]
+    values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    if not (values.size and np.issubdtype(values.dtype, np.number)):
+        msg = f"The representation {name!r} holds no numbers: its shape is {values.shape}, its dtype {values.dtype}."
+        raise ValueError(msg)
+    values = values[cells]
+    broken = ~np.isfinite(values).all(axis=1)
+    if broken.any():
+        msg = (
+            f"The representation {name!r} of {broken.sum()} cells is not finite (NaN or infinite), first that of cell "
+            f"{adata.obs_names[cells][broken][0]!r}. Write it again, or leave these cells out."
+        )
+        raise ValueError(msg)
+    return values
+
+
+def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray, list[pd.Categorical]]:
+    """Read columns of `.obs` as strings, of the cells that have a value (neither NaN nor empty) in all of them.
+
+    Parameters
+    ----------
+    columns
+        Column of each argument.
+
+    Returns
+    -------
+    Which cells these are, bool (all cells,), and one categorical for each column, without empty categories.
+
+    Raises
+    ------
+    KeyError
+        If the table lacks a column.
+    ValueError
+        If no cell has a value in all columns.
+    """
+    for argument, column in columns.items():
+        if column not in adata.obs:
+            msg = (
+                f"No column {column!r} in .obs of the table, which has {list(adata.obs)}. Name another: {argument}=..."
+            )
+            raise KeyError(msg)
+    known = np.ones(adata.n_obs, dtype=bool)
+    for column in columns.values():
+        labels = adata.obs[column]
+        known &= (labels.notna() & (labels.astype(str).str.strip() != "")).to_numpy()
+    if not known.any():
+        msg = f"No cell of the table has a value in {' and '.join(f'.obs[{name!r}]' for name in columns.values())}."
+        raise ValueError(msg)
+    categoricals = [pd.Categorical(adata.obs[column][known]).remove_unused_categories() for column in columns.values()]
+    return known, [labels.rename_categories(str) for labels in categoricals]
+
+
+def sample(labels: pd.Categorical, random_state: int) -> np.ndarray:
+    """Choose about `SAMPLE` cells at random, of each label in proportion, but at least two; ascending indices."""
+    if len(labels) <= SAMPLE:
+        return np.arange(len(labels))
+    order = np.random.default_rng(random_state).permutation(len(labels))
+    codes = labels.codes[order]
+    quota = np.maximum(2, np.bincount(codes) * SAMPLE // len(labels))
+    return np.sort(order[pd.Series(codes).groupby(codes).cumcount() < quota[codes]])
+
+
+def as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows to a table with an index of strings, as files give it back."""
+    table = pd.DataFrame(list(rows))
+    return table.set_axis(table.index.astype(str))

@@ -1,0 +1,8 @@
+"""Numbers about embeddings: how they separate groups, tell types, and mix batches; each a small table."""
+
+from nextmarker.metrics._agreement import agreement
+from nextmarker.metrics._batch_mixing import batch_mixing
+from nextmarker.metrics._probe import probe
+from nextmarker.metrics._separation import separation
+
+__all__ = ["agreement", "batch_mixing", "probe", "separation"]

@@ -1,0 +1,168 @@
+"""How well batches mix within types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.special import entr
+from sklearn.metrics import silhouette_score
+from sklearn.neighbors import NearestNeighbors
+
+from nextmarker import _keys
+from nextmarker._representations import as_table, read_labels, read_representations, sample
+from nextmarker._table import get_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+ALL = "all"
+
+
+def batch_mixing(
+    data: AnnData | SpatialData,
+    batch: str,
+    *,
+    groupby: str | None = None,
+    representations: str | Sequence[str] | None = None,
+    n_neighbors: int = 30,
+    table_key: str = _keys.TABLE,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure how well batches, such as patients or images, mix among the cells of one type.
+
+    Cells are compared within their type only, so that types found in some patients only do not count as a difference
+    between patients. The entropy is that of the batches among the nearest neighbours of a cell, averaged over the
+    cells, and divided by what is expected if batches were dealt to the same cells at random: if the neighbours were
+    drawn without replacement from all cells of the type (a hypergeometric distribution). So it is 1 for random mixing,
+    whatever the sizes of the batches and the number of neighbours, and it can exceed 1 a little.
+
+    Of a type of more than 10,000 cells about as many are used, chosen at random from all batches in proportion.
+
+    Parameters
+    ----------
+    data
+        Table with representations of the cells, or the SpatialData object that holds it.
+    batch
+        Column of `.obs` with the batches.
+    groupby
+        Column of `.obs` with the types. By default all cells count as one type. Cells without type or batch (NaN or
+        empty) are left out.
+    representations
+        Keys of `.obsm`, `"X"`, or `"layers/NAME"`: numbers, (cells, features). By default those of `"X"`,
+        `"X_interpretability"` and `"X_nextmarker"` that the table has.
+    n_neighbors
+        Nearest neighbours of each cell, by Euclidean distance. At most a third of the type's other cells are used,
+        since neighbours that are nearly all cells would look mixed in any case.
+    table_key
+        Name of the table in the SpatialData object.
+    random_state
+        Seed of the choice of cells.
+
+    Returns
+    -------
+    One row for each representation and type, then one row `"all"` with the mean over the types, weighted by their
+    cells; without `groupby` the row `"all"` only. The columns are
+
+    - `representation`, `type`, `n_batches`, `n_cells`, `n_left_out` (of the whole table)
+    - `silhouette` of the batches: 0 or below if mixed, towards 1 if apart
+    - `neighbor_entropy`: 1 if mixed at random, 0 if all neighbours are of one batch
+
+    Both are NaN, and left out of the mean, for types of one batch, and the entropy for types of fewer than 7 cells.
+
+    Raises
+    ------
+    KeyError
+        If the table, a representation or a column is missing.
+    ValueError
+        If there is only one batch, `n_neighbors` is under 2, or a representation is not of finite numbers.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, nextmarker as nm
+    >>> from anndata import AnnData
+    >>> batches = np.repeat(["p1", "p2"], [60, 40])
+    >>> rng = np.random.default_rng(1)
+    >>> mixed = rng.normal(size=(100, 2))
+    >>> adata = AnnData(
+    ...     obs=pd.DataFrame({"patient": batches}, index=[f"cell{i}" for i in range(100)]),
+    ...     obsm={"mixed": mixed, "apart": mixed + 10 * (batches == "p1")[:, None]},
+    ... )
+    >>> table = nm.metrics.batch_mixing(adata, "patient", representations=["mixed", "apart"])
+    >>> table[["representation", "silhouette", "neighbor_entropy"]].round(1)
+      representation  silhouette  neighbor_entropy
+    0          mixed         0.0               1.0
+    1          apart         0.9               0.0
+    """
+    adata = get_table(data, table_key)
+    if n_neighbors < 2:
+        msg = f"n_neighbors must be at least 2, not {n_neighbors}; 30 is the default."
+        raise ValueError(msg)
+    known, labels = read_labels(adata, {"batch": batch} | ({} if groupby is None else {"groupby": groupby}))
+    batches, types = labels[0], None if groupby is None else labels[1]
+    values = read_representations(adata, representations, known)
+    if len(batches.categories) < 2:
+        msg = (
+            f"All {len(batches)} cells are of one batch, {batches.categories[0]!r} in .obs[{batch!r}]; mixing is that "
+            "of two or more. Name another column: batch=..."
+        )
+        raise ValueError(msg)
+
+    rows = []
+    for name, cells in values.items():
+        by_type = [
+            {"type": kind, **_mixing(cells[inside], batches[inside], n_neighbors, random_state)}
+            for kind, inside in _divide(types, len(batches))
+        ]
+        overall = [] if groupby is None else [_weighted_mean(by_type, len(batches.categories))]
+        rows += [{"representation": name, **row} for row in [*by_type, *overall]]
+    return as_table(rows).assign(n_left_out=int((~known).sum()))
+
+
+def _divide(types: pd.Categorical | None, n_cells: int) -> list[tuple[str, np.ndarray]]:
+    """Name each type and tell which cells are of it."""
+    if types is None:
+        return [(ALL, np.ones(n_cells, dtype=bool))]
+    return [(kind, types.codes == code) for code, kind in enumerate(types.categories)]
+
+
+def _mixing(cells: np.ndarray, batches: pd.Categorical, n_neighbors: int, random_state: int) -> dict[str, float]:
+    """Silhouette and normalized entropy of the batches among cells of one type."""
+    batches = batches.remove_unused_categories()
+    chosen = sample(batches, random_state)
+    codes, n_batches = batches.codes[chosen], len(batches.categories)
+    has_silhouette = 2 <= n_batches < len(codes)
+    return {
+        "silhouette": float(silhouette_score(cells[chosen], codes)) if has_silhouette else np.nan,
+        "neighbor_entropy": _neighbor_entropy(cells[chosen], codes, min(n_neighbors, (len(codes) - 1) // 3)),
+        "n_batches": n_batches,
+        "n_cells": len(cells),
+    }
+
+
+def _neighbor_entropy(cells: np.ndarray, codes: np.ndarray, n_neighbors: int) -> float:
+    """Entropy of the batches among the neighbours, as a multiple of that expected if batches are dealt at random."""
+    sizes = np.bincount(codes)
+    if len(sizes) < 2 or n_neighbors < 2:
+        return np.nan
+    neighbors = codes[NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(return_distance=False)]
+    entropy = sum(entr((neighbors == code).mean(axis=1)) for code in range(len(sizes))).mean()
+    count = np.arange(n_neighbors + 1)
+    # the neighbours of a cell taken at random are, if batches are dealt at random, a random choice of all cells
+    chance = stats.hypergeom.pmf(count, len(codes), sizes[:, None], n_neighbors)
+    return float(entropy / (chance @ entr(count / n_neighbors)).sum())
+
+
+def _weighted_mean(by_type: list[dict], n_batches: int) -> dict:
+    """Mean over the types, each with the weight of its cells, without those that have no number."""
+    table = pd.DataFrame(by_type)
+    means = {}
+    for column in ("silhouette", "neighbor_entropy"):
+        weights = table["n_cells"].where(table[column].notna(), 0)
+        means[column] = float((table[column] * weights).sum() / weights.sum()) if weights.any() else np.nan
+    return {"type": ALL, **means, "n_batches": n_batches, "n_cells": int(table["n_cells"].sum())}

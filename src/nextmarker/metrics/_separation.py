@@ -1,0 +1,95 @@
+"""How far apart groups of cells lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sklearn.metrics import davies_bouldin_score, silhouette_score
+
+from nextmarker import _keys
+from nextmarker._representations import as_table, read_labels, read_representations, sample
+from nextmarker._table import get_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def separation(
+    data: AnnData | SpatialData,
+    groupby: str,
+    *,
+    representations: str | Sequence[str] | None = None,
+    table_key: str = _keys.TABLE,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure how far apart groups of cells lie in each representation.
+
+    Distances are Euclidean, on the values as they stand. Above 10,000 cells the silhouette is that of about as many,
+    chosen at random from all groups in proportion to their size, two of each at least.
+
+    Parameters
+    ----------
+    data
+        Table with representations of the cells, or the SpatialData object that holds it.
+    groupby
+        Column of `.obs` with the groups: clusters, types. Cells without one (NaN or empty) are left out.
+    representations
+        Keys of `.obsm`, `"X"`, or `"layers/NAME"`: numbers, (cells, features). By default those of `"X"`,
+        `"X_interpretability"` and `"X_nextmarker"` that the table has.
+    table_key
+        Name of the table in the SpatialData object.
+    random_state
+        Seed of the choice of cells.
+
+    Returns
+    -------
+    One row for each representation, with the columns
+
+    - `representation`
+    - `silhouette`: from -1 to 1, higher is better
+    - `davies_bouldin`: 0 or more, lower is better
+    - `n_groups`, `n_cells`, `n_left_out`
+
+    Raises
+    ------
+    KeyError
+        If the table, a representation or the column is missing.
+    ValueError
+        If there are fewer than two groups, or none has two cells, or a representation is not of finite numbers.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, nextmarker as nm
+    >>> from anndata import AnnData
+    >>> obs = pd.DataFrame({"cell_type": ["T", "T", "B", "B"]}, index=["a", "b", "c", "d"])
+    >>> adata = AnnData(obs=obs, obsm={"X_nextmarker": np.array([[0.0], [1.0], [10.0], [11.0]])})
+    >>> nm.metrics.separation(adata, "cell_type")[["representation", "silhouette", "davies_bouldin"]].round(2)
+      representation  silhouette  davies_bouldin
+    0   X_nextmarker         0.9             0.1
+    """
+    adata = get_table(data, table_key)
+    known, (groups,) = read_labels(adata, {"groupby": groupby})
+    values = read_representations(adata, representations, known)
+    n_groups = len(groups.categories)
+    if not 2 <= n_groups < len(groups):
+        msg = (
+            f".obs[{groupby!r}] divides {len(groups)} cells into {n_groups} group(s); separation is that of two groups "
+            "or more, one of them of two cells or more. Name another column: groupby=..."
+        )
+        raise ValueError(msg)
+    chosen = sample(groups, random_state)
+    return as_table(
+        {
+            "representation": name,
+            "silhouette": float(silhouette_score(cells[chosen], groups.codes[chosen])),
+            "davies_bouldin": float(davies_bouldin_score(cells, groups.codes)),
+            "n_groups": n_groups,
+            "n_cells": len(groups),
+            "n_left_out": int((~known).sum()),
+        }
+        for name, cells in values.items()
+    )
