@@ -27,6 +27,23 @@ def test_embedding_is_the_sum_over_markers():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("network", [{}, {"focus": None, "faint": None}, {"blocks": 0}, {"blocks": 3}])
+@pytest.mark.parametrize("size", [6, 10, 25])
+def test_counts_of_a_marker_change_only_its_block_of_i(network, size):
+    """From raw counts to I, through every block, bit for bit."""
+    model = NeXtMarker(Architecture(MARKERS, size, network=Network(**network)), [2.0, 40.0, 500.0]).eval()
+    counts = torch.rand(7, 3, size, size) * torch.tensor([5.0, 90.0, 900.0])[:, None, None]
+    before = model.interpret(counts)
+    for m in range(3):
+        changed = counts.clone()
+        changed[:, m] = changed[:, m].flip(0) + 3
+        after = model.interpret(changed)
+        others = [other for other in range(3) if other != m]
+        assert torch.equal(after[:, others], before[:, others])
+        assert not torch.equal(after[:, m], before[:, m])
+
+
+@torch.inference_mode()
 def test_no_counts_are_no_activation():
     assert (make_model().interpret(torch.zeros(2, 3, 10, 10)) == 0).all()
 

@@ -13,6 +13,16 @@ def test_start_is_half_the_90th_percentile_of_nonzero_pixels():
     np.testing.assert_allclose(start_centres(sample), [9.1 / 2, np.nan, 3.5])
 
 
+def test_slope_starts_at_two_over_the_centre():
+    start = torch.tensor([0.5, 4.0, 1000.0])
+    sigmoid = Normalization(start)
+    torch.testing.assert_close(sigmoid.centre, start)
+    torch.testing.assert_close(sigmoid.slope, 2 / start)
+    counts = torch.stack([0 * start, start, 2 * start])[:, :, None, None]
+    expected = torch.tensor([1 / (1 + np.exp(8)), 0.5, 1 / (1 + np.exp(-8))], dtype=torch.float32)
+    torch.testing.assert_close(sigmoid(counts)[..., 0, 0], expected[:, None].expand(3, 3))
+
+
 def test_eq_1_after_learning():
     sigmoid = Normalization(torch.tensor([2.0, 300.0]))
     with torch.no_grad():

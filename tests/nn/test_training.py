@@ -61,6 +61,35 @@ def test_the_same_seed_gives_the_same_model():
     assert first == again != other
 
 
+def what_the_model_sees(**settings):
+    """Raw counts that reach the sigmoids in one step, by side of the patch, where marker m has 100 ** m everywhere."""
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=10, network=Network(embedding=16)), [3.0, 300.0])
+    seen = {}
+    model.normalization.register_forward_pre_hook(
+        lambda _, counts: seen.setdefault(counts[0].shape[-1], []).append(counts[0].detach())
+    )
+    crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((32, 2), 30.3, dtype=torch.float64), 1.0)
+    settings = Settings(**{"steps": 1, "batch_size": 32, **settings})
+    fit(model, lambda _: [crops], settings, seed=torch.Generator().manual_seed(0), progress=False)
+    return {side: torch.cat(counts) for side, counts in seen.items()}
+
+
+@pytest.mark.parametrize("views", [1, 2, 5])
+def test_a_batch_holds_all_views_of_all_patch_sizes(views):
+    seen = what_the_model_sees(views=views, patch_scales=(1.0, 0.8, 0.6))
+    assert {side: len(counts) for side, counts in seen.items()} == dict.fromkeys((10, 8, 6), views * 32)
+
+
+def test_raw_counts_are_scaled_before_the_sigmoid_per_cell_and_marker():
+    counts = what_the_model_sees(intensity_scaling=(0.5, 2.0))[10] / torch.tensor([1.0, 100.0])[:, None, None]
+    gains = counts[:, :, 0, 0]  # two views of 32 cells, and two markers
+    torch.testing.assert_close(counts, gains[..., None, None].expand_as(counts))
+    assert gains.min() >= 0.5
+    assert gains.max() <= 2
+    assert gains.flatten().unique().numel() == gains.numel()
+    assert gains.log().std(0).min() > 0.3  # uniform from log(1 / 2) to log(2): 0.4
+
+
 def test_several_patch_sizes_and_views():
     _, loss = train(0, steps=3, views=3, patch_scales=(1.0, 0.8, 0.6))
     assert np.isfinite(loss).all()

@@ -1,7 +1,10 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import spatialdata as sd
+import torch
 from anndata import AnnData, read_h5ad, read_zarr
 
 import nextmarker as nm
@@ -93,6 +96,32 @@ def test_removing_a_marker_takes_its_share_away(adata):
     d_without = without[inside].mean(0) - without[~inside].mean(0)
     share = wide(adata, "contribution").loc["T/NK", "CD3"]
     assert (d @ (d - d_without)) / (d @ d) == pytest.approx(share, rel=1e-4)
+
+
+@torch.inference_mode()
+def test_shares_equal_a_recomputation_of_f_by_the_model(tissue, model):
+    """The share of every marker in every cluster, from F made anew with I of the marker as it is elsewhere."""
+    nm.tl.embed(tissue, model, progress=False)
+    cells = tissue["table"]
+    cells.obs["group"] = pd.Categorical(np.resize(["a", "b", "b", "c"], cells.n_obs))
+    marker_attribution(cells, groupby="group")
+    shares = wide(cells, "contribution")
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    model = copy.deepcopy(model).double()  # differences of means are small beside F
+    features = torch.from_numpy(cells.obsm["X_interpretability"].reshape(-1, 3, N_FEATURES)).double()
+    for cluster in "abc":
+        inside = torch.from_numpy((cells.obs["group"] == cluster).to_numpy())
+        difference = {}
+        for m in (None, 0, 1, 2):
+            replaced = features.clone()
+            if m is not None:
+                replaced[inside, m] = features[~inside, m].mean(0)
+            embedding = model.crosstalk(replaced.flatten(1))
+            difference[m] = embedding[inside].mean(0) - embedding[~inside].mean(0)
+        d = difference.pop(None)
+        for m, without in difference.items():
+            lost = (d @ (d - without) / (d @ d)).item()
+            assert shares.loc[cluster, cells.var_names[m]] == pytest.approx(lost, abs=1e-4)
 
 
 def test_own_markers_come_first(adata):

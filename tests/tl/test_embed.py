@@ -1,6 +1,5 @@
 """nm.tl.embed: what it writes, that tiles do not show, what it refuses."""
 
-import sys
 from collections import Counter
 
 import numpy as np
@@ -87,7 +86,7 @@ def test_order_of_the_table_is_kept(make, model):
 
 
 def test_trains_when_no_model_is_given(make, monkeypatch, settings):
-    monkeypatch.setattr(sys.modules["nextmarker.tl._train"], "Settings", lambda: settings)
+    monkeypatch.setitem(nm.nn.PRESETS, "default", (settings, nm.nn.Network()))
     first, again, other = make(), make(), make()
     nm.tl.embed(first, patch_size=9, progress=False)
     nm.tl.embed(again, patch_size=9, tile_size=40, progress=False)
@@ -134,6 +133,16 @@ def test_images_of_other_pixel_sizes_give_alike_embeddings(make, settings):
     coarse, fine = make((1.0,)), make((0.5,))
     activation = [embedded(sdata, model)[2].mean(0) for sdata in (coarse, fine)]
     np.testing.assert_allclose(activation[0], activation[1], rtol=0.2)
+
+
+def test_pixels_of_a_marker_change_only_its_block_of_i(make, model):
+    before = embedded(make(), model)[1].reshape(-1, 3, 8)
+    changed = make()
+    for image in changed.images.values():
+        image.data[1] = image.data[1][::-1] * 3
+    after = embedded(changed, model)[1].reshape(-1, 3, 8)
+    np.testing.assert_array_equal(after[:, [0, 2]], before[:, [0, 2]])
+    assert (after[:, 1] != before[:, 1]).any(axis=1).all()
 
 
 def test_zero_pixels_are_zero_activation(tissue, model):

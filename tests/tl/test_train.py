@@ -4,12 +4,14 @@ import sys
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import nextmarker as nm
 from nextmarker._cells import read_regions
 from nextmarker.nn import random_nt_xent
+from nextmarker.nn.training import random_views
 from nextmarker.nn.views import reach
 from nextmarker.tl._train import Fields
 
@@ -201,6 +203,31 @@ def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
             halo = reach(9, 1.0, settings.size_scaling)
             assert crops.centres.min() >= halo - 1
     assert fields.drawn == 30
+
+
+def test_no_corner_of_a_view_is_empty(make):
+    """In an image of ones a view of a cell is one everywhere, also at the edges and corners of the image."""
+    images = make((1.0, 0.5))  # a pixel of the model is two of the second image
+    for image in images.images.values():
+        image.data[:] = 1
+    edges = {
+        name: pd.DataFrame([(x, y) for x in (0, width // 2, width - 1) for y in (0, height // 2, height - 1)])
+        for name, (_, height, width) in ((name, image.shape) for name, image in images.images.items())
+    }
+    nm.pp.add_cells(
+        images,
+        pd.concat([frame.set_axis(["x", "y"], axis=1).assign(image=name) for name, frame in edges.items()]),
+        overwrite=True,
+    )
+    settings = nm.nn.Settings(patch_scales=(1.0, 0.8, 0.6), size_scaling=(0.4, 1.5), intensity_scaling=(1.0, 1.0))
+    seed = torch.Generator().manual_seed(0)
+    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, settings, seed, torch.device("cpu"))
+    model = nm.nn.NeXtMarker(nm.nn.Architecture(("DNA", "CD3"), 10, 1.0), [1.0, 1.0])
+    for scale, side in zip(settings.patch_scales, (10, 8, 6), strict=True):
+        for _ in range(20):
+            view = random_views(fields.draw(18), model, scale, settings, seed)
+            assert view.shape == (18, 2, side, side)
+            torch.testing.assert_close(view, torch.ones_like(view), rtol=0, atol=1e-6)
 
 
 def test_draw_is_without_replacement_and_covers_all_cells(tissue, settings):
