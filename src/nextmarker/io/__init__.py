@@ -5,8 +5,9 @@ coordinate system has the name of the image: in micrometres where the size of a 
 ``sdata.attrs["nextmarker_pixel_size"]`` then holds too, and in pixels elsewhere.
 """
 
+from nextmarker.io._folder import read_folder
 from nextmarker.io._read import read
 from nextmarker.io._report import report
-from nextmarker.io._tiff import read_folder, read_tiff
+from nextmarker.io._tiff import read_tiff
 
 __all__ = ["read", "read_folder", "read_tiff", "report"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextmarker.io import _tiff
-from nextmarker.io._image import Image, to_spatialdata
+from nextmarker.io import _folder, _tiff
+from nextmarker.io._image import Image, Skipped, to_spatialdata
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -77,10 +76,13 @@ def read(
     >>> folder.cleanup()
     """
     _tiff.check_arguments(channel_names, pixel_size)
-    images = []
+    images: list[Image] = []
+    skipped: list[Skipped] = []
     for path in _as_paths(paths):
-        images += _read_path(path, channel_names, pixel_size)
-    return to_spatialdata(images)
+        found, left_out = _read_path(path, channel_names, pixel_size)
+        images += found
+        skipped += left_out
+    return to_spatialdata(images, skipped)
 
 
 def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -96,46 +98,19 @@ def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _read_path(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> list[Image]:
+def _read_path(
+    path: Path, channel_names: Sequence[str] | None, pixel_size: float | None
+) -> tuple[list[Image], list[Skipped]]:
     if not path.exists():
         msg = f"No such file or folder: {path}."
         raise FileNotFoundError(msg)
     if path.is_file():
-        return [_tiff.stack_image(_tiff.open_stack(path), channel_names, pixel_size)]
-    images = _read_folder(path, channel_names, pixel_size)
-    if not images:
+        return _tiff.file_images(path, channel_names, pixel_size)
+    images, skipped = _folder.folder_images(path, channel_names, pixel_size)
+    if not images and not skipped:
         msg = (
             f"No images in {path}: neither TIFF files nor folders of one TIFF per channel. "
             f"It holds {_tiff.listed(path)}."
         )
         raise ValueError(msg)
-    return images
-
-
-def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> list[Image]:
-    stacks = _open_stacks(path)
-    if _is_one_image(stacks):
-        return [_tiff.folder_image(path, stacks, pixel_size)]
-    images = [_tiff.stack_image(stack, channel_names, pixel_size) for stack in _without_masks(path, stacks)]
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        channels = _open_stacks(folder)
-        if _is_one_image(channels):
-            images.append(_tiff.folder_image(folder, channels, pixel_size))
-    return images
-
-
-def _open_stacks(folder: Path) -> list[_tiff.Stack]:
-    return [_tiff.open_stack(file) for file in _tiff.tiff_files(folder)]
-
-
-def _is_one_image(stacks: list[_tiff.Stack]) -> bool:
-    """Whether the files in a folder are the channels of one image: each is a single plane."""
-    return bool(stacks) and all(stack.n_channels == 1 for stack in stacks)
-
-
-def _without_masks(folder: Path, stacks: list[_tiff.Stack]) -> list[_tiff.Stack]:
-    """Leave out single planes that no header names: beside stacks they are masks or other results."""
-    left_out = [stack.path.name for stack in stacks if stack.n_channels == 1 and stack.channels is None]
-    if left_out:
-        warnings.warn(f"Left out of {folder}, since they have one unnamed plane: {left_out}.", stacklevel=5)
-    return [stack for stack in stacks if stack.path.name not in left_out]
+    return images, skipped

@@ -1,0 +1,95 @@
+"""The output folder of MCMICRO: registered images, the table of markers, and masks."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextmarker.io._image import Image, Skipped, distinct
+from nextmarker.io._stack import Stack, stack_image, stem
+from nextmarker.io._tiff import open_file, open_stack
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+MARKERS = "markers.csv"
+WHOLE_SLIDES, CORES = "registration", "dearray"
+MASKS = ("cell", "cellMask", "cellRing", "nuclei", "nucleiMask")  # the first that is there
+COLUMN = "marker_name"
+
+
+def is_mcmicro(folder: Path) -> bool:
+    """Whether a folder is laid out as MCMICRO does."""
+    return (folder / MARKERS).is_file() and bool(_image_files(folder))
+
+
+def mcmicro_images(folder: Path, pixel_size: float | None = None) -> tuple[list[Image], list[Skipped]]:
+    """Read the registered images, or the cores of a tissue array, with their markers and masks.
+
+    Raises
+    ------
+    ValueError
+        If the table of markers cannot be read.
+    """
+    markers = read_markers(folder / MARKERS)
+    images: list[Image] = []
+    skipped: list[Skipped] = []
+    for file in _image_files(folder):
+        try:
+            stacks, left_out = open_file(file)
+            images += [_image(folder, stack, markers, pixel_size) for stack in stacks]
+            skipped += left_out
+        except (ValueError, OSError) as error:
+            skipped.append(Skipped(str(file), str(error)))
+    return images, skipped
+
+
+def read_markers(path: Path) -> list[str]:
+    """Read the names of the channels, in the order of the planes."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path} is no table that can be read: {error}. Save it as CSV in UTF-8."
+        raise ValueError(msg) from error
+    if not rows or COLUMN not in rows[0]:
+        msg = f"{path} has no column {COLUMN!r}; it has {list(rows[0]) if rows else 'no rows'}."
+        raise ValueError(msg)
+    return [(row[COLUMN] or "").strip() for row in rows]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """The cores of a tissue array where there are any, else the whole slides."""
+    found = [sorted(f for f in (folder / part).glob("*.ome.tif*") if f.is_file()) for part in (CORES, WHOLE_SLIDES)]
+    return found[0] or found[1]
+
+
+def _image(folder: Path, stack: Stack, markers: list[str], pixel_size: float | None) -> Image:
+    if len(markers) != stack.n_channels:
+        msg = f"{stack.source} has {stack.n_channels} channels, and {folder / MARKERS} names {len(markers)}."
+        raise ValueError(msg)
+    image = stack_image(stack, distinct(markers), pixel_size)
+    labels, note = _masks(folder, stack)
+    # markers that repeat are numbered, and reported, with those of all readers
+    return replace(image, channels=tuple(markers), originals=None, labels=labels, notes=(note,) if note else ())
+
+
+def _masks(folder: Path, stack: Stack) -> tuple[da.Array | None, str]:
+    """Masks of an image, ``segmentation/<method>-<image>/cell.ome.tif``, and what kept them from being read."""
+    files = [
+        file
+        for kind in MASKS
+        for file in sorted((folder / "segmentation").glob(f"*-{stem(stack.path)}/{kind}.*"))
+        if stem(file) == kind
+    ]
+    for file in files[:1]:
+        try:
+            masks = open_stack(file)
+        except (ValueError, OSError) as error:
+            return None, f"masks left out: {error}"
+        if masks.n_channels != 1 or masks.shape != stack.shape or masks.dtype.kind not in "ui":
+            return None, f"masks left out: {file} has {masks.n_channels} x {masks.shape} {masks.dtype}"
+        return masks.pixels()[0], ""
+    return None, ""

@@ -1,0 +1,136 @@
+"""OME-TIFF: the images that the XML in the first page describes, and where their planes are."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from nextmarker.io._image import Skipped
+from nextmarker.io._pages import DAMAGE
+from nextmarker.io._stack import MICROMETRES, Stack, make_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+    import tifffile
+
+NOT_TISSUE = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
+OTHER_AXES = {"Z": "z-planes", "T": "time points"}
+
+
+def parse_xml(path: Path, text: str) -> Element:
+    """Parse a header, without entities, which could grow without bound."""
+    if "<!ENTITY" in text:
+        msg = f"{path} has a header that defines entities: refused."
+        raise ValueError(msg)
+    try:
+        return ElementTree.fromstring(text.lstrip("\ufeff"))
+    except (ElementTree.ParseError, ValueError) as error:
+        msg = f"{path} is damaged: the XML of its header cannot be read ({error})."
+        raise ValueError(msg) from error
+
+
+def ome_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
+    """Make a stack of each image in the header."""
+    root = parse_xml(path, pages[0].description)
+    images = [image for image in root.iter() if image.tag.endswith("}Image") or image.tag == "Image"]
+    if not images:
+        msg = f"{path} describes no image: its OME header refers to another file. Read that one."
+        raise ValueError(msg)
+    stacks, skipped = [], []
+    for number, image in enumerate(images):
+        name = image.get("Name") or f"image {number}"
+        part = name if len(images) > 1 else ""
+        if part and NOT_TISSUE.search(name):
+            skipped.append(Skipped(f"{path}: {part}", "no image of the tissue, but of the slide", expected=True))
+            continue
+        try:
+            stacks.append(_ome_stack(path, pages, root, image, part))
+        except DAMAGE as error:
+            why = str(error) if isinstance(error, ValueError) else f"its OME header is damaged ({error!r})"
+            skipped.append(Skipped(f"{path}: {part}" if part else str(path), why))
+    return stacks, skipped
+
+
+def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, image: Element, part: str) -> Stack:
+    pixels = image.find("{*}Pixels")
+    if pixels is None:
+        msg = f"{path} is damaged: its OME header has an image without pixels."
+        raise ValueError(msg)
+    sizes = {axis: int(pixels.get(f"Size{axis}", 1)) for axis in "TZCYX"}
+    longer = [axis for axis in "TZC" if sizes[axis] != 1]
+    if len(longer) > 1:
+        msg = f"{path} has the axes {sizes}: time points and z-planes are not supported yet, only channels, y, x."
+        raise ValueError(msg)
+    chosen = [pages[number] for number in _page_numbers(path, root, pixels, pages, sizes)]
+    found = {(page.imagewidth, page.imagelength) for page in chosen}
+    if found != {(sizes["X"], sizes["Y"])}:
+        msg = f"{path} is damaged: its OME header tells of {sizes['X']} x {sizes['Y']} pixels, its pages of {found}."
+        raise ValueError(msg)
+    return make_stack(
+        path,
+        chosen,
+        name=part,
+        channels=_channels(pixels),
+        physical_size=_physical_size(pixels),
+        unsure=OTHER_AXES.get(longer[0], "") if longer else "",
+        metadata=_metadata(image),
+        part=part,
+    )
+
+
+def _page_numbers(
+    path: Path, root: Element, pixels: Element, pages: Sequence[tifffile.TiffPage], sizes: dict[str, int]
+) -> list[int]:
+    """The page of each plane. Only one axis is longer than 1, so the order of the axes does not matter."""
+    blocks = pixels.findall("{*}TiffData") or [ElementTree.Element("TiffData")]
+    first_page = pages[min(max(int(blocks[0].get("IFD", 0)), 0), len(pages) - 1)]
+    count = max(sizes["T"], sizes["Z"], sizes["C"] // first_page.samplesperpixel)
+    found: dict[int, int] = {}
+    for block in blocks:
+        _check_file(path, root, block)
+        start = sum(int(block.get(f"First{axis}", 0)) for axis in "TZC")
+        number = int(block.get("IFD", 0))
+        length = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block.attrib else count)))
+        within = min(length, len(pages) - number, count - start)
+        if min(start, number) >= 0:
+            found.update((start + i, number + i) for i in range(within))
+    if len(found) != count or len(set(found.values())) != count:
+        msg = f"{path} is damaged: its OME header tells of {count} planes, and {len(set(found.values()))} are found."
+        raise ValueError(msg)
+    return [found[plane] for plane in range(count)]
+
+
+def _check_file(path: Path, root: Element, block: Element) -> None:
+    """Refuse planes that lie in another file."""
+    uuid = block.find("{*}UUID")
+    if uuid is None or uuid.text == root.get("UUID"):
+        return
+    other = uuid.get("FileName", path.name)
+    if other.lower() != path.name.lower():
+        msg = f"{path} has planes in another file, {other!r}: not supported yet. Save the image to one file."
+        raise ValueError(msg)
+
+
+def _channels(pixels: Element) -> tuple[str, ...] | None:
+    names = [channel.get("Name", "") for channel in pixels.findall("{*}Channel")]
+    return tuple(names) if any(names) else None
+
+
+def _physical_size(pixels: Element) -> tuple[float, float] | None:
+    sizes = []
+    for axis in "XY":
+        size = pixels.get(f"PhysicalSize{axis}")
+        micrometres = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        if size is None or micrometres is None:
+            return None
+        sizes.append(float(size) * micrometres)
+    return sizes[0], sizes[1]
+
+
+def _metadata(image: Element) -> dict[str, str | float | int]:
+    texts = {key: image.findtext(f"{{*}}{tag}") for key, tag in [("date", "AcquisitionDate"), ("text", "Description")]}
+    return {key: text.strip() for key, text in texts.items() if text and text.strip()}

@@ -1,0 +1,87 @@
+"""TIFFs that describe no channels, or do so in the ways of ImageJ and tifffile."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from nextmarker.io._image import Skipped
+from nextmarker.io._ome import OTHER_AXES
+from nextmarker.io._pages import check_page, data_type, is_plain
+from nextmarker.io._stack import MICROMETRES, Stack, make_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import tifffile
+
+REDUCED, MASK = 1, 4  # bits of NewSubfileType
+
+
+def plain_stacks(
+    path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[str, Any] | None
+) -> tuple[list[Stack], list[Skipped]]:
+    """Make a stack of all pages; smaller copies and transparency masks are left out."""
+    full = [page for page in pages if not page.subfiletype & (REDUCED | MASK)] or list(pages)
+    left_out = [page.index for page in pages if page not in full]
+    skipped = [Skipped(f"{path}: pages {left_out}", "smaller copies or masks", expected=True)] if left_out else []
+    if imagej:
+        return [_imagej_stack(path, full, imagej)], skipped
+    return [make_stack(path, full, unsure=_unsure(path, _axes(full[0])))], skipped
+
+
+def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[str, Any]) -> Stack:
+    lengths = {"T": imagej.get("frames", 1), "Z": imagej.get("slices", 1), "C": imagej.get("channels", 1)}
+    planes = int(imagej.get("images", len(pages)))
+    if len(pages) > 1 and planes != len(pages):
+        msg = f"{path} is damaged: its ImageJ header tells of {planes} planes, and it has {len(pages)} pages."
+        raise ValueError(msg)
+    labels = [str(label) for label in imagej.get("Labels") or []]
+    return make_stack(
+        path,
+        pages,
+        skipped_bytes=_planes_of_one_page(path, pages[0], planes) if planes > len(pages) else (0,),
+        channels=tuple(labels) if any(labels) else None,
+        unsure=_unsure(path, {axis: int(length) for axis, length in lengths.items()}),
+        physical_size=_imagej_size(pages[0], imagej),
+    )
+
+
+def _planes_of_one_page(path: Path, page: tifffile.TiffPage, planes: int) -> Sequence[int]:
+    """Where the planes begin that follow the first without a header: ImageJ writes large stacks so."""
+    check_page(page)
+    nbytes = page.imagewidth * page.imagelength * data_type(page).itemsize
+    if not is_plain(page) or page.dataoffsets[0] + planes * nbytes > page.parent.filehandle.size:
+        msg = f"{path} is not complete: its ImageJ header tells of {planes} planes, which it does not hold."
+        raise ValueError(msg)
+    return range(0, planes * nbytes, nbytes)
+
+
+def _imagej_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> tuple[float, float] | None:
+    micrometres = MICROMETRES.get(str(imagej.get("unit", "")))
+    x, y = page.resolution
+    return (micrometres / x, micrometres / y) if micrometres and x > 0 and y > 0 else None
+
+
+def _axes(page: tifffile.TiffPage) -> dict[str, int]:
+    """Lengths of the axes before y and x, where tifffile described them."""
+    try:
+        header = json.loads(page.shaped_description or "{}")
+        shape = [int(length) for length in header.get("shape", [])]
+        axes = str(header.get("axes", "C" * len(shape)))[:-2]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    longer = [(axis, length) for axis, length in zip(axes, shape, strict=False) if length > 1]
+    if len(longer) > 1:
+        return {f"{axis} ({number})": length for number, (axis, length) in enumerate(longer)}
+    return dict(longer)
+
+
+def _unsure(path: Path, lengths: dict[str, int]) -> str:
+    """What the planes are, if they are said not to be channels."""
+    longer = {axis: length for axis, length in lengths.items() if length > 1}
+    if len(longer) > 1:
+        msg = f"{path} has the axes {longer}: time points and z-planes are not supported yet, only channels, y, x."
+        raise ValueError(msg)
+    return OTHER_AXES.get(next(iter(longer), ""), "")

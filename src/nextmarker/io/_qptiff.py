@@ -1,0 +1,58 @@
+"""QPTIFF of Akoya and PerkinElmer: each page describes itself in XML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nextmarker.io._image import Skipped
+from nextmarker.io._ome import parse_xml
+from nextmarker.io._stack import Stack, make_stack, resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+    import tifffile
+
+ROOT = "PerkinElmer-QPI-ImageDescription"
+KEPT = ["SlideID", "SampleDescription", "AcquisitionSoftware", "InstrumentType", "Objective", "OperatorName"]
+
+
+def is_qptiff(page: tifffile.TiffPage) -> bool:
+    """Whether the first page is that of a QPTIFF."""
+    return f"<{ROOT}" in page.description
+
+
+def qptiff_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
+    """Make a stack of the pages in full resolution; the pyramid, thumbnail, macro and label are left out."""
+    headers = [parse_xml(path, page.description) if is_qptiff(page) else None for page in pages]
+    kinds = [None if header is None else header.findtext("ImageType", "FullResolution") for header in headers]
+    found = [
+        (page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind == "FullResolution"
+    ]
+    left_out = sorted(
+        {kind or "page without a description" for kind in kinds} - {"FullResolution", "ReducedResolution"}
+    )
+    skipped = [
+        Skipped(f"{path}: {kind}", "no image of the tissue in full resolution", expected=True) for kind in left_out
+    ]
+    if not found:
+        msg = f"{path} has no page in full resolution: it holds {left_out}."
+        raise ValueError(msg)
+    fluorophores = [_text(header, "Name") for _, header in found]
+    names = [_text(header, "Biomarker") or name for (_, header), name in zip(found, fluorophores, strict=True)]
+    first = found[0][1]
+    stack = make_stack(
+        path,
+        [page for page, _ in found],
+        channels=tuple(names) if any(names) else None,
+        originals=tuple(fluorophores) if fluorophores != names else None,
+        physical_size=resolution(found[0][0]),
+        metadata={key: text for key in KEPT if (text := _text(first, key))},
+    )
+    return [stack], skipped
+
+
+def _text(header: Element | None, tag: str) -> str:
+    return (header.findtext(tag) or "").strip() if header is not None else ""

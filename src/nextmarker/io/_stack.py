@@ -1,0 +1,219 @@
+"""The channels of one image in a TIFF: checked, named, and read block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dask.array as da
+import numpy as np
+
+from nextmarker.io._image import Image, check_channels
+from nextmarker.io._pages import Plane, check_page, data_type, is_plain, read_block
+
+if TYPE_CHECKING:
+    import tifffile
+
+BLOCK = 1024  # pixels; a block is made of whole tiles or strips of the file, about this long and wide
+MICROMETRES = {
+    **{"m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "Å": 1e-4},
+    **dict.fromkeys(["µm", "μm", "um", "micron", "microns", "\\u00B5m"], 1.0),
+}
+PER_CENTIMETRE, PER_INCH = 3, 2  # TIFF's ResolutionUnit
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a TIFF says of one image in it."""
+
+    path: Path
+    name: str
+    planes: tuple[Plane, ...]
+    """One for each channel."""
+    shape: tuple[int, int]
+    dtype: np.dtype
+    block: tuple[int, int]
+    """Rows and columns that are read together."""
+    channels: tuple[str, ...] | None = None
+    physical_size: tuple[float, float] | None = None
+    """Micrometres per pixel, (x, y)."""
+    unsure: str = ""
+    """What the file calls the planes, where not channels."""
+    originals: tuple[str, ...] | None = None
+    metals: tuple[str, ...] | None = None
+    metadata: Mapping[str, str | float | int] = field(default_factory=dict)
+    part: str = ""
+    """Which of several images in the file."""
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.planes)
+
+    @property
+    def source(self) -> str:
+        return f"{self.path}: {self.part}" if self.part else str(self.path)
+
+    def pixels(self, channels: Sequence[str] | None = None) -> da.Array:
+        """All pixels, (c, y, x), lazily; the names of the channels are for messages."""
+        names = tuple(channels or map(str, range(self.n_channels)))
+        pixels = Pixels(self.path, self.planes, names, self.shape, self.dtype)
+        return da.from_array(pixels, chunks=(1, *self.block), meta=np.empty((0, 0, 0), self.dtype))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Can be indexed like an array, (c, y, x), and then reads just those pixels.
+
+    The file is opened anew for each block: nothing stays open, and a block can be read in another process.
+    """
+
+    path: Path
+    planes: tuple[Plane, ...]
+    channels: tuple[str, ...]
+    plane_shape: tuple[int, int]
+    dtype: np.dtype
+    ndim: int = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (len(self.planes), *self.plane_shape)
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
+        # dask merges what is asked for into the index: only those rows and columns are read
+        channels, rows, columns = (_within(part, n) for part, n in zip(index, self.shape, strict=True))
+        pixels = np.empty(
+            (channels.stop - channels.start, rows.stop - rows.start, columns.stop - columns.start), self.dtype
+        )
+        for plane, channel in zip(pixels, range(channels.start, channels.stop), strict=True):
+            plane[...] = self._plane(channel, rows, columns)
+        # what is left of the index is where in these pixels its parts begin
+        return pixels[tuple(_shifted(part, n) for part, n in zip(index, self.shape, strict=True))]
+
+    def _plane(self, channel: int, rows: slice, columns: slice) -> np.ndarray:
+        try:
+            pixels = read_block(self.path, self.planes[channel], rows, columns)
+        except ValueError as error:
+            msg = f"Channel {self.channels[channel]!r} cannot be read: {error} Copy it again, or leave the channel out."
+            raise ValueError(msg) from error
+        if pixels.shape != (rows.stop - rows.start, columns.stop - columns.start) or pixels.dtype != self.dtype:
+            msg = f"{self.path} is not what it was when it was opened. Read it again."
+            raise ValueError(msg)
+        return pixels
+
+
+def _within(part: int | slice, length: int) -> slice:
+    """The smallest slice without steps that holds what is asked for."""
+    picked = range(length)[part]
+    picked = range(picked, picked + 1) if isinstance(picked, int) else picked
+    return slice(min(picked, default=0), max(picked, default=-1) + 1)
+
+
+def _shifted(part: int | slice, length: int) -> int | slice:
+    """The same part, counted from where `_within` begins."""
+    return 0 if isinstance(part, (int, np.integer)) else slice(None, None, part.indices(length)[2])
+
+
+def make_stack(
+    path: Path,
+    pages: Sequence[tifffile.TiffPage],
+    *,
+    name: str = "",
+    skipped_bytes: Sequence[int] = (0,),
+    **known: object,
+) -> Stack:
+    """Make a stack of pages, after a check of each.
+
+    Parameters
+    ----------
+    pages
+        One for each channel, or with several channels stored one after another.
+    skipped_bytes
+        Of each plane of a page, where there is no other page to hold the next.
+    """
+    kinds: dict[tuple[int, int, np.dtype], int] = {}
+    for page in pages:
+        check_page(page)
+        kinds.setdefault((page.imagewidth, page.imagelength, data_type(page)), page.index)
+    if len(kinds) > 1:
+        found = ", ".join(f"page {page} {x} x {y} pixels of {dtype}" for (x, y, dtype), page in kinds.items())
+        msg = f"{path} holds planes of several sizes or types: {found}. Save each image to a file of its own."
+        raise ValueError(msg)
+    [(width, height, dtype)] = kinds
+    planes = [
+        Plane(page.index, page.offset, sample, skip)
+        for page in pages
+        for sample in range(page.samplesperpixel)
+        for skip in skipped_bytes
+    ]
+    return Stack(path, name or stem(path), tuple(planes), (height, width), dtype, _block(pages[0]), **known)  # type: ignore[arg-type]
+
+
+def _block(page: tifffile.TiffPage) -> tuple[int, int]:
+    """About BLOCK pixels long and wide, and whole tiles or strips, so that none is decoded twice."""
+    if is_plain(page):
+        return BLOCK, BLOCK
+    rows, columns = page.chunks[:2]
+    return max(BLOCK // rows, 1) * rows, max(BLOCK // columns, 1) * columns
+
+
+def resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    """Micrometres per pixel, (x, y), after the resolution tags."""
+    length = {PER_CENTIMETRE: 1e4, PER_INCH: 2.54e4}.get(page.resolutionunit)
+    x, y = page.resolution
+    return (length / x, length / y) if length and x > 0 and y > 0 else None
+
+
+def stem(path: Path) -> str:
+    """Name of a file without what tells its kind."""
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: float | None) -> Image:
+    """Name the channels of a stack."""
+    channels = _stack_channels(stack, channel_names)
+    return Image(
+        stack.name,
+        stack.pixels(channels),
+        channels,
+        known_pixel_size(stack, pixel_size),
+        originals=stack.channels if channel_names is not None else stack.originals,
+        metals=stack.metals,
+        metadata=stack.metadata,
+        source=stack.source,
+    )
+
+
+def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[str, ...]:
+    found = f"{stack.source} has {stack.n_channels} channels"
+    if channel_names is not None:
+        # given names say that the planes are channels, whatever the program that wrote the file called them
+        if len(channel_names) != stack.n_channels:
+            msg = f"{found}, but channel_names has {len(channel_names)}: {list(channel_names)}."
+            raise ValueError(msg)
+        check_channels(channel_names, stack.path)
+        return tuple(channel_names)
+    if stack.unsure:
+        msg = (
+            f"{stack.source} has {stack.n_channels} {stack.unsure}: they are not supported yet. "
+            "If they are channels, name them: channel_names=[...]."
+        )
+        raise ValueError(msg)
+    if stack.channels is None or len(stack.channels) != stack.n_channels:
+        msg = f"{found}, and its header does not name them. Name all {stack.n_channels}: channel_names=[...]."
+        raise ValueError(msg)
+    return stack.channels
+
+
+def known_pixel_size(stack: Stack, pixel_size: float | None) -> float | None:
+    """Micrometres per pixel: as given, or as the file says, if it says something sensible."""
+    if pixel_size is not None:
+        return float(pixel_size)
+    if stack.physical_size is None:
+        return None
+    x, y = stack.physical_size
+    if not (np.isfinite([x, y]).all() and min(x, y) > 0 and abs(x - y) <= 0.01 * max(x, y)):
+        msg = f"{stack.path} has pixels of {x} by {y} micrometres, not square. If this is wrong: pixel_size=..."
+        raise ValueError(msg)
+    return x
