@@ -109,11 +109,13 @@ def projection_head(embedding: int) -> nn.Sequential:
     )
 
 
-def random_views(
-    crops: Sequence[Crops], model: NeXtMarker, scale: float, settings: Settings, seed: torch.Generator
-) -> Tensor:
+def view_sizes(patch_size: int, settings: Settings) -> list[int]:
+    """Sides of the views in pixels, one for each patch scale."""
+    return [max(round(patch_size * scale), MIN_PATCH_SIZE) for scale in settings.patch_scales]
+
+
+def random_views(crops: Sequence[Crops], size: int, settings: Settings, seed: torch.Generator) -> Tensor:
     """One view of every cell: resampled, then its raw counts scaled, (cells, markers, size, size)."""
-    size = max(round(model.architecture.patch_size * scale), MIN_PATCH_SIZE)
     patches = []
     for crop in crops:
         transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
@@ -145,8 +147,8 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
     for step in bar:
         crops = draw(settings.batch_size)
         projections: list[Tensor] = []
-        for scale in settings.patch_scales:
-            views = [random_views(crops, model, scale, settings, seed) for _ in range(settings.views)]
+        for size in view_sizes(model.architecture.patch_size, settings):
+            views = [random_views(crops, size, settings, seed) for _ in range(settings.views)]
             patches = torch.cat(views).split(chunk)
             embedding = torch.cat([model(part)[1] for part in patches])  # (views * cells, embedding)
             projections += head(embedding).chunk(settings.views)
