@@ -7,7 +7,7 @@ CELLS: Final = "cells"
 TABLE: Final = "table"
 PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image name -> micrometres per pixel
 REPORT: Final = "nextmarker_report"  # sdata.attrs: source -> what became of it
-CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, names in the file and metals of its channels
+CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, original names and metals of its channels
 ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image name -> what the file tells of the acquisition
 MASKS: Final = "masks"  # sdata.labels: masks_<image>
 
@@ -17,6 +17,12 @@ INSTANCE: Final = "instance_id"
 IMAGE: Final = "image"
 SPATIAL: Final = "spatial"
 SOURCE: Final = "source_id"  # the name a cell had where its centre came from
+
+# columns of the table that say where a marker and a cell come from, where nm.io knows it
+ORIGINAL_NAME: Final = "original_name"
+METAL: Final = "metal"
+SAMPLE: Final = "sample"
+ACQUISITION: Final = "acquisition"
 
 # results
 EMBEDDING: Final = "X_nextmarker"

@@ -226,23 +226,43 @@ def _table(
     X, obs, spatial = [], [], []
     for region in tqdm(regions, desc="mean intensity", unit="image", disable=not progress):
         X.append(circle_means(region, target.markers, radius[region.image]))
-        obs.append(_obs(region, source_ids))
+        obs.append(_obs(sdata, region, source_ids))
         transformation = get_transformation(sdata.images[region.image], systems[region.image])
         spatial.append(_apply(transformation.to_affine_matrix(("x", "y"), ("x", "y")), region.centres))
     joined = pd.concat(obs)
-    for column in (_keys.REGION, _keys.IMAGE):
-        joined[column] = pd.Categorical(joined[column], categories=pd.unique(joined[column]))
-    adata = AnnData(np.concatenate(X), obs=joined, var=pd.DataFrame(index=target.markers))
+    for column in joined.columns.intersection([_keys.REGION, _keys.IMAGE, _keys.SAMPLE, _keys.ACQUISITION]):
+        joined[column] = pd.Categorical(joined[column], categories=pd.unique(joined[column].dropna()))
+    adata = AnnData(
+        np.concatenate(X), obs=joined, var=_var(sdata, target.markers, [region.image for region in regions])
+    )
     adata.obsm[_keys.SPATIAL] = np.concatenate(spatial)
     names = [region.name for region in regions]
     return TableModel.parse(adata, region=names, region_key=_keys.REGION, instance_key=_keys.INSTANCE)
 
 
-def _obs(region: Region, source_ids: Mapping[str, np.ndarray] | None) -> pd.DataFrame:
+def _obs(sdata: SpatialData, region: Region, source_ids: Mapping[str, np.ndarray] | None) -> pd.DataFrame:
     columns = {_keys.REGION: region.name, _keys.INSTANCE: region.rows, _keys.IMAGE: region.image}
+    acquisition = sdata.attrs.get(_keys.ACQUISITIONS, {}).get(region.image, {})
+    columns |= {key: str(acquisition[key]) for key in (_keys.SAMPLE, _keys.ACQUISITION) if key in acquisition}
     if source_ids is not None:
         columns[_keys.SOURCE] = source_ids[region.image]
     return pd.DataFrame(columns, index=[f"{region.image}_{row}" for row in region.rows])
+
+
+def _var(sdata: SpatialData, markers: Sequence[str], images: Sequence[str]) -> pd.DataFrame:
+    """What the markers are called in the files, and on which metals they are; several where images differ."""
+    known = sdata.attrs.get(_keys.CHANNELS, {})
+    var = pd.DataFrame(index=list(markers))
+    for column in (_keys.ORIGINAL_NAME, _keys.METAL):
+        named = [
+            dict(zip(known[image]["name"], known[image][column], strict=True))
+            for image in images
+            if column in known.get(image, {})
+        ]
+        if named:
+            values = [dict.fromkeys(names[marker] for names in named if marker in names) for marker in markers]
+            var[column] = ["; ".join(filter(None, value)) for value in values]
+    return var
 
 
 def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from nextmarker.io import _folder, _tiff
+from nextmarker.io import _imc_txt, _mcd, _steinbock
+from nextmarker.io._folder import folder_images
 from nextmarker.io._image import Image, Skipped, to_spatialdata
+from nextmarker.io._panel import choose_channels
+from nextmarker.io._tiff import check_arguments, file_images, listed, tiff_files
 
 if TYPE_CHECKING:
+    import pandas as pd
     from spatialdata import SpatialData
+
+Found: TypeAlias = tuple[list[Image], list[Skipped]]
 
 
 def read(
     paths: str | Path | Sequence[str | Path],
     *,
     channel_names: Sequence[str] | None = None,
+    panel: str | Path | pd.DataFrame | None = None,
     pixel_size: float | None = None,
 ) -> SpatialData:
     """Read multiplex images, lazily, into one SpatialData object.
@@ -24,42 +31,75 @@ def read(
     Parameters
     ----------
     paths
-        One path or several. Each is an OME-TIFF, a TIFF stack, a folder of one TIFF per channel, or a folder that holds
-        any of these.
+        One path or several. Each is one of
+
+        - an OME-TIFF or a TIFF stack, see :func:`nextmarker.io.read_tiff`;
+        - a folder of one TIFF per channel, see :func:`nextmarker.io.read_folder`;
+        - an .mcd file or a .txt export (imaging mass cytometry), see :func:`nextmarker.io.read_mcd` and
+          :func:`nextmarker.io.read_imc_txt`; an .mcd file and its exports are read once;
+        - a directory of steinbock, see :func:`nextmarker.io.read_steinbock`;
+        - a folder that holds files of imaging mass cytometry, or TIFF stacks and folders of one TIFF per channel.
     channel_names
-        Names of the channels of every stack, in the order of the file. Needed where a header has none. A folder of one
-        TIFF per channel is always named by its files.
+        Names of the channels of every TIFF stack, in the order of the file. Needed where a header has none. A folder of
+        one TIFF per channel is named by its files, imaging mass cytometry by its labels.
+    panel
+        Which channels to keep, in which order, and what to call them: a CSV file in UTF-8, or a DataFrame, with the
+        columns
+
+        - `channel` (or `Metal Tag`): the metal, or the name in the file;
+        - `name` (or `Target`): the new name; where it is empty, the channel keeps its own;
+        - `keep` (or `full`), if there is one: 1, or 0 or empty for channels to drop.
+
+        Other columns are ignored, and channels that the panel does not list are dropped. It holds for all images; one
+        that lacks some of its channels is read without them, with a note in the report.
     pixel_size
-        Micrometres per pixel, of every image. By default what each OME header says, and unknown where it says nothing.
+        Micrometres per pixel, of every image. By default what each file says, and 1 for imaging mass cytometry that
+        says nothing; unknown elsewhere.
 
     Returns
     -------
     SpatialData with
 
     ``sdata.images[name]``
-        Raw counts, (c, y, x), in the data type of the file, with the channel names in ``c``; dask, in blocks of one
-        channel and about 1024 x 1024 pixels. The name is that of the file or folder; what spatialdata cannot write
-        becomes ``_``, and a name that is taken gets a number.
+        Raw counts, (c, y, x), in the data type of the file, with the channel names in ``c``; dask, in blocks of about
+        1024 x 1024 pixels and one channel, or all channels where the file stores them together. The name is that of the
+        file, folder or acquisition; what spatialdata cannot write becomes ``_``, a name that is taken gets a number.
+    ``sdata.labels["masks_" + name]``
+        Segmentation masks, int (y, x), where they come with the image.
     coordinate systems
         One for each image, with its name: in micrometres where the pixel size is known, in pixels elsewhere.
     ``sdata.attrs["nextmarker_pixel_size"]``
         Name of the image to micrometres per pixel, where known.
+    ``sdata.attrs["nextmarker_channels"]``
+        Name of the image to the ``name``, ``original_name`` and ``metal`` of its channels, where these are known.
+    ``sdata.attrs["nextmarker_acquisitions"]``
+        Name of the image to what is known of its acquisition: ``sample``, ``acquisition`` (its number),
+        ``description``, ``start_time``, ``end_time``, ``slide_x`` and ``slide_y`` (micrometres on the slide).
+    ``sdata.attrs["nextmarker_report"]``
+        What was read, what was skipped and why: see :func:`nextmarker.io.report`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such path.
     TypeError
-        If `channel_names` are not strings, or `pixel_size` is not a number.
+        If `channel_names` are not strings, `pixel_size` is not a number, or `panel` is neither a path nor a DataFrame.
     ValueError
-        If a folder has no image, or a path is given twice; if a file is no TIFF or is cut short; if it is RGB; if it
-        has several series, time points or z-planes; if channel names are missing, repeated or of another number; if the
-        channels in a folder differ in shape; if pixels are not square.
+        If a path is given twice, or nothing can be read: the message tells why not, for each file. If the panel is not
+        valid, or keeps a channel that no image has.
 
     Warns
     -----
     UserWarning
-        If a folder of stacks also has files of one unnamed plane, such as masks: they are left out.
+        If something was skipped or changed: what cannot be read among files or acquisitions that can; files of one
+        unnamed plane, such as masks, in a folder of stacks; channels whose names repeat.
+
+    Notes
+    -----
+    Labels of imaging mass cytometry are reduced to markers: ``Cytoker_651((3356))Pr141`` becomes ``Cytoker``. The metal
+    of the channel itself is removed at either end of its label, and a number in double brackets, with the number before
+    it, at the end. A label of which nothing is left becomes the metal, ``Ag107``; where two labels become one name,
+    both get their metal behind it.
 
     Examples
     --------
@@ -75,14 +115,10 @@ def read(
     {'core_1': 0.5, 'core_2': 0.5}
     >>> folder.cleanup()
     """
-    _tiff.check_arguments(channel_names, pixel_size)
-    images: list[Image] = []
-    skipped: list[Skipped] = []
-    for path in _as_paths(paths):
-        found, left_out = _read_path(path, channel_names, pixel_size)
-        images += found
-        skipped += left_out
-    return to_spatialdata(images, skipped)
+    check_arguments(channel_names, pixel_size)
+    given = _as_paths(paths)
+    images, skipped = _read_all(given, channel_names, pixel_size)
+    return to_spatialdata(*choose_channels(images, skipped, panel))
 
 
 def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -98,19 +134,67 @@ def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _read_path(
-    path: Path, channel_names: Sequence[str] | None, pixel_size: float | None
-) -> tuple[list[Image], list[Skipped]]:
+def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
+    """Read all that can be read; an acquisition once, from its .mcd file or from its export."""
+    exports = {txt.resolve() for path in paths if _mcd.is_mcd(path) for txt in _imc_txt.exports_of(path)}
+    images: list[Image] = []
+    skipped: list[Skipped] = []
+    for path in paths:
+        if path.resolve() in exports:
+            continue
+        try:
+            found, left_out = _read_path(path, channel_names, pixel_size)
+        except ValueError as error:
+            if len(paths) == 1:
+                raise
+            found, left_out = [], [Skipped(str(path), str(error))]
+        images += found
+        skipped += left_out
+    return images, skipped
+
+
+def _read_path(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
     if not path.exists():
         msg = f"No such file or folder: {path}."
         raise FileNotFoundError(msg)
-    if path.is_file():
-        return _tiff.file_images(path, channel_names, pixel_size)
-    images, skipped = _folder.folder_images(path, channel_names, pixel_size)
+    read_it = next(reader for recognises, reader in FORMATS if recognises(path))
+    return read_it(path, channel_names, pixel_size)
+
+
+def _imc_files(folder: Path) -> list[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in entries if _mcd.is_mcd(entry) or _imc_txt.is_export(entry)]
+
+
+def _holds_imc(path: Path) -> bool:
+    return path.is_dir() and bool(_imc_files(path))
+
+
+def _read_imc_folder(folder: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
+    images, skipped = _read_all(_imc_files(folder), channel_names, pixel_size)
+    tiffs = [file.name for file in tiff_files(folder)]
+    if tiffs:
+        skipped.append(Skipped(str(folder), f"TIFF files beside .mcd or .txt files were left out: {tiffs}"))
+    return images, skipped
+
+
+def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
+    images, skipped = folder_images(path, channel_names, pixel_size)
     if not images and not skipped:
         msg = (
-            f"No images in {path}: neither TIFF files nor folders of one TIFF per channel. "
-            f"It holds {_tiff.listed(path)}."
+            f"No images in {path}: neither TIFF files nor folders of one TIFF per channel, nor .mcd files or .txt "
+            f"exports of imaging mass cytometry. It holds {listed(path)}."
         )
         raise ValueError(msg)
     return images, skipped
+
+
+# Recognised in this order.
+FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Sequence[str] | None, float | None], Found]], ...] = (
+    (_mcd.is_mcd, lambda path, _, pixel_size: _mcd.read_all(path, pixel_size)),
+    (_imc_txt.is_export, lambda path, _, pixel_size: _imc_txt.read_alone(path, pixel_size)),
+    (_steinbock.is_steinbock, lambda path, _, pixel_size: _steinbock.read_all(path, pixel_size)),
+    (_holds_imc, _read_imc_folder),
+    (Path.is_dir, _read_folder),
+    (lambda path: True, file_images),
+)

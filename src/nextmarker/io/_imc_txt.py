@@ -1,0 +1,117 @@
+"""The .txt exports of imaging mass cytometry: one acquisition each, a line for every pixel."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from nextmarker.io._image import Image, Skipped
+from nextmarker.io._imc_records import Shape, TextRecords, lazy_pixels, missing_pixels, read_text, scanned_shape
+from nextmarker.io._panel import clean_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIXEL_SIZE = 1.0  # micrometres from one laser shot to the next, where the file does not say
+COLUMNS = b"Start_push\tEnd_push\tPushes_duration\tX\tY\tZ\t"  # then the channels
+UTF8_MARK = b"\xef\xbb\xbf"
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file is an export of an acquisition."""
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(UTF8_MARK + COLUMNS)).removeprefix(UTF8_MARK).startswith(COLUMNS)
+
+
+def exports_of(mcd: Path) -> list[Path]:
+    """List the exports beside an .mcd file. One that begins with the stems of several belongs to the longest."""
+    beside = sorted(path for path in mcd.parent.iterdir() if not path.name.startswith("."))
+    stems = [path.stem for path in beside if path.suffix.lower() == ".mcd"]
+
+    def owner(path: Path) -> str:
+        return max((stem for stem in stems if path.stem.startswith(f"{stem}_")), key=len, default="")
+
+    return [path for path in beside if owner(path) == mcd.stem and number(path) is not None and is_export(path)]
+
+
+def number(path: Path) -> int | None:
+    """The number of the acquisition, with which the name of an export ends."""
+    found = re.search(r"_(\d{1,9})$", path.stem)
+    return int(found[1]) if found else None
+
+
+def read_alone(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
+    """Read an export that has no .mcd file beside it."""
+    # an acquisition is called ROI_001 unless the user names it
+    sample = re.fullmatch(r"(.+?)(_ROI_?\d+)?_\d+", path.stem)
+    try:
+        return [export_image(path, sample[1] if sample else path.stem, pixel_size)], []
+    except ValueError as damage:
+        return [], [Skipped(str(path), str(damage))]
+
+
+def export_image(path: Path, sample: str, pixel_size: float | None) -> Image:
+    """Read an export.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    labels, metals, notes = _channels(path)
+    records, shape, remarks = _records(path, len(labels))
+    description = path.stem.removeprefix(sample).removesuffix(f"_{number(path)}").strip("_")
+    known = {"sample": sample, "acquisition": number(path), "description": description or None}
+    return Image(
+        path.stem,
+        lazy_pixels(records, shape),
+        clean_names(labels, metals),
+        PIXEL_SIZE if pixel_size is None else float(pixel_size),
+        originals=labels,
+        metals=metals,
+        metadata={key: value for key, value in known.items() if value is not None},
+        source=str(path),
+        notes=(*notes, *remarks),
+    )
+
+
+def _channels(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    """Labels and metals of the channels, from the first line."""
+    if not is_export(path):
+        msg = "it is no .txt export of imaging mass cytometry: its first line does not begin with Start_push, End_push"
+        raise ValueError(msg)
+    with path.open("rb") as file:
+        line, first = file.readline().removeprefix(UTF8_MARK), file.readline()
+    named, filled = line.count(b"\t") + 1, first.count(b"\t") + 1
+    if first.strip() and named != filled:
+        msg = f"its header names {named} columns, and its first pixel has {filled}"
+        raise ValueError(msg)
+    try:
+        text, notes = line.decode("utf-8"), []
+    except UnicodeDecodeError:
+        text, notes = line.decode("cp1252", errors="replace"), ["its channel names are not UTF-8: read as Windows-1252"]
+    labels, metals = [], []
+    for column in text.strip("\r\n").split("\t")[6:]:
+        channel = re.fullmatch(r"(.*)\(([A-Za-z]+)(\d+)\D*\)", column.strip())
+        if channel is None:
+            msg = f"its column {column!r} does not name a channel and its metal, such as 'CD3(Er170Di)'"
+            raise ValueError(msg)
+        labels.append(channel[1])
+        metals.append(channel[2] + channel[3])
+    return tuple(labels), tuple(metals), notes
+
+
+def _records(path: Path, n_channels: int) -> tuple[TextRecords, Shape, list[str]]:
+    try:
+        table = read_text(path, [3, 4, 5 + n_channels])  # x, y and the last channel
+    except ValueError as error:
+        msg = f"its table cannot be read: {error}"
+        raise ValueError(msg) from error
+    notes = []
+    if table.iloc[-1].isna().any():
+        notes.append("its last line is cut short and was left out")
+        table = table[:-1]
+    shape = scanned_shape(table.to_numpy())
+    return TextRecords(path, len(table), n_channels), shape, [*notes, *missing_pixels(len(table), shape)]

@@ -1,0 +1,194 @@
+"""The .mcd files of imaging mass cytometry, acquisition by acquisition, with their exports where these are better."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import ParseError
+
+from readimc import MCDFile
+
+from nextmarker.io._image import Image, Skipped
+from nextmarker.io._imc_records import PLACE, BinaryRecords, Shape, lazy_pixels, missing_pixels, scanned_shape
+from nextmarker.io._imc_txt import PIXEL_SIZE, export_image, exports_of, number
+from nextmarker.io._panel import clean_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from readimc.data import Acquisition
+
+
+def is_mcd(path: Path) -> bool:
+    """Whether a file calls itself an .mcd file."""
+    return path.suffix.lower() == ".mcd" and path.is_file()
+
+
+def read_all(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
+    """Read every acquisition of an .mcd file that can be read, from its export where that is better."""
+    exports = exports_of(path)
+    try:
+        acquisitions = _acquisitions(path)
+    except ValueError as damage:
+        lost = Skipped(str(path), f"{damage}; {len(exports)} .txt exports lie beside it")
+        return _sorted_out([lost, *(_export(txt, path, pixel_size, f"{path.name} cannot be read") for txt in exports)])
+    parts = []
+    for acquisition in acquisitions:
+        export = _export_of(acquisition, path, exports)
+        parts.append(_best(path, acquisition, export, pixel_size))
+    known = {acquisition.id for acquisition in acquisitions}
+    parts += [_export(txt, path, pixel_size, f"{path.name} lacks it") for txt in exports if number(txt) not in known]
+    used = {part.source for part in parts}
+    parts += [
+        Skipped(str(txt), f"{path.name} holds the same acquisition", expected=True)
+        for txt in exports
+        if str(txt) not in used
+    ]
+    return _sorted_out(parts)
+
+
+def _sorted_out(parts: Iterable[Image | Skipped]) -> tuple[list[Image], list[Skipped]]:
+    parts = list(parts)
+    images = [part for part in parts if isinstance(part, Image)]
+    return images, [part for part in parts if isinstance(part, Skipped)]
+
+
+def _acquisitions(path: Path) -> list[Acquisition]:
+    file = MCDFile(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on overlapping acquisitions: the places of the pixels tell if they do
+            file.open()
+        return [acquisition for slide in file.slides for acquisition in slide.acquisitions]
+    except (OSError, ValueError, KeyError, ParseError) as error:
+        msg = f"its list of acquisitions, which ends the file, is missing or damaged ({error})"
+        raise ValueError(msg) from error
+    finally:
+        file.close()
+
+
+def _export_of(acquisition: Acquisition, mcd: Path, exports: Iterable[Path]) -> Path | None:
+    """The export by its full name, or else the only one with the number of the acquisition."""
+    numbered = [txt for txt in exports if number(txt) == acquisition.id]
+    exact = [txt for txt in numbered if txt.stem == _name(acquisition, mcd)]
+    return (exact or numbered)[0] if len(numbered) == 1 or exact else None
+
+
+def _name(acquisition: Acquisition, mcd: Path) -> str:
+    """What the instrument calls the export."""
+    return "_".join(part for part in (mcd.stem, acquisition.description, str(acquisition.id)) if part)
+
+
+def _best(path: Path, acquisition: Acquisition, export: Path | None, pixel_size: float | None) -> Image | Skipped:
+    """The acquisition, or its export if that has more of it."""
+    source = f"{path}: acquisition {acquisition.id}"
+    try:
+        image = _image(path, acquisition, pixel_size)
+        if not image.notes:
+            return image
+        problem, pixels = "; ".join(image.notes), image.pixels.size
+    except ValueError as damage:
+        image, problem, pixels = None, str(damage), 0
+    if export is not None:
+        other = _export(export, path, pixel_size, f"in {path.name} {problem}")
+        if isinstance(other, Image) and other.pixels.size > pixels:
+            known = _pixel_size(acquisition) if pixel_size is None else pixel_size
+            return replace(
+                other, name=_name(acquisition, path), pixel_size=known, metadata=_metadata(path, acquisition)
+            )
+        if isinstance(other, Skipped):
+            problem = f"{problem}; and in {export.name} {other.reason}"
+    return image if image is not None else Skipped(source, problem)
+
+
+def _export(txt: Path, mcd: Path, pixel_size: float | None, why: str) -> Image | Skipped:
+    try:
+        image = export_image(txt, mcd.stem, pixel_size)
+    except ValueError as damage:
+        return Skipped(str(txt), str(damage))
+    return replace(image, notes=(f"{why}: read from the .txt export", *image.notes))
+
+
+def _image(path: Path, acquisition: Acquisition, pixel_size: float | None) -> Image:
+    records = _records(path, acquisition)
+    shape = _shape(records, acquisition)
+    labels, metals = tuple(acquisition.channel_labels), tuple(acquisition.channel_names)
+    planned = (_whole(acquisition, "MaxY"), _whole(acquisition, "MaxX"))
+    return Image(
+        _name(acquisition, path),
+        lazy_pixels(records, shape),
+        clean_names(labels, metals),
+        _pixel_size(acquisition) if pixel_size is None else float(pixel_size),
+        originals=labels,
+        metals=metals,
+        metadata=_metadata(path, acquisition),
+        source=f"{path}: acquisition {acquisition.id}",
+        notes=tuple(missing_pixels(records.count, planned)),
+    )
+
+
+def _records(path: Path, acquisition: Acquisition) -> BinaryRecords:
+    start, end = _whole(acquisition, "DataStartOffset"), _whole(acquisition, "DataEndOffset")
+    size = path.stat().st_size
+    if start == end:
+        msg = "it holds no pixels: it was not acquired"
+        raise ValueError(msg)
+    if not 0 <= start < end <= size:
+        msg = f"its pixels should lie at bytes {start} to {end} of a file of {size} bytes"
+        raise ValueError(msg)
+    if acquisition.num_channels < 1 or _whole(acquisition, "ValueBytes") != 4:
+        msg = f"it has {acquisition.num_channels} channels of {acquisition.metadata.get('ValueBytes')} bytes, not of 4"
+        raise ValueError(msg)
+    count = (end - start) // (4 * (PLACE + acquisition.num_channels))
+    return BinaryRecords(path, start, count, acquisition.num_channels)
+
+
+def _shape(records: BinaryRecords, acquisition: Acquisition) -> Shape:
+    """Height and width of what was scanned; all places are read only where the image is not plainly complete."""
+    height, width = planned = _whole(acquisition, "MaxY"), _whole(acquisition, "MaxX")
+    loaded = records.load()
+    ends = loaded[[0, -1], :2].tolist() if records.count else []
+    if records.count == height * width and ends == [[0, 0], [width - 1, height - 1]]:
+        return planned
+    scanned = scanned_shape(loaded)
+    if scanned[0] > height or scanned[1] > width:
+        msg = f"it has pixels outside of its {width} x {height}"
+        raise ValueError(msg)
+    return scanned
+
+
+def _whole(acquisition: Acquisition, key: str) -> int:
+    text = acquisition.metadata.get(key, "")
+    if not text.strip().isdecimal():
+        msg = f"the file does not tell its {key}" if not text.strip() else f"its {key} is {text!r}, no whole number"
+        raise ValueError(msg)
+    return int(text)
+
+
+def _pixel_size(acquisition: Acquisition) -> float:
+    sizes = [PIXEL_SIZE, PIXEL_SIZE]
+    for axis, size in enumerate(("pixel_size_x_um", "pixel_size_y_um")):
+        with suppress(ValueError):  # not a number: as if the file did not say
+            sizes[axis] = getattr(acquisition, size) or PIXEL_SIZE
+    x, y = sizes
+    if not (x > 0 and abs(x - y) <= 0.01 * x):
+        msg = f"its pixels are {x} by {y} micrometres, not square; if this is wrong: pixel_size=..."
+        raise ValueError(msg)
+    return x
+
+
+def _metadata(path: Path, acquisition: Acquisition) -> dict[str, str | float | int]:
+    known = {
+        "description": acquisition.description,
+        "start_time": acquisition.metadata.get("StartTimeStamp"),
+        "end_time": acquisition.metadata.get("EndTimeStamp"),
+    }
+    metadata = {"sample": path.stem, "acquisition": acquisition.id}
+    metadata |= {key: value for key, value in known.items() if value}
+    with suppress(ValueError):  # a position that is no number is not known
+        if acquisition.roi_coords_um:
+            metadata["slide_x"], metadata["slide_y"] = map(float, acquisition.roi_coords_um[0])
+    return metadata

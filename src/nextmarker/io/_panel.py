@@ -1,0 +1,223 @@
+"""Which channels an image keeps, and what they are called."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nextmarker.io._image import Image, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# what the columns are called: by steinbock, and in the panels of the IMC segmentation pipeline and of imcdatasets
+COLUMNS = {"channel": ("channel", "metal tag"), "name": ("name", "target"), "keep": ("keep", "full")}
+YES = {"1", "1.0", "true", "yes"}
+NO = {"0", "0.0", "false", "no", ""}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One channel of a panel."""
+
+    channel: str
+    """Its metal, or its name in the file."""
+    name: str
+    """What it is to be called, "" where it keeps its name."""
+    keep: bool
+
+
+def read_panel(panel: str | Path | pd.DataFrame) -> list[Row]:
+    """Read a panel and check it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If the panel is neither a path nor a DataFrame.
+    ValueError
+        If the file is no CSV in UTF-8, lacks a column, keeps nothing, or names a channel or a marker twice.
+    """
+    if not isinstance(panel, (str, Path, pd.DataFrame)):
+        msg = f"A panel is a path or a DataFrame, not {type(panel).__name__}."
+        raise TypeError(msg)
+    source = "The panel" if isinstance(panel, pd.DataFrame) else f"The panel {panel}"
+    table = panel.fillna("") if isinstance(panel, pd.DataFrame) else _read_csv(Path(panel))
+    columns = _columns(table, source)
+    texts = {column: [str(value).strip() for value in table[found]] for column, found in columns.items()}
+    keep = [_yes(value, source) for value in texts["keep"]] if "keep" in texts else [True] * len(table)
+    rows = [Row(*row) for row in zip(texts["channel"], texts["name"], keep, strict=True)]
+    _check_rows(rows, source)
+    return rows
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        msg = f"No panel: there is no file {path}."
+        raise FileNotFoundError(msg)
+    try:
+        # everything stays text: "NA" and "1e3" may be names
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = (
+            f"The panel {path} is not UTF-8: byte {error.object[error.start]:#x} at position {error.start}. Save it as "
+            "CSV in UTF-8, or say what it is: panel=pandas.read_csv(path, encoding='cp1252')."
+        )
+        raise ValueError(msg) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        msg = f"The panel {path} is no table of comma-separated values: {error}"
+        raise ValueError(msg) from error
+
+
+def _columns(table: pd.DataFrame, source: str) -> dict[str, str]:
+    known = {str(column).strip().lower(): column for column in table.columns}
+    found = {
+        column: next(known[name] for name in names if name in known)
+        for column, names in COLUMNS.items()
+        if known.keys() & set(names)
+    }
+    missing = [" or ".join(map(repr, COLUMNS[column])) for column in ("channel", "name") if column not in found]
+    if missing:
+        msg = (
+            f"{source} lacks the column {' and '.join(missing)}; its columns are {list(map(str, table.columns))}. "
+            "They must be separated by commas."
+        )
+        raise ValueError(msg)
+    return found
+
+
+def _yes(value: str, source: str) -> bool:
+    if value.lower() not in YES | NO:
+        msg = f"{source} has {value!r} in the column 'keep'. Write 1 or 0."
+        raise ValueError(msg)
+    return value.lower() in YES
+
+
+def _check_rows(rows: Sequence[Row], source: str) -> None:
+    kept = [row for row in rows if row.keep]
+    if not kept:
+        msg = f"{source} keeps no channel."
+        raise ValueError(msg)
+    if not all(row.channel for row in kept):
+        msg = f"{source} has a channel without a name in the file: {[row.name for row in kept if not row.channel]}."
+        raise ValueError(msg)
+    for what, values in {
+        "channels": [normal_metal(row.channel) for row in kept],
+        "names": [row.name for row in kept if row.name],
+    }.items():
+        repeated = sorted(value for value, count in Counter(values).items() if count > 1)
+        if repeated:
+            msg = f"{source} has {what} more than once: {repeated}. Change them, or set keep to 0."
+            raise ValueError(msg)
+
+
+def choose_channels(
+    images: Sequence[Image], skipped: Sequence[Skipped], panel: str | Path | pd.DataFrame | None
+) -> tuple[list[Image], list[Skipped]]:
+    """Apply a panel to what was read, if there is one."""
+    if panel is None:
+        return list(images), list(skipped)
+    chosen, lacking = apply_panel(images, read_panel(panel))
+    return chosen, [*skipped, *lacking]
+
+
+def apply_panel(images: Sequence[Image], panel: Sequence[Row]) -> tuple[list[Image], list[Skipped]]:
+    """Choose, order and rename the channels of images.
+
+    Returns
+    -------
+    The images, without channels that the panel drops or does not name; and those that have none of its channels.
+
+    Raises
+    ------
+    ValueError
+        If the panel keeps a channel that no image has, or two rows mean the same channel of an image.
+    """
+    kept = [row for row in panel if row.keep]
+    places = [_places(image, kept) for image in images]
+    unknown = [row.channel for row in kept if all(row not in found for found in places)]
+    if images and unknown:
+        msg = (
+            f"The panel keeps channels that no image has: {unknown}. {images[0].name!r}, for example, has "
+            f"{list(images[0].originals or images[0].channels)}"
+            f"{f' on {list(images[0].metals)}' if images[0].metals else ''}."
+        )
+        raise ValueError(msg)
+    chosen, skipped = [], []
+    for image, found in zip(images, places, strict=True):
+        present = [row for row in kept if row in found]
+        if present:
+            chosen.append(_select(image, present, [found[row] for row in present], len(kept)))
+        else:
+            skipped.append(Skipped(image.source or image.name, f"it has none of the panel: {list(image.channels)}"))
+    return chosen, skipped
+
+
+def _places(image: Image, rows: Sequence[Row]) -> dict[Row, int]:
+    """Where the channels of a panel stand in an image: by metal, by name in the file, by name."""
+    names: dict[str, int] = {}
+    for known in (image.channels, image.originals or (), image.metals or ()):  # the last has the last word
+        names.update({normal_metal(name): place for place, name in enumerate(known) if name})
+    found: dict[Row, int] = {}
+    for row in rows:
+        place = names.get(normal_metal(row.channel), names.get(row.name))
+        if place is not None and place in found.values():
+            msg = f"The panel has several rows for channel {image.channels[place]!r} of image {image.name!r}."
+            raise ValueError(msg)
+        if place is not None:
+            found[row] = place
+    return found
+
+
+def _select(image: Image, rows: Sequence[Row], places: Sequence[int], wanted: int) -> Image:
+    originals = image.originals or image.channels
+    note = f"it lacks {wanted - len(rows)} of the {wanted} channels of the panel"
+    return replace(
+        image,
+        pixels=image.pixels[list(places)],
+        channels=tuple(row.name or image.channels[place] for row, place in zip(rows, places, strict=True)),
+        originals=tuple(originals[place] for place in places),
+        metals=tuple(image.metals[place] for place in places) if image.metals else None,
+        notes=image.notes if len(rows) == wanted else (*image.notes, note),
+    )
+
+
+def normal_metal(name: str) -> str:
+    """Write the tag of a metal as symbol and mass: 141Pr and Pr141Di are Pr141. Other names stay as they are."""
+    return metal_or_nothing(name) or name.strip()
+
+
+def metal_or_nothing(name: str) -> str:
+    """Symbol and mass, if a name is the tag of a metal, else an empty text."""
+    symbol = r"ArAr|[A-Z][a-z]?"
+    tag = re.fullmatch(rf"(?:(\d{{2,3}})({symbol})|({symbol})(\d{{2,3}}))(?:Di)?", name.strip())
+    if tag is None:
+        return ""
+    mass_first, symbol_after, symbol_first, mass_after = tag.groups()
+    return f"{symbol_after or symbol_first}{mass_first or mass_after}"
+
+
+def clean_names(labels: Sequence[str], metals: Sequence[str]) -> tuple[str, ...]:
+    """Reduce the labels of an instrument to markers: ``Cytoker_651((3356))Pr141`` on Pr141 is ``Cytoker``.
+
+    Two things are removed: the metal of the channel itself, at either end; and at the end a number in double brackets
+    with the number before it. What has nothing left is named by its metal. Where two channels come to one name, both
+    get their metal behind it.
+    """
+    names = [_clean(label, metal) or metal for label, metal in zip(labels, metals, strict=True)]
+    count = Counter(names)
+    return tuple(name if count[name] == 1 else f"{name}_{metal}" for name, metal in zip(names, metals, strict=True))
+
+
+def _clean(label: str, metal: str) -> str:
+    symbol, mass = metal.rstrip("0123456789"), metal.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    tag = rf"(?:{symbol}{mass}|{mass}{symbol})(?:Di)?"
+    apart = rf"^{tag}(?![A-Za-z0-9])|(?<![A-Za-z0-9]){tag}$|[(\[]{tag}[)\]]$"
+    without_metal = re.sub(apart, "", label.strip())
+    return re.sub(r"(?:_\d+)?\(\([^()]*\)\)$", "", without_metal.strip(" _-")).strip(" _-")

@@ -1,0 +1,170 @@
+"""Directories of steinbock: images, the panel that names their channels, and masks."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
+from nextmarker.io._panel import choose_channels, metal_or_nothing, read_panel
+from nextmarker.io._tiff import file_images, tiff_files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import dask.array as da
+    from spatialdata import SpatialData
+
+# column of images.csv to what it tells
+METADATA = {
+    "acquisition_id": ("acquisition", int),
+    "acquisition_description": ("description", str),
+    "acquisition_start_x_um": ("slide_x", float),
+    "acquisition_start_y_um": ("slide_y", float),
+}
+
+
+def read_steinbock(
+    path: str | Path, *, panel: str | Path | pd.DataFrame | None = None, pixel_size: float | None = None
+) -> SpatialData:
+    r"""Read a directory of steinbock, lazily.
+
+    Parameters
+    ----------
+    path
+        A folder with `panel.csv` and `img/`, one TIFF of several channels for each image. Masks are read from `masks/`,
+        or else from the first folder in order of the alphabet whose name begins with `masks`; they have the name of
+        their image. `images.csv` tells where an image comes from, if it is there.
+    panel
+        A panel of your own, on top of `panel.csv`; see :func:`nextmarker.io.read`.
+    pixel_size
+        Micrometres per pixel. By default what `images.csv` says, and unknown without it.
+
+    Returns
+    -------
+    SpatialData with one image per TIFF, (c, y, x), named as the file, its channels as those that `panel.csv` keeps; and
+    the masks, int (y, x), as `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for what else it holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or `panel.csv` or `img/` is missing.
+    TypeError
+        If `panel` or `pixel_size` is of the wrong type.
+    ValueError
+        If no image can be read, or a panel is not valid.
+
+    Warns
+    -----
+    UserWarning
+        If an image is skipped, since it is damaged or has another number of channels than `panel.csv` keeps; or if its
+        masks are, since they are damaged or of another size.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, numpy as np, tifffile, nextmarker as nm
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = pathlib.Path(temporary.name)
+    >>> _ = (folder / "panel.csv").write_text("channel,name,keep\nIr191,DNA1,1\nXe131,,0\nEr170,CD3,1\n")
+    >>> for name, pixels in {"img": np.ones((2, 30, 40), np.float32), "masks": np.ones((30, 40), np.uint16)}.items():
+    ...     (folder / name).mkdir()
+    ...     tifffile.imwrite(folder / name / "core.tiff", pixels, photometric="minisblack")
+    >>> sdata = nm.io.read_steinbock(folder)
+    >>> sdata["core"]["c"].values.tolist(), list(sdata.labels)
+    (['DNA1', 'CD3'], ['masks_core'])
+    >>> temporary.cleanup()
+    """
+    check_pixel_size(pixel_size)
+    folder = Path(path).expanduser()
+    if not is_steinbock(folder):
+        msg = f"{folder} is no directory of steinbock: it needs a file panel.csv and a folder img."
+        raise FileNotFoundError(msg)
+    return to_spatialdata(*choose_channels(*read_all(folder, pixel_size), panel))
+
+
+def is_steinbock(path: Path) -> bool:
+    """Whether a folder is a directory of steinbock."""
+    return (path / "panel.csv").is_file() and (path / "img").is_dir()
+
+
+def read_all(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
+    """Read every image that can be read."""
+    kept = [row for row in read_panel(folder / "panel.csv") if row.keep]
+    table = _image_table(folder / "images.csv")
+    masks = _masks_folder(folder)
+    images: list[Image] = []
+    skipped: list[Skipped] = []
+    for file in tiff_files(folder / "img"):
+        known = table.get(file.name, {})
+        try:
+            found, left_out = file_images(file, [row.name or row.channel for row in kept], pixel_size)
+        except ValueError as damage:
+            skipped.append(Skipped(str(file), str(damage)))
+            continue
+        skipped += left_out
+        for image in found:
+            named = replace(
+                image,
+                pixel_size=pixel_size or _pixel_size(known) or image.pixel_size,
+                originals=tuple(row.channel for row in kept),
+                metals=tuple(metal_or_nothing(row.channel) for row in kept),
+                metadata=_metadata(known),
+            )
+            images.append(_with_masks(named, masks / file.name) if masks else named)
+    return images, skipped
+
+
+def _masks_folder(folder: Path) -> Path | None:
+    """The folder `masks` comes first in the alphabet."""
+    return next((entry for entry in sorted(folder.glob("masks*")) if entry.is_dir()), None)
+
+
+def _with_masks(image: Image, file: Path) -> Image:
+    if not file.is_file():
+        return image
+    try:
+        return replace(image, labels=_read_masks(file, image.pixels.shape[1:]))
+    except ValueError as damage:
+        return replace(image, notes=(*image.notes, f"its masks were left out: {damage}"))
+
+
+def _read_masks(file: Path, shape: tuple[int, ...]) -> da.Array:
+    [masks], _ = file_images(file, ["masks"])
+    if masks.pixels.shape[1:] != shape or masks.pixels.dtype.kind not in "iu":
+        found = f"{' x '.join(map(str, masks.pixels.shape[1:]))} pixels of {masks.pixels.dtype}"
+        msg = f"{file} has {found}, and the image has {shape[0]} x {shape[1]}; masks are whole numbers"
+        raise ValueError(msg)
+    return masks.pixels[0]
+
+
+def _image_table(file: Path) -> dict[str, dict[str, str]]:
+    """What steinbock wrote about each image file; nothing if it cannot be read."""
+    try:
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict("records")
+    except (OSError, ValueError):
+        return {}
+    return {str(row["image"]): {str(key): str(value) for key, value in row.items()} for row in rows if "image" in row}
+
+
+def _metadata(known: Mapping[str, str]) -> dict[str, str | float | int]:
+    metadata: dict[str, str | float | int] = {}
+    if known.get("source_file"):
+        metadata["sample"] = Path(known["source_file"]).stem
+    for column, (key, kind) in METADATA.items():
+        if known.get(column):
+            with suppress(ValueError):  # what is no number is not known
+                metadata[key] = kind(known[column])
+    return metadata
+
+
+def _pixel_size(known: Mapping[str, str]) -> float | None:
+    try:
+        size = float(known["acquisition_width_um"]) / float(known["width_px"])
+    except (KeyError, ValueError, ZeroDivisionError):
+        return None
+    return size if 0 < size < math.inf else None
