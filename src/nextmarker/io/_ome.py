@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from nextmarker.io._image import Skipped
-from nextmarker.io._pages import DAMAGE
+from nextmarker.io._pages import DAMAGE, explained
 from nextmarker.io._stack import MICROMETRES, Stack, make_stack
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def ome_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Sta
         try:
             stacks.append(_ome_stack(path, pages, root, image, part))
         except DAMAGE as error:
-            why = str(error) if isinstance(error, ValueError) else f"its OME header is damaged ({error!r})"
-            skipped.append(Skipped(f"{path}: {part}" if part else str(path), why))
+            skipped.append(Skipped(f"{path}: {part}" if part else str(path), explained(path, error)))
     return stacks, skipped
 
 

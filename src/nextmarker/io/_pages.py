@@ -28,6 +28,11 @@ HIGHEST_COMPRESSION = 5_000  # of larger pieces
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, struct.error, EOFError)
 
 
+def explained(path: Path, error: Exception) -> str:
+    """Turn what went wrong into a message on the file; those that name it are ours."""
+    return str(error) if str(path) in str(error) else f"{path} is damaged: its header cannot be read ({error!r})."
+
+
 @dataclass(frozen=True)
 class Plane:
     """Where one channel lies in a TIFF."""

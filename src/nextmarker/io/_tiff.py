@@ -10,7 +10,7 @@ import tifffile
 from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
 from nextmarker.io._mibi import is_mibi, mibi_stacks
 from nextmarker.io._ome import ome_stacks
-from nextmarker.io._pages import DAMAGE, find_pages, read_header
+from nextmarker.io._pages import DAMAGE, explained, find_pages, read_header
 from nextmarker.io._plain import plain_stacks
 from nextmarker.io._qptiff import is_qptiff, qptiff_stacks
 from nextmarker.io._stack import Stack, stack_image
@@ -111,10 +111,7 @@ def open_file(path: Path) -> tuple[list[Stack], list[Skipped]]:
             pages = [read_header(tif, number, offset) for number, offset in enumerate(offsets)]
             stacks, skipped = _stacks(path, tif, pages)
     except DAMAGE as error:
-        if type(error) is ValueError:  # ours
-            raise
-        msg = f"{path} is damaged: its header cannot be read ({error})."
-        raise ValueError(msg) from error
+        raise ValueError(explained(path, error)) from error
     if not stacks:
         raise ValueError("\n".join(part.reason for part in skipped))
     return stacks, skipped
