@@ -113,7 +113,7 @@ def read_all(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[
                 pixel_size=pixel_size or _pixel_size(known) or image.pixel_size,
                 originals=tuple(row.channel for row in kept),
                 metals=tuple(metal_or_nothing(row.channel) for row in kept),
-                metadata=_metadata(known),
+                metadata={**image.metadata, **_metadata(known)},
             )
             images.append(_with_masks(named, masks / file.name) if masks else named)
     return images, skipped
