@@ -11,5 +11,6 @@ from nextmarker.io._read import read
 from nextmarker.io._report import report
 from nextmarker.io._steinbock import read_steinbock
 from nextmarker.io._tiff import read_tiff
+from nextmarker.io._write import write
 
-__all__ = ["read", "read_folder", "read_imc_txt", "read_mcd", "read_steinbock", "read_tiff", "report"]
+__all__ = ["read", "read_folder", "read_imc_txt", "read_mcd", "read_steinbock", "read_tiff", "report", "write"]

@@ -1,0 +1,242 @@
+"""SpatialData to a Zarr store: checked first, written beside the target, put in place at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import spatialdata
+import zarr
+from dask.base import tokenize
+from spatialdata import SpatialData, get_dask_backing_files
+from spatialdata.models import get_axes_names
+from spatialdata.transformations import get_transformation
+from xarray import DataArray, DataTree
+
+from nextmarker.io._replace import put_in_place, unfinished
+from nextmarker.io._writable import check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAZY = ("images", "labels", "points")  # what spatialdata reads when it is needed
+KINDS = ("tables", "shapes", "points", "labels", "images")  # the quick ones first
+
+
+def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a SpatialData object to a Zarr store: all of it, or nothing.
+
+    Everything that spatialdata and anndata would refuse, or change without a word, is found before the first byte is
+    written. The store grows in a hidden folder beside the target, ``.<name>.unfinished``, and takes its place in the
+    end. A stop at any moment, even a kill, leaves the old store or the new one. A killed run leaves that folder, which
+    the next write to the same path removes.
+
+    The store that `sdata` was read from can be written again, with ``overwrite=True``: images, labels and points that
+    are still those of the store are linked instead of written, so saving new results takes seconds.
+
+    Parameters
+    ----------
+    sdata
+        What to write.
+    path
+        The store, ``*.zarr`` by custom.
+    overwrite
+        Replace a store that is there.
+
+    Returns
+    -------
+    Nothing. Afterwards ``sdata`` is backed by ``path``, as after ``sdata.write``. Its elements stay as they are: those
+    read lazily from image files are still read from there. Only what was computed lazily from the replaced store is
+    read from the new one, since its pixels now lie there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder to write into does not exist.
+    FileExistsError
+        If `path` exists and `overwrite` is not set, or is no Zarr store.
+    OSError
+        If the folder cannot be written, the disk is full, or another process is writing the same store.
+    TypeError
+        If `sdata` is not a SpatialData object, or `path` no path.
+    ValueError
+        If something cannot be written: values or names that the format does not know, a table out of step with its
+        shapes. All are listed, with place and remedy. Also if `path` lies within a store, or if `sdata` was read from
+        it without all of its images, labels and points, which would be lost.
+
+    Examples
+    --------
+    >>> import tempfile, nextmarker as nm, spatialdata
+    >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=50)
+    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> nm.io.write(sdata, f"{folder.name}/tissue.zarr")
+    >>> stored = spatialdata.read_zarr(f"{folder.name}/tissue.zarr")
+    >>> stored["table"].obs["patient"] = "A"
+    >>> nm.io.write(stored, f"{folder.name}/tissue.zarr", overwrite=True)
+    >>> folder.cleanup()
+    """
+    target = _target(path)
+    check_writable(sdata)
+    _check_place(target, overwrite=overwrite)
+    _check_complete(sdata, target)
+    try:
+        with unfinished(target) as folder:
+            stale = _build(sdata, folder / "store", target)
+            put_in_place(folder / "store", target, overwrite=overwrite)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        msg = f"The disk of {str(target.parent)!r} is full, and nothing was written: make room, or choose another path."
+        raise OSError(errno.ENOSPC, msg) from error
+    sdata.path = target
+    _read_again(sdata, stale)
+
+
+def _target(path: str | Path) -> Path:
+    if not isinstance(path, (str, Path)):
+        msg = f"A store is written to a path, not to {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
+        raise TypeError(msg)
+    return Path(path).expanduser().resolve()
+
+
+def _check_place(target: Path, *, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another path."
+        raise FileNotFoundError(msg)
+    if target.exists() and not is_store(target):
+        msg = f"{str(target)!r} is there already and is no Zarr store, so it is not replaced: choose another path."
+        raise FileExistsError(msg)
+    if target.exists() and not overwrite:
+        msg = f"{str(target)!r} is there already: choose another path, or replace it with overwrite=True."
+        raise FileExistsError(msg)
+    around = next((folder for folder in target.parents if is_store(folder)), None)
+    if around is not None:
+        msg = f"{str(target)!r} lies within the Zarr store {str(around)!r}, which would spoil it: choose another path."
+        raise ValueError(msg)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a Zarr store, of format 3 or 2."""
+    return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
+
+
+def _check_complete(sdata: SpatialData, target: Path) -> None:
+    """Refuse to drop pixels only because they were not read; nextmarker itself never removes any."""
+    if sdata.path is None or Path(sdata.path).resolve() != target:
+        return
+    held = {f"{kind}/{name}" for kind in LAZY for name in getattr(sdata, kind)}
+    lost = [place for place in sdata.elements_paths_on_disk() if place.split("/")[0] in LAZY and place not in held]
+    if lost:
+        msg = (
+            f"{str(target)!r} holds {sorted(lost)}, which sdata, read from there, does not: they would be lost. Read "
+            f"all of it with spatialdata.read_zarr(path), write to another path, or remove them from the store first: "
+            f"sdata.delete_element_from_disk({lost[0].split('/')[1]!r})."
+        )
+        raise ValueError(msg)
+
+
+def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str]]:
+    """Write a whole store, and list the elements, as kind and name, that were computed from the old one."""
+    backed = [(kind, name) for kind, name, element in _lazy_elements(sdata) if _is_backed(element, target)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "zarr v3 autosharding")  # anndata's news for developers, once per array
+        SpatialData(attrs=sdata.attrs).write(store, consolidate_metadata=False)
+        kept = _unchanged(sdata, target, backed) if _version(store) == _version(target) else []
+        elements = {kind: dict(getattr(sdata, kind)) for kind in KINDS}
+        new = SpatialData(**elements, attrs=sdata.attrs)
+        new.path = store
+        new.write_element([name for kind in KINDS for name in elements[kind] if (kind, name) not in kept])
+        for kind, name in kept:
+            _link(target / kind / name, store / kind / name)
+        _list_labels(store, list(sdata.labels))
+        new.write_consolidated_metadata()
+    return [element for element in backed if element not in kept]
+
+
+def _lazy_elements(sdata: SpatialData) -> Iterator[tuple[str, str, Any]]:
+    for kind in LAZY:
+        for name, element in getattr(sdata, kind).items():
+            yield kind, name, element
+
+
+def _is_backed(element: Any, store: Path) -> bool:
+    return any(Path(file).is_relative_to(store) for file in get_dask_backing_files(element))
+
+
+def _unchanged(sdata: SpatialData, store: Path, backed: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Among elements read from a store, those that are still what the store holds under their name."""
+    if not backed:
+        return []
+    stored = _read_lazily(store)
+    return [
+        (kind, name)
+        for kind, name in backed
+        if name in getattr(stored, kind)
+        and _fingerprint(getattr(stored, kind)[name]) == _fingerprint(getattr(sdata, kind)[name])
+    ]
+
+
+def _read_lazily(store: Path) -> SpatialData:
+    return spatialdata.read_zarr(store, selection=LAZY)  # type: ignore[arg-type]
+
+
+def _fingerprint(element: Any) -> tuple[Any, ...]:
+    """All that a file keeps of a lazy element; dask names a computation by what it does to which file."""
+    axes = tuple(axis for axis in get_axes_names(element) if axis != "c")
+    transformations = {  # as matrices: spatialdata compares scales of two and of three axes by an error
+        system: transformation.to_affine_matrix(axes, axes).tolist()
+        for system, transformation in get_transformation(element, get_all=True).items()
+    }
+    if isinstance(element, DataTree):
+        arrays = [scale.ds[variable] for scale in element.children.values() for variable in scale.ds]
+    elif isinstance(element, DataArray):
+        arrays = [element]
+    else:
+        return transformations, tokenize(element), element.attrs.get("spatialdata_attrs")
+    channels = [array.coords["c"].to_numpy().tolist() for array in arrays if "c" in array.coords]
+    return transformations, channels, [(array.dims, array.shape, tokenize(array.data)) for array in arrays]
+
+
+def _version(store: Path) -> str | None:
+    """Version of the spatialdata format, None for what is no store of Zarr 3."""
+    if not (store / "zarr.json").is_file():
+        return None
+    return zarr.open_group(store, mode="r").attrs.asdict().get("spatialdata_attrs", {}).get("version")  # type: ignore
+
+
+def _link(source: Path, target: Path) -> None:
+    zarr.open_group(target.parents[1], mode="r+", use_consolidated=False).require_group(target.parent.name)
+    shutil.copytree(source, target, copy_function=_link_file)
+
+
+def _link_file(source: str, target: str) -> None:
+    """Give a file a second name; metadata, which may be changed in place later, is copied."""
+    if not source.endswith(".json"):
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without links
+            pass
+        else:
+            return
+    shutil.copy2(source, target)
+
+
+def _list_labels(store: Path, names: list[str]) -> None:
+    """OME-Zarr lists the labels of a store in their group; those that were linked are missing there."""
+    if names:
+        group = zarr.open_group(store / "labels", mode="r+", use_consolidated=False)
+        group.attrs["ome"] = {**group.attrs.asdict().get("ome", {}), "labels": names}  # type: ignore[dict-item]
+
+
+def _read_again(sdata: SpatialData, stale: list[tuple[str, str]]) -> None:
+    """Let elements that were computed from the replaced store be read from the new one, where the result lies."""
+    if not stale:
+        return
+    stored = _read_lazily(Path(sdata.path))  # type: ignore[arg-type]
+    for kind, name in stale:
+        getattr(sdata, kind)[name] = getattr(stored, kind)[name]

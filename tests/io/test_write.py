@@ -1,0 +1,456 @@
+"""Saving: all or nothing, refused before it starts, and safe for the store that is open."""
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata
+import xarray as xr
+from anndata import AnnData
+from scipy import sparse
+from shapely import points
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
+from spatialdata.transformations import Scale, get_transformation, set_transformation
+
+import nextmarker as nm
+from nextmarker.io import _replace, _write
+
+
+def tissue(n_cells=5):
+    """One element of each kind."""
+    rng = np.random.default_rng(0)
+    circles = gpd.GeoDataFrame({"radius": np.ones(n_cells)}, geometry=points(rng.random((n_cells, 2)) * 8))
+    obs = pd.DataFrame({"region": "cells", "instance_id": np.arange(n_cells)}, index=[f"c{i}" for i in range(n_cells)])
+    obs["region"] = obs["region"].astype("category")
+    adata = AnnData(rng.random((n_cells, 2)), obs=obs)
+    return SpatialData(
+        images={
+            "image": Image2DModel.parse(
+                rng.integers(0, 9, (2, 8, 9)).astype(np.uint8), dims=("c", "y", "x"), c_coords=["CD3", "HLA-DR/DP"]
+            ),
+            "pyramid": Image2DModel.parse(rng.random((1, 16, 16)), dims=("c", "y", "x"), scale_factors=[2]),
+        },
+        labels={"masks": Labels2DModel.parse(rng.integers(0, 5, (8, 9)), dims=("y", "x"))},
+        points={"spots": PointsModel.parse(pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}))},
+        shapes={"cells": ShapesModel.parse(circles)},
+        tables={"table": TableModel.parse(adata, region="cells", region_key="region", instance_key="instance_id")},
+        attrs={"nextmarker_pixel_size": {"image": 0.5}},
+    )
+
+
+@pytest.fixture
+def sdata():
+    return tissue()
+
+
+@pytest.fixture
+def store(tmp_path, sdata):
+    nm.io.write(sdata, tmp_path / "a.zarr")
+    return tmp_path / "a.zarr"
+
+
+def matrices(element):
+    """Transformations by coordinate system; spatialdata cannot compare a scale of two axes with one of three."""
+    transformations = get_transformation(element, get_all=True)
+    return {name: value.to_affine_matrix(("x", "y"), ("x", "y")).tolist() for name, value in transformations.items()}
+
+
+def assert_equal(one, other):
+    """All elements, their values, names and transformations."""
+    assert {name for _, name, _ in one.gen_elements()} == {name for _, name, _ in other.gen_elements()}
+    for kind, name, element in one.gen_elements():
+        read = other[name]
+        if kind != "tables":
+            assert matrices(element) == matrices(read)
+        if kind in ("images", "labels"):
+            xr.testing.assert_equal(element, read)
+        elif kind == "points":
+            pd.testing.assert_frame_equal(element.compute(), read.compute())
+        elif kind == "shapes":
+            pd.testing.assert_frame_equal(pd.DataFrame(element), pd.DataFrame(read))
+        else:
+            pd.testing.assert_frame_equal(element.obs, read.obs)
+            np.testing.assert_array_equal(element.X, read.X)
+            assert list(element.var_names) == list(read.var_names)
+            assert set(element.uns) == set(read.uns)
+            assert set(element.obsm) == set(read.obsm)
+
+
+def pixels(store, kind="images", name="image"):
+    """Files of an element with their identity on the disk."""
+    files = [path for path in (store / kind / name).rglob("*") if path.is_file() and path.name != "zarr.json"]
+    return {path: path.stat().st_ino for path in files}
+
+
+def assert_consolidated(store):
+    """The metadata at the root must name exactly the groups and arrays that are there."""
+    listed = json.loads((store / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    there = {str(path.parent.relative_to(store)) for path in store.rglob("zarr.json")} - {"."}
+    assert set(listed) == there
+
+
+def test_what_is_written_is_read(sdata, store):
+    stored = spatialdata.read_zarr(store)
+    assert_equal(sdata, stored)
+    assert stored.attrs["nextmarker_pixel_size"] == {"image": 0.5}
+    assert stored["image"]["c"].values.tolist() == ["CD3", "HLA-DR/DP"]
+    assert sdata.path == store
+    assert [path.name for path in store.parent.iterdir()] == ["a.zarr"]
+    assert_consolidated(store)
+
+
+def test_results_of_the_whole_chain_can_be_written(tmp_path):
+    sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=40)
+    nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    nm.io.write(sdata, tmp_path / "a.zarr")
+    assert_equal(sdata, spatialdata.read_zarr(tmp_path / "a.zarr"))
+
+
+def test_new_results_of_an_open_store_are_saved_without_copying_pixels(store):
+    kinds = {"image": "images", "pyramid": "images", "masks": "labels"}
+    before = {name: pixels(store, kind, name) for name, kind in kinds.items()}
+    sdata = spatialdata.read_zarr(store)
+    sdata["table"].obs["cluster"] = pd.Categorical(list("ababa"))
+    sdata["table"].uns["note"] = "new"
+    sdata.shapes["more"] = sdata.shapes["cells"].copy()
+    del sdata.tables["table"].obsm
+    nm.io.write(sdata, store, overwrite=True)
+
+    stored = spatialdata.read_zarr(store)
+    assert_equal(sdata, stored)
+    assert stored["table"].obs["cluster"].tolist() == list("ababa")
+    assert before == {name: pixels(store, kind, name) for name, kind in kinds.items()}
+    assert all(before.values())
+    assert json.loads((store / "labels" / "zarr.json").read_text())["attributes"]["ome"]["labels"] == ["masks"]
+    assert_consolidated(store)
+
+
+def test_a_table_can_be_removed_and_renamed_in_an_open_store(store):
+    sdata = spatialdata.read_zarr(store)
+    sdata.tables["cells_of_a"] = sdata.tables["table"]
+    del sdata.tables["table"]
+    nm.io.write(sdata, store, overwrite=True)
+    assert list(spatialdata.read_zarr(store).tables) == ["cells_of_a"]
+    assert_consolidated(store)
+
+
+def test_pixels_computed_from_the_open_store_replace_it_once(sdata, store):
+    opened = spatialdata.read_zarr(store)
+    opened.images["image"] = opened.images["image"] * 2
+    before = pixels(store, "labels", "masks")
+    nm.io.write(opened, store, overwrite=True)
+    for read in (opened, spatialdata.read_zarr(store)):  # the object in memory must not double them again
+        np.testing.assert_array_equal(read["image"], sdata["image"] * 2)
+    assert pixels(store, "labels", "masks") == before
+
+
+def test_metadata_changed_in_an_open_store_is_saved(sdata, store):
+    opened = spatialdata.read_zarr(store)
+    set_transformation(opened["masks"], Scale([0.5, 0.5], ("x", "y")), "image")
+    set_transformation(opened["pyramid"], Scale([0.5, 0.5], ("x", "y")), "global")
+    opened.set_channel_names("image", ["CD4", "CD8"])
+    nm.io.write(opened, store, overwrite=True)
+    stored = spatialdata.read_zarr(store)
+    for name, system in (("masks", "image"), ("pyramid", "global")):
+        assert matrices(stored[name])[system] == [[0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]]
+    assert stored["image"]["c"].values.tolist() == ["CD4", "CD8"]
+    np.testing.assert_array_equal(stored["image"], sdata["image"])
+
+
+def test_a_store_can_be_replaced_by_another_object(sdata, store):
+    small = SpatialData(images={"other": sdata.images["image"]})
+    nm.io.write(small, store, overwrite=True)
+    assert [name for _, name, _ in spatialdata.read_zarr(store).gen_elements()] == ["other"]
+
+
+def test_pixels_that_were_not_read_are_not_lost(store):
+    part = spatialdata.read_zarr(store, selection=("tables", "shapes"))
+    with pytest.raises(ValueError, match=r"images/image.*would be lost.*delete_element_from_disk"):
+        nm.io.write(part, store, overwrite=True)
+    assert len(spatialdata.read_zarr(store).images) == 2
+
+
+def test_without_links_pixels_are_copied(store, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(_write, "os", SimpleNamespace(link=refuse))
+    sdata = spatialdata.read_zarr(store)
+    nm.io.write(sdata, store, overwrite=True)
+    assert_equal(sdata, spatialdata.read_zarr(store))
+
+
+@pytest.mark.parametrize("where", ["missing/a.zarr", "a.zarr/b.zarr", "photos", "a.zarr"])
+def test_a_place_that_is_not_free_is_refused(store, where):
+    (store.parent / "photos").mkdir()
+    (store.parent / "photos" / "holiday.jpg").write_text("precious")
+    before = sorted(store.parent.rglob("*"))
+    with pytest.raises((FileNotFoundError, FileExistsError, ValueError), match="choose another path"):
+        nm.io.write(tissue(), store.parent / where, overwrite=where != "a.zarr")
+    assert sorted(store.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("sdata", "path"), [(AnnData(), "a.zarr"), (None, "a.zarr"), (tissue(), 3)])
+def test_other_types_are_refused(sdata, path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match=r"Expected SpatialData|not to int"):
+        nm.io.write(sdata, path)
+    assert not any(tmp_path.iterdir())
+
+
+# what a store cannot hold; the last part of each message is a call, which must mend it
+UNWRITABLE = {
+    "list of dicts": ("uns", [{"a": 1}]),
+    "tuple": ("uns", ("a", "b")),
+    "set": ("uns", {"a"}),
+    "Series": ("uns", pd.Series([1, 2])),
+    "list of lists": ("uns", [[1, 2], [3, 4]]),
+    "mixed list": ("uns", ["a", 1]),
+    "objects": ("uns", np.array([1, 2], dtype=object)),
+    "text with a gap": ("uns", np.array(["a", None], dtype=object)),
+    "nested": ("uns", {"inner": {"tuple": (1, 2)}}),
+    "table of mixed types": ("uns", pd.DataFrame({"a": [1, "b"]})),
+    "function": ("uns", len),
+    "mixed column": ("obs", [1, "a", 2, "b", 3]),
+    "text with missing values": ("obs", ["a", np.nan, "b", None, "c"]),
+    "mixed categories": ("obs", pd.Categorical([1, "a", 1, "a", 1])),
+    "dates": ("obs", pd.date_range("2020", periods=5)),
+    "text of pandas": ("obs", pd.array(list("abcde"), dtype="string")),
+    "sparse matrix": ("uns", sparse.coo_array(np.eye(5))),
+}
+
+
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_a_value_that_cannot_be_written_is_named_with_a_remedy_that_works(tmp_path, sdata, case):
+    slot, value = UNWRITABLE[case]
+    getattr(sdata["table"], slot)["key"] = value
+    with pytest.raises(ValueError, match=rf"sdata\['table'\]\.{slot}\['key'\]") as refused:
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    assert not any(tmp_path.iterdir())
+    (problem,) = str(refused.value).splitlines()[1:]
+    remedy = problem[problem.index(" = ") :].removesuffix(", or remove it")
+    place = problem[: problem.index(" = ")].rsplit(" ", 1)[1]
+    exec(place + remedy, {"sdata": sdata, "pandas": pd, "numpy": np})
+    nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("slot", "key"), [("obs", "a b"), ("uns", "a/b"), ("obsm", "[a]"), ("layers", "__a"), ("obs", "_index")]
+)
+def test_names_that_spatialdata_refuses_are_named(tmp_path, sdata, slot, key):
+    value = np.ones((5, 2)) if slot in ("obsm", "layers") else "x"
+    getattr(sdata["table"], slot)[key] = value
+    with pytest.raises(ValueError, match=r"only letters, digits.*spatialdata\.sanitize_table") as refused:
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    assert repr(key) in str(refused.value)
+    spatialdata.sanitize_table(sdata["table"])
+    nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_names_that_differ_in_case_only_are_refused(tmp_path, sdata):
+    sdata["table"].obs["Type"] = sdata["table"].obs["type"] = 1
+    with pytest.raises(ValueError, match="'Type' and 'type', which differ in case only"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    sdata["table"].obs = sdata["table"].obs.drop(columns="type")
+    sdata.tables.data["CELLS"] = AnnData(np.ones((1, 1)))  # spatialdata itself refuses it, but can be circumvented
+    with pytest.raises(ValueError, match="'cells' and 'CELLS', which differ in case only"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_a_key_inside_a_dict_needs_to_be_text_without_slashes(tmp_path, sdata):
+    sdata["table"].uns["record"] = {"a/b": 1, 2: 3}
+    with pytest.raises(ValueError, match=r"(?s)the key 'a/b'.*the key 2"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize(("attrs", "place"), [({"a": {"b": np.ones(2)}}, r"\['a'\]\['b'\]"), ({"a": {1: 2}}, "key 1")])
+def test_attrs_are_what_json_knows(tmp_path, sdata, attrs, place):
+    sdata.attrs.update(attrs)
+    with pytest.raises(ValueError, match=rf"sdata\.attrs.*{place}"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_shapes_with_mixed_columns_are_refused(tmp_path, sdata):
+    sdata["cells"]["type"] = [1, "a", 2, "b", 3]
+    with pytest.raises(ValueError, match=r"sdata\['cells'\] has columns of mixed types"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_a_table_out_of_step_is_refused(tmp_path, sdata):
+    cells = sdata.shapes["cells"]
+    del sdata.shapes["cells"]
+    with pytest.raises(ValueError, match="has cells of 'cells', which is no element"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    sdata.shapes["cells"] = cells.iloc[1:]
+    with pytest.raises(ValueError, match=r"out of step with sdata\['cells'\]: 1 of its cells are not there, first 0"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    sdata["table"].uns["spatialdata_attrs"]["region"] = ["cells", "gone"]
+    with pytest.raises(ValueError, match="update_annotated_regions_metadata"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_a_table_without_some_of_the_cells_can_be_written(tmp_path, sdata):
+    adata = sdata["table"][1:3]  # a view
+    del sdata.tables["table"]
+    sdata.tables["table"] = adata
+    nm.io.write(sdata, tmp_path / "a.zarr")
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].n_obs == 2
+
+
+def broken_image():
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    block = da.ones((1, 8, 8), chunks=-1, dtype=np.uint8).map_blocks(fail, dtype=np.uint8, meta=np.empty((0, 0, 0)))
+    return Image2DModel.parse(block, dims=("c", "y", "x"))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_leaves_what_was_there(tmp_path, sdata, store, overwrite):
+    path = store if overwrite else tmp_path / "b.zarr"
+    sdata.images["broken"] = broken_image()
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    sdata.path = None
+    with pytest.raises(OSError, match=r"The disk of .* is full, and nothing was written"):
+        nm.io.write(sdata, path, overwrite=overwrite)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert sdata.path is None
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, sdata, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(PermissionError, match=r"Cannot write into .*Permission denied.*choose another folder"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_two_writers_do_not_meet(tmp_path, sdata):
+    with _replace.unfinished(tmp_path / "a.zarr"), pytest.raises(BlockingIOError, match="by another process"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+
+
+def test_where_folders_cannot_be_exchanged_they_are_moved(tmp_path, sdata, store, monkeypatch):
+    monkeypatch.setattr(_replace, "_exchange", lambda *_: False)
+    sdata["table"].obs["new"] = 1
+    nm.io.write(sdata, store, overwrite=True)
+    assert "new" in spatialdata.read_zarr(store)["table"].obs
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path.name == "store":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        nm.io.write(SpatialData(), store, overwrite=True)
+    assert "new" in spatialdata.read_zarr(store)["table"].obs
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_store_moved_aside_by_a_killed_write_comes_back(sdata, store, overwrite):
+    (store.parent / ".a.zarr.unfinished").mkdir()
+    store.rename(store.parent / ".a.zarr.unfinished" / "replaced")
+    if overwrite:
+        nm.io.write(SpatialData(), store, overwrite=True)
+        assert not spatialdata.read_zarr(store).images
+    else:
+        with pytest.raises(FileExistsError, match="is there by now"):
+            nm.io.write(SpatialData(), store)
+        assert_equal(sdata, spatialdata.read_zarr(store))
+    assert [path.name for path in store.parent.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders")
+def test_folders_are_exchanged_in_one_step(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert _replace._exchange(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one" / "other").exists()
+    assert (tmp_path / "other" / "one").exists()
+
+
+KILLED = """
+import os, signal, sys, warnings
+from pathlib import Path
+import spatialdata, zarr, nextmarker as nm, nextmarker.io
+
+folder, active, events = Path(sys.argv[1]), False, 0
+store, count_file = folder / "a.zarr", folder / "count"
+EVENTS = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "ctypes.dlsym")
+
+def kill_at(moment):
+    def count(event, _):
+        global events
+        if active and event in EVENTS:
+            events += 1
+            if events == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+
+def child(moment):
+    "Read what the last one left, write the next state, be killed on the way."
+    global active
+    sdata = spatialdata.read_zarr(store)
+    state = int(sdata["table"].uns["state"])
+    whole = sdata["image"].values.sum() == 144 and len(sdata["cells"]) == 5 and sdata["masks"].values.max() == 4
+    print(state, int(whole), int((folder / ".a.zarr.unfinished").exists()), flush=True)
+    sdata["table"].uns["state"] = state + 1
+    kill_at(moment)
+    active = True
+    nm.io.write(sdata, store, overwrite=True)
+    active = False
+    count_file.write_text(str(events))
+
+def fork(moment):
+    process = os.fork()
+    if process == 0:
+        child(moment)
+        os._exit(0)
+    print("exit", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+warnings.simplefilter("ignore")
+fork(None)
+total = int(count_file.read_text())
+for moment in [total // 10, total // 5, total // 2, total * 4 // 5, total - 40, total - 20, total - 1]:
+    fork(moment)
+fork(None)
+count_file.unlink()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kills are timed in forked processes")
+def test_a_kill_at_any_moment_leaves_the_old_store_or_the_new_one(tmp_path):
+    sdata = tissue()
+    sdata.images["image"].data[:] = 1
+    sdata.labels["masks"].data[:] = 4
+    sdata["table"].uns["state"] = 0
+    nm.io.write(sdata, tmp_path / "a.zarr")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [int(line[1]) for line in lines if line[0] == "exit"] == [0, *[-signal.SIGKILL] * 7, 0]
+    found = [tuple(map(int, line)) for line in lines if len(line) == 3]
+    assert all(whole for _, whole, _ in found)
+    states = np.diff([state for state, _, _ in found])
+    assert states.tolist()[:3] == [1, 0, 0]  # complete, killed before the new one was in place ...
+    assert states.tolist()[-1] == 1  # ... and after it
+    assert set(states) == {0, 1}
+    assert sum(leftover for _, _, leftover in found) == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
