@@ -8,5 +8,6 @@ from nextmarker.pl._cells import cells
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._training import training
+from nextmarker.pl._views import views
 
-__all__ = ["cells", "marker_attribution", "normalization", "patches", "training"]
+__all__ = ["cells", "marker_attribution", "normalization", "patches", "training", "views"]

@@ -4,5 +4,6 @@ from nextmarker.tl._attribution import marker_attribution, top_markers
 from nextmarker.tl._cluster import cluster
 from nextmarker.tl._embed import embed
 from nextmarker.tl._train import train
+from nextmarker.tl._views import draw_views
 
-__all__ = ["cluster", "embed", "marker_attribution", "top_markers", "train"]
+__all__ = ["cluster", "draw_views", "embed", "marker_attribution", "top_markers", "train"]

@@ -1,0 +1,122 @@
+"""nm.tl.draw_views: the cell as it is, and views as training draws them."""
+
+from collections import Counter
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import nextmarker as nm
+from nextmarker._cells import read_regions
+from nextmarker.nn.training import random_views
+from nextmarker.tl._train import Fields
+
+
+def centre_on_pixels(sdata):
+    """Put cells into the middle of pixels: inside the first image, and at two of its corners."""
+    frame = pd.DataFrame({"x": [40, 0, 131], "y": [30, 0, 95], "image": "image_0"})
+    nm.pp.add_cells(sdata, frame, images=["image_0"], overwrite=True)
+    return sdata
+
+
+def test_the_first_is_the_cell_as_it_is(tissue):
+    cell, *views = nm.tl.draw_views(centre_on_pixels(tissue), 0, patch_size=7)
+    np.testing.assert_array_equal(cell, tissue.images["image_0"].to_numpy()[:, 27:34, 37:44])
+    assert cell.dims == ("marker", "y", "x")
+    assert cell["marker"].to_numpy().tolist() == ["DNA", "CD3", "CD20"]
+    assert cell["x"].to_numpy().tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert cell.attrs == {"cell": tissue["table"].obs_names[0], "image": "image_0"}
+    assert [view.name for view in [cell, *views]] == ["cell", "view 1", "view 2"]
+    assert not any(np.array_equal(cell, view) for view in views)
+
+
+def test_views_are_those_of_training(make):
+    """The same seed draws the same views of the only cell, be it for training or for looking at them."""
+    sdata = make((None,))
+    sdata.tables["table"] = sdata["table"][31:32].copy()
+    settings = nm.nn.Settings(patch_scales=(1.0, 0.6))
+    seed = torch.Generator()
+    fields = Fields(read_regions(sdata), ["DNA", "CD3", "CD20"], 10, None, settings, seed, torch.device("cpu"))
+    crops = fields.draw(1)
+    seed.manual_seed(5)
+    expected = [random_views(crops, size, settings, seed)[0] for size in (10, 10, 6, 6)]
+    _, *views = nm.tl.draw_views(sdata, 0, patch_size=10, settings=settings, random_state=5)
+    for view, theirs in zip(views, expected, strict=True):
+        np.testing.assert_array_equal(view, theirs)
+    _, *other = nm.tl.draw_views(sdata, 0, patch_size=10, settings=settings, random_state=6)
+    assert not np.array_equal(views[0], other[0])
+
+
+@pytest.mark.parametrize("cell", [0, 1, 2])
+def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
+    centre_on_pixels(tissue).images["image_0"].data[:] = 100
+    settings = nm.nn.Settings(intensity_scaling=(0.5, 2.0), size_scaling=(0.5, 1.5), patch_scales=(1.0, 0.8))
+    whole, *views = nm.tl.draw_views(tissue, cell, patch_size=10, settings=settings)
+    np.testing.assert_allclose(whole, 100, rtol=1e-5)
+    gains = np.array([view.mean(("y", "x")) for view in views]) / 100
+    for view, gain in zip(views, gains, strict=True):
+        np.testing.assert_allclose(view, 100 * gain[:, None, None] + np.zeros(view.shape), rtol=1e-5)
+    assert ((gains >= 0.5) & (gains <= 2)).all()
+    assert len(np.unique(gains)) == gains.size == 12
+
+
+def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path):
+    settings = nm.nn.Settings(steps=1, batch_size=8, views=3, patch_scales=(1.0, 0.5), size_scaling=(0.9, 1.1))
+    nm.tl.train(tissue, 12, settings=settings, progress=False)
+    expected = nm.tl.draw_views(tissue, 7, patch_size=12, settings=settings)
+    assert [view.shape[-1] for view in expected] == [12, 12, 12, 12, 6, 6, 6]
+    tissue["table"].write_h5ad(tmp_path / "table.h5ad")
+    read = ad.read_h5ad(tmp_path / "table.h5ad").uns["nextmarker"]
+    for record in (tissue["table"].uns["nextmarker"], read):
+        tissue["table"].uns["nextmarker"] = record
+        for view, theirs in zip(nm.tl.draw_views(tissue, 7), expected, strict=True):
+            np.testing.assert_array_equal(view, theirs)
+
+
+def test_pixel_size_of_the_training_is_kept(make, settings):
+    """A patch of 11 px of 1 um shows 22 px of 0.5 um."""
+    trained, sdata = make((1.0,)), make((0.5,))
+    nm.tl.train(trained, 11, settings=settings, progress=False)
+    sdata["table"].uns["nextmarker"]["train"] = trained["table"].uns["nextmarker"]["train"]
+    image = sdata.images["image_0"]
+    image.data = np.broadcast_to(np.arange(image.sizes["x"], dtype=np.float32), image.shape)
+    (cell, *_), x = nm.tl.draw_views(sdata, 40), sdata["table"].obsm["spatial"][40, 0] / 0.5
+    np.testing.assert_allclose(cell[0, 0], x - 0.5 + 2 * cell["x"], rtol=1e-4)
+
+
+def test_a_cell_by_its_name(tissue):
+    name = tissue["table"].obs_names[50]
+    for ours, theirs in zip(*(nm.tl.draw_views(tissue, cell, patch_size=9) for cell in (name, 50)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.attrs["cell"] == name
+
+
+def test_only_the_surroundings_are_read(tissue):
+    reads = Counter()
+    image = centre_on_pixels(tissue).images["image_0"]
+
+    def count(block, block_info=None):
+        reads[tuple(block_info[0]["chunk-location"][1:])] += 1
+        return block
+
+    image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+    nm.tl.draw_views(tissue, 1, patch_size=9)
+    assert set(reads) == {(0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, KeyError, "patch size is not known.*patch_size="),
+        ({"patch_size": 2}, ValueError, "at least 3"),
+        ({"patch_size": 9, "cell": "nobody"}, KeyError, r"No cell 'nobody'.*from 0 to \d+"),
+        ({"patch_size": 9, "cell": 10_000}, KeyError, "No cell 10000"),
+        ({"patch_size": 9, "cell": -1}, KeyError, "No cell -1"),
+        ({"patch_size": 9, "table_key": "none"}, KeyError, "No table 'none'"),
+    ],
+)
+def test_errors(tissue, arguments, error, message):
+    with pytest.raises(error, match=message):
+        nm.tl.draw_views(tissue, **arguments)
