@@ -9,6 +9,7 @@ PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image name -> microm
 REPORT: Final = "nextmarker_report"  # sdata.attrs: source -> what became of it
 CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, original names and metals of its channels
 ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image name -> what the file tells of the acquisition
+PANELS: Final = "nextmarker_panels"  # sdata.attrs: image name -> marker -> how the image came to have it
 MASKS: Final = "masks"  # sdata.labels: masks_<image>
 
 # columns of the table that link a cell to its circle and its image

@@ -52,7 +52,7 @@ def test_a_channel_without_metal_is_known_by_the_name_of_the_panel():
 
 def test_the_panel_of_imcdatasets(tmp_path):
     panel = csv(
-        tmp_path, "Tube Number,Metal Tag,Target,ilastik,full\n2266,Pr141,Cytokeratin 5,0,1\n,Ag107,Ag107,1,0\n1,X,x,0,\n"
+        tmp_path, "Tube Number,Metal Tag,Target,ilastik,full\n2266,Pr141,Cytokeratin 5,0,1\n,Ag107,Ag107,1,0\n1,X,x,0\n"
     )
     assert select(panel)[0].channels == ("Cytokeratin 5",)
 

@@ -1,6 +1,7 @@
-"""Cell centres: find them in nuclear channels, or take them from elsewhere. No segmentation is needed."""
+"""Panels that match, and cell centres: detect them, or take them from elsewhere. No segmentation is needed."""
 
 from nextmarker.pp._add import add_cells
 from nextmarker.pp._detect import detect_cells
+from nextmarker.pp._panels import match_panels
 
-__all__ = ["add_cells", "detect_cells"]
+__all__ = ["add_cells", "detect_cells", "match_panels"]

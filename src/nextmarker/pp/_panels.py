@@ -1,0 +1,196 @@
+"""Match images whose panels differ."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import dask.array as da
+import pandas as pd
+import xarray as xr
+
+from nextmarker import _keys
+from nextmarker._cells import read_image
+from nextmarker._write_cells import choose_images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from spatialdata import SpatialData
+
+Join: TypeAlias = Literal["intersection", "union"]
+
+
+def match_panels(
+    sdata: SpatialData,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    join: Join = "intersection",
+    images: Sequence[str] | str | None = None,
+) -> pd.DataFrame:
+    """Give images whose panels differ in order, extent or spelling the same channels, matched by name.
+
+    Parameters
+    ----------
+    sdata
+        Images of any origin, of one or several scales. Call it before cells are made: a table is not changed.
+    aliases
+        Name of a channel in some image to the name it gets: `{"CD45RO": "CD45-RO"}`.
+    join
+        `"intersection"` keeps the markers that all images have. `"union"` keeps all markers; one that an image lacks is
+        zero there, which a network cannot tell from a marker without signal.
+    images
+        Images to match, by default all.
+
+    Returns
+    -------
+    DataFrame, images x markers, of
+
+    ``"present"``, ``"alias"``
+        The image has the marker, under this name or another.
+    ``"filled"``
+        It lacks the marker, which is zero now.
+    ``"dropped"``, ``"missing"``
+        The marker was left out, and the image had it or not.
+
+    Replaces in place, lazily, the elements of `sdata.images` whose channels change: channels in the order of the first
+    image, and in the union then those of the next. Data types, scales and transformations stay. The same table is
+    recorded in ``sdata.attrs["nextmarker_panels"]``, image to marker to str, and ``sdata.attrs["nextmarker_channels"]``
+    keeps the names before. A store that `sdata` was read from is not changed.
+
+    Raises
+    ------
+    KeyError
+        If an image does not exist.
+    ValueError
+        If `join` is something else, an alias is in no image, makes two channels of an image one, or leads to another
+        alias; if the images share no marker, or one has several channels of one name. Nothing is changed then.
+
+    Examples
+    --------
+    >>> import numpy as np, nextmarker as nm
+    >>> from spatialdata import SpatialData
+    >>> from spatialdata.models import Image2DModel
+    >>> panels = {"a": ["DNA1", "CD3", "CD45RO"], "b": ["CD45-RO", "DNA1"]}
+    >>> sdata = SpatialData(
+    ...     images={
+    ...         name: Image2DModel.parse(np.ones((len(panel), 30, 40)), dims=("c", "y", "x"), c_coords=panel)
+    ...         for name, panel in panels.items()
+    ...     }
+    ... )
+    >>> nm.pp.match_panels(sdata, aliases={"CD45RO": "CD45-RO"})
+          DNA1  CD45-RO      CD3
+    a  present    alias  dropped
+    b  present  present  missing
+    >>> sdata["b"]["c"].values.tolist()
+    ['DNA1', 'CD45-RO']
+    """
+    if join not in get_args(Join):
+        msg = f"join must be one of {get_args(Join)}, not {join!r}."
+        raise ValueError(msg)
+    chosen = choose_images(sdata, images)
+    before = {image: read_image(sdata, image)["c"].to_numpy().tolist() for image in chosen}
+    renamed = _rename(before, aliases or {})
+    every = list(dict.fromkeys(name for panel in renamed.values() for name in panel))
+    wanted = every if join == "union" else [name for name in every if all(name in p for p in renamed.values())]
+    if not wanted:
+        msg = (
+            f"The images {chosen} share no marker: their channels are {before}. Choose with images=[...] or aliases=..."
+        )
+        raise ValueError(msg)
+    places = {image: [panel.index(m) if m in panel else None for m in wanted] for image, panel in renamed.items()}
+    changed = {image: places[image] for image, panel in before.items() if panel != wanted}
+    elements = {image: _select(sdata.images[image], found, wanted) for image, found in changed.items()}
+    columns = [*wanted, *(name for name in every if name not in wanted)]
+    report = pd.DataFrame(
+        {image: _statuses(before[image], renamed[image], wanted, columns) for image in chosen}, index=columns
+    ).T
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Oo]verwriting")  # that is what is wanted
+        for image, element in elements.items():
+            sdata.images[image] = element
+    _record(sdata, before, places, wanted, report)
+    return report
+
+
+def _rename(panels: Mapping[str, list[str]], aliases: Mapping[str, str]) -> dict[str, list[str]]:
+    unknown = [name for name in aliases if all(name not in panel for panel in panels.values())]
+    if unknown:
+        msg = f"No image has the channels {unknown} that aliases rename; the channels are {dict(panels)}."
+        raise ValueError(msg)
+    chained = [name for name in aliases.values() if aliases.get(name, name) != name]
+    if chained:
+        msg = f"aliases lead to {chained}, which are aliases themselves. Give every name the one it gets in the end."
+        raise ValueError(msg)
+    renamed = {image: [aliases.get(name, name) for name in panel] for image, panel in panels.items()}
+    for image, panel in renamed.items():
+        repeated = sorted({name for name in panel if panel.count(name) > 1})
+        if repeated:
+            both = [old for old, new in zip(panels[image], panel, strict=True) if new in repeated]
+            msg = (
+                f"aliases make the channels {both} of image {image!r} one: {repeated}. Rename one of them, or drop it."
+            )
+            raise ValueError(msg)
+    return renamed
+
+
+def _statuses(
+    before: Sequence[str], renamed: Sequence[str], wanted: Sequence[str], columns: Iterable[str]
+) -> list[str]:
+    own = dict(zip(renamed, before, strict=True))
+
+    def status(marker: str) -> str:
+        if marker not in wanted:
+            return "dropped" if marker in own else "missing"
+        if marker not in own:
+            return "filled"
+        return "present" if own[marker] == marker else "alias"
+
+    return [status(marker) for marker in columns]
+
+
+def _select(
+    element: xr.DataArray | xr.DataTree, places: Sequence[int | None], markers: Sequence[str]
+) -> xr.DataArray | xr.DataTree:
+    """Take channels by their places; those without one are zero."""
+    if isinstance(element, xr.DataArray):
+        return _select_channels(element, places, markers)
+    scales = {
+        scale: xr.Dataset({name: _select_channels(pixels, places, markers) for name, pixels in node.data_vars.items()})
+        for scale, node in element.children.items()
+    }
+    return xr.DataTree.from_dict(scales, name=element.name)
+
+
+def _select_channels(pixels: xr.DataArray, places: Sequence[int | None], markers: Sequence[str]) -> xr.DataArray:
+    n_channels = pixels.sizes["c"]
+    data = da.asarray(pixels.transpose("c", "y", "x").data)
+    if None in places:
+        zeros = da.zeros((1, *data.shape[1:]), dtype=data.dtype, chunks=(1, *data.chunks[1:]))
+        data = da.concatenate([data, zeros])
+    data = data[[n_channels if place is None else place for place in places]]
+    others = {name: coordinate for name, coordinate in pixels.coords.items() if "c" not in coordinate.dims}
+    return xr.DataArray(data, {**others, "c": list(markers)}, ("c", "y", "x"), pixels.name, pixels.attrs)
+
+
+def _record(
+    sdata: SpatialData,
+    before: Mapping[str, Sequence[str]],
+    places: Mapping[str, Sequence[int | None]],
+    wanted: Sequence[str],
+    report: pd.DataFrame,
+) -> None:
+    known = dict(sdata.attrs.get(_keys.CHANNELS, {}))
+    for image, panel in before.items():
+        found = known.get(image, {})
+        columns = {_keys.ORIGINAL_NAME: dict(zip(panel, panel, strict=True))}
+        for column in (_keys.ORIGINAL_NAME, _keys.METAL):
+            if column in found:
+                columns[column] = dict(zip(found["name"], found[column], strict=True))
+        names = [None if place is None else panel[place] for place in places[image]]
+        known[image] = {"name": list(wanted)} | {
+            column: ["" if name is None else values.get(name, "") for name in names]
+            for column, values in columns.items()
+        }
+    sdata.attrs[_keys.CHANNELS] = known
+    sdata.attrs[_keys.PANELS] = report.T.to_dict()
