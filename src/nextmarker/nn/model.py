@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from nextmarker.nn.encoder import Encoder
+from nextmarker.nn.model_file import check_finite, encode, read_header, read_tensors, write_file
 from nextmarker.nn.normalization import Normalization
 
 if TYPE_CHECKING:
@@ -25,7 +23,10 @@ HALVE_ABOVE = 12
 MIN_PATCH_SIZE = 3
 """Pixels; a smaller patch shows no surroundings of the centre."""
 
-_FORMAT = "1"
+MAX_PATCH_SIZE = 1024
+"""Pixels; a larger one is a mistake of units."""
+
+MAX_BLOCKS = 64
 
 
 def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
@@ -62,7 +63,7 @@ class Network:
             self,
             features=(self.features >= 1, "at least 1"),
             embedding=(self.embedding >= 1, "at least 1"),
-            blocks=(self.blocks >= 0, "0 or more"),
+            blocks=(0 <= self.blocks <= MAX_BLOCKS, f"from 0 to {MAX_BLOCKS}"),
             focus=(self.focus is None or self.focus > 0, "positive, or None"),
             faint=(self.faint is None or self.faint > 0, "positive, or None"),
         )
@@ -91,7 +92,10 @@ class Architecture:
         check_fields(
             self,
             markers=(bool(self.markers) and len(set(self.markers)) == len(self.markers), "one name or more, each once"),
-            patch_size=(self.patch_size >= MIN_PATCH_SIZE, f"at least {MIN_PATCH_SIZE} pixels"),
+            patch_size=(
+                MIN_PATCH_SIZE <= self.patch_size <= MAX_PATCH_SIZE,
+                f"from {MIN_PATCH_SIZE} to {MAX_PATCH_SIZE} pixels",
+            ),
             pixel_size=(self.pixel_size is None or self.pixel_size > 0, "positive, or None"),
         )
 
@@ -156,7 +160,7 @@ class NeXtMarker(nn.Module):
 
     def digest(self) -> str:
         """Fingerprint of architecture and weights, 16 hexadecimal digits."""
-        return sha256(self._serialize()).hexdigest()[:16]
+        return sha256(encode(asdict(self.architecture), self.state_dict())).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file: the tensors, and the architecture as JSON in its header.
@@ -164,7 +168,16 @@ class NeXtMarker(nn.Module):
         Parameters
         ----------
         path
-            The file to write, `*.safetensors` by custom.
+            The file to write, `*.safetensors` by custom. It appears when it is complete, and replaces an old one.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no folder to write into.
+        IsADirectoryError
+            If `path` is a folder.
+        ValueError
+            If a weight is not finite.
 
         Examples
         --------
@@ -175,12 +188,13 @@ class NeXtMarker(nn.Module):
         ...     load_model(f"{folder}/model.safetensors").digest() == model.digest()
         True
         """
-        Path(path).write_bytes(self._serialize())
-
-    def _serialize(self) -> bytes:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        header = {"nextmarker": json.dumps({"format": _FORMAT, "architecture": asdict(self.architecture)})}
-        return save(tensors, metadata=header)
+        tensors = self.state_dict()
+        try:
+            check_finite(tensors)
+        except ValueError as error:
+            msg = f"The model is not saved: {error}. Train it again, with a lower learning rate."
+            raise ValueError(msg) from error
+        write_file(Path(path), encode(asdict(self.architecture), tensors, self.digest()))
 
 
 def load_model(path: str | Path) -> NeXtMarker:
@@ -202,7 +216,8 @@ def load_model(path: str | Path) -> NeXtMarker:
     TypeError
         If `path` is neither a string nor a Path.
     ValueError
-        If the file is not a model of nextmarker, is one of another format, or is damaged.
+        If the file is not a model of nextmarker, is one of another format, or is damaged. A pickle, as torch.save
+        writes, is refused unopened.
 
     Examples
     --------
@@ -220,19 +235,25 @@ def load_model(path: str | Path) -> NeXtMarker:
         msg = f"No model at {path}. Write one with nm.tl.train(sdata).save({str(path)!r})."
         raise FileNotFoundError(msg)
     try:
-        with safe_open(path, "pt") as file:
-            header = (file.metadata() or {})["nextmarker"]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        content = json.loads(header)
-        if content["format"] != _FORMAT:
-            msg = f"its format is {content['format']}, and this version reads {_FORMAT}"
-            raise ValueError(msg)
-        fields = content["architecture"]
-        fields["markers"], fields["network"] = tuple(fields["markers"]), Network(**fields["network"])
-        architecture = Architecture(**fields)
-        model = NeXtMarker(architecture, start=[1.0] * len(architecture.markers))
-        model.load_state_dict(tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        msg = f"{path} is not a model of nextmarker, or is damaged ({error}). Models are written by model.save(path)."
+        return _load(path)
+    except ValueError as error:
+        msg = f"{path} is not a model of nextmarker, or is damaged: {error}. Models are written by model.save(path)."
         raise ValueError(msg) from error
+
+
+def _load(path: Path) -> NeXtMarker:
+    architecture, digest = read_header(path, Architecture)
+    start = [1.0] * len(architecture.markers)
+    with torch.device("meta"):  # shapes without memory
+        expected = NeXtMarker(architecture, start).state_dict()
+    tensors = read_tensors(path, expected)
+    model = NeXtMarker(architecture, start)
+    model.load_state_dict(tensors)
+    if model.digest() != digest:
+        msg = "its content does not match its digest"
+        raise ValueError(msg)
+    scales = torch.stack([model.normalization.centre, model.normalization.slope])
+    if not (torch.isfinite(scales) & (scales > 0)).all():
+        msg = "its normalization is not positive and finite"
+        raise ValueError(msg)
     return model.eval()

@@ -1,0 +1,185 @@
+"""The file of a model: tensors, and JSON that says what they are. Nothing in it is ever executed.
+
+It is a safetensors file with one entry in its header, ``nextmarker``: the number of the format, the architecture, and a
+digest of architecture and weights. The number rises whenever a field or a tensor is added, removed or changes its
+meaning. A version reads the format that it writes and no other: every field must be there, none is guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+FORMAT = 2
+KEY = "nextmarker"
+LARGEST_HEADER = 2**22  # bytes
+LARGEST_NUMBER = 2**16
+
+
+def encode(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], digest: str = "") -> bytes:
+    """Make the bytes of a model file; the same model gives the same bytes."""
+    content = {"format": FORMAT, "digest": digest, "architecture": architecture}
+    ours = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(ours, metadata={KEY: json.dumps(content)})
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place, and put it there once it is complete.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder to write into.
+    IsADirectoryError
+        If `path` is a folder.
+    """
+    if not path.parent.is_dir():
+        msg = f"There is no folder {str(path.parent)!r} to save the model into: make it, or choose another path."
+        raise FileNotFoundError(msg)
+    if path.is_dir():
+        msg = f"{str(path)!r} is a folder: name a file in it, such as {str(path / 'model.safetensors')!r}."
+        raise IsADirectoryError(msg)
+    draft = path.with_name(f".{path.name}.unfinished")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_header(path: Path, kind: type) -> tuple[Any, str]:
+    """Read the architecture, an instance of the dataclass `kind`, and the digest.
+
+    Raises
+    ------
+    ValueError
+        If the file is no safetensors file or its header not that of a model.
+    """
+    _check_start(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    if set(metadata) != {KEY}:
+        msg = f"its header has the entries {sorted(metadata)} instead of {KEY!r}"
+        raise ValueError(msg)
+    try:
+        content = json.loads(metadata[KEY])
+    except RecursionError as error:
+        msg = "its header is nested too deeply"
+        raise ValueError(msg) from error
+    _check_format(content)
+    return _read_value(kind, content["architecture"]), content["digest"]
+
+
+def _check_start(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and length <= LARGEST_HEADER:
+        return
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        msg = "it is a pickle, as torch.save writes: loading one can execute code, so it is not opened"
+    elif start[8:] == b"{":
+        msg = f"its header claims a length of {length} bytes"
+    else:
+        msg = "it is no safetensors file"
+    raise ValueError(msg)
+
+
+def _check_format(content: Any) -> None:
+    number = content.get("format") if isinstance(content, dict) else None
+    if isinstance(number, str) and number == "1":  # the first format wrote its number as text
+        number = 1
+    if type(number) is not int or number < 1:
+        msg = "its header tells no format"
+        raise ValueError(msg)
+    if number != FORMAT:
+        remedy = "update nextmarker" if number > FORMAT else "train it again, or load it with the version that wrote it"
+        msg = f"its format is {number}, and this version reads {FORMAT}: {remedy}"
+        raise ValueError(msg)
+    if set(content) != {"format", "digest", "architecture"}:
+        msg = f"its header has the fields {sorted(content)}"
+        raise ValueError(msg)
+
+
+def _read_value(kind: Any, value: Any) -> Any:
+    """Turn JSON into a value of the type that a field declares, or refuse it."""
+    if is_dataclass(kind):
+        fields = get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) != set(fields):
+            found = sorted(value) if isinstance(value, dict) else value
+            msg = f"its architecture has the fields {found} instead of {sorted(fields)}"
+            raise ValueError(msg)
+        return kind(**{name: _read_value(fields[name], value[name]) for name in fields})  # type: ignore[operator]
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_read_value(get_args(kind)[0], entry) for entry in value)
+    if not _fits(kind, value):
+        msg = f"its architecture has the value {value!r}, which is not {kind}"
+        raise ValueError(msg)
+    return value
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    allowed = get_args(kind) or (kind,)
+    if isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER:  # NaN too
+        return False
+    return type(value) in allowed or (type(value) is int and float in allowed)
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors, which must be those expected; these may lie on the device "meta".
+
+    Raises
+    ------
+    ValueError
+        If names, shapes or types differ, or a number is not finite.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            if names != set(expected):
+                msg = f"it has the tensors {sorted(names)} instead of {sorted(expected)}"
+                raise ValueError(msg)
+            for name, tensor in expected.items():  # before any of them is loaded
+                _check_shape(name, file.get_slice(name), tensor)
+            tensors = {name: file.get_tensor(name).clone() for name in expected}
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    check_finite(tensors)
+    return tensors
+
+
+def _check_shape(name: str, found: Any, expected: Tensor) -> None:
+    shape, dtype = found.get_shape(), found.get_dtype()
+    if shape != list(expected.shape) or dtype != "F32":
+        msg = f"{name} has the shape {shape} and the type {dtype} instead of {list(expected.shape)} and F32"
+        raise ValueError(msg)
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite.
+    """
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        msg = f"the weights {broken} are not finite"
+        raise ValueError(msg)

@@ -1,0 +1,266 @@
+"""The file of a model: damaged, foreign and hostile files are refused, and nothing in them is executed."""
+
+import json
+import pickle
+import struct
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
+from nextmarker.nn import model_file as file_format
+
+REFUSED = "is not a model of nextmarker, or is damaged: "
+
+
+def make_model():
+    torch.manual_seed(0)
+    architecture = Architecture(("CD3", "HLA-DR/DP"), 10, 0.5, Network(features=2, embedding=3))
+    return NeXtMarker(architecture, [2.0, 500.0]).eval()
+
+
+@pytest.fixture
+def path(tmp_path):
+    make_model().save(tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def header(path):
+    (length,) = struct.unpack("<Q", path.read_bytes()[:8])
+    return json.loads(path.read_bytes()[8 : 8 + length])
+
+
+def content(path):
+    return json.loads(header(path)["__metadata__"]["nextmarker"])
+
+
+def rewrite(path, change=None, tensors=None, **entries):
+    """Write the file again with another header or other tensors, and a right digest where one can be had."""
+    changed = content(path)
+    if change is not None:
+        change(changed)
+    metadata = {"nextmarker": json.dumps(changed), **entries}
+    save_file(load_file(path) if tensors is None else tensors, path, metadata)
+
+
+def test_only_tensors_and_one_json_are_in_the_file(path):
+    written = content(path)
+    assert set(header(path)["__metadata__"]) == {"nextmarker"}
+    assert set(written) == {"format", "digest", "architecture"}
+    assert written["architecture"]["markers"] == ["CD3", "HLA-DR/DP"]
+    assert load_model(path).digest() == make_model().digest() == written["digest"]
+
+
+def test_the_format_is_numbered(path):
+    """When this fails, what the file holds has changed: raise the number of the format, then adapt this."""
+    assert file_format.FORMAT == 2
+    assert {field.name for field in fields(Architecture)} == {"markers", "patch_size", "pixel_size", "network"}
+    assert {field.name for field in fields(Network)} == {"features", "embedding", "blocks", "focus", "faint"}
+    names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
+    names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
+    assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias"}
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (3, "its format is 3, and this version reads 2: update nextmarker"),
+        ("1", "its format is 1, and this version reads 2: train it again"),
+        (None, "tells no format"),
+        (True, "tells no format"),
+        ("newest", "tells no format"),
+    ],
+)
+def test_another_format_is_refused(path, number, reason):
+    rewrite(path, lambda written: written.update(format=number, future="field"))
+    with pytest.raises(ValueError, match=f"{REFUSED}.*({reason})"):
+        load_model(path)
+
+
+class Exploit:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize("kind", ["torch", "torch, old", "pickle"])
+def test_a_pickle_is_refused_by_name_and_not_executed(path, kind, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Exploit()))
+    else:
+        torch.save({"weights": Exploit()}, path, _use_new_zipfile_serialization=kind == "torch")
+    with pytest.raises(ValueError, match="it is a pickle, as torch.save writes: loading one can execute code"):
+        load_model(path)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: b"", "no safetensors file"),
+        (lambda data: b"not a model", "no safetensors file"),
+        (lambda data: data[:-100], "[Ii]nvalid|[Ii]ncomplete"),
+        (lambda data: data[:20], "[Hh]eader"),
+        (lambda data: data + b"more", "[Ii]nvalid|[Ii]ncomplete"),
+        (lambda data: struct.pack("<Q", 10**15) + data[8:], "claims a length of 1000000000000000 bytes"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "does not match its digest"),
+    ],
+)
+def test_a_damaged_file_is_refused(path, damage, reason):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"{REFUSED}.*({reason})"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("markers", "CD3"),
+        ("markers", 10**9),
+        ("markers", []),
+        ("markers", ["CD3", "CD3"]),
+        ("markers", ["CD3", 4]),
+        ("patch_size", 10**9),
+        ("patch_size", "10"),
+        ("patch_size", 10.0),
+        ("patch_size", True),
+        ("pixel_size", -1),
+        ("pixel_size", float("nan")),
+        ("pixel_size", float("inf")),
+        ("pixel_size", 10**400),
+        ("network", None),
+        ("network.features", 10**9),
+        ("network.embedding", 10**9),
+        ("network.embedding", 60_000),
+        ("network.blocks", 10**9),
+        ("network.blocks", 60_000),
+        ("network.focus", "wide"),
+        ("network.new", 1),
+        ("new", 1),
+    ],
+)
+def test_an_impossible_architecture_is_refused_before_memory_is_taken(path, entry, value, monkeypatch):
+    def put(written):
+        *parents, name = entry.split(".")
+        target = written["architecture"]
+        for parent in parents:
+            target = target[parent]
+        target[name] = value
+
+    rewrite(path, put)
+    monkeypatch.setattr(NeXtMarker, "load_state_dict", lambda *_: pytest.fail("the model was built"))
+    with pytest.raises(ValueError, match=REFUSED):
+        load_model(path)
+
+
+def test_a_missing_field_is_not_guessed(path):
+    rewrite(path, lambda written: written["architecture"]["network"].pop("faint"))
+    with pytest.raises(ValueError, match=r"has the fields \['blocks', 'embedding', 'features', 'focus'\] instead of"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "{", '{"format": 2}'])
+def test_a_header_that_is_not_ours_is_refused(path, text):
+    save_file(load_file(path), path, {"nextmarker": text})
+    with pytest.raises(ValueError, match=REFUSED):
+        load_model(path)
+
+
+def test_other_entries_in_the_header_are_refused(path):
+    rewrite(path, code="import os")
+    with pytest.raises(ValueError, match=r"the entries \['code', 'nextmarker'\] instead of 'nextmarker'"):
+        load_model(path)
+    save_file(load_file(path), path)
+    with pytest.raises(ValueError, match=r"the entries \[\] instead of"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("crosstalk.bias", None, "it has the tensors"),
+        ("extra", torch.zeros(1), "it has the tensors"),
+        (
+            "crosstalk.bias",
+            torch.zeros(4),
+            r"crosstalk.bias has the shape \[4\] and the type F32 instead of \[3\] and F32",
+        ),
+        ("crosstalk.bias", torch.zeros(3, dtype=torch.float64), "the type F64 instead of"),
+        ("crosstalk.bias", torch.zeros(3, dtype=torch.int32), "the type I32 instead of"),
+        ("crosstalk.bias", torch.tensor([0, float("nan"), 0]), r"the weights \['crosstalk.bias'\] are not finite"),
+        ("encoder.stem.weight", torch.full((4, 1, 3, 3), float("inf")), "are not finite"),
+    ],
+)
+def test_other_tensors_are_refused(path, name, value, reason):
+    tensors = load_file(path)
+    tensors[name] = value
+    rewrite(path, tensors={key: tensor for key, tensor in tensors.items() if tensor is not None})
+    with pytest.raises(ValueError, match=f"{REFUSED}.*({reason})"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("start", -1.0), ("start", 0.0), ("log_slope", 1000.0)])
+def test_a_normalization_that_cannot_work_is_refused(path, name, value):
+    model = make_model()
+    with torch.no_grad():
+        getattr(model.normalization, name).fill_(value)
+    model.save(path)
+    with pytest.raises(ValueError, match="its normalization is not positive and finite"):
+        load_model(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.none() | st.integers(0, 4000),
+)
+@example(edits=[(0, 128)], cut=None)
+def test_changed_bytes_give_an_error_of_ours_or_the_same_model(path, edits, cut):
+    make_model().save(path)
+    data = bytearray(path.read_bytes())
+    for position, value in edits:
+        data[position % len(data)] = value
+    path.write_bytes(data[:cut])
+    refusal = None
+    try:
+        model = load_model(path)
+    except ValueError as error:
+        refusal = str(error)
+    assert REFUSED in refusal if refusal else model.digest() == make_model().digest()
+
+
+def test_a_model_that_diverged_is_not_saved(path):
+    before = path.read_bytes()
+    model = make_model()
+    with torch.no_grad():
+        model.crosstalk.bias[0] = float("nan")
+    with pytest.raises(ValueError, match=r"not saved: the weights \['crosstalk.bias'\] are not finite"):
+        model.save(path)
+    assert path.read_bytes() == before
+
+
+def test_a_save_that_stops_half_way_leaves_the_old_file(path, monkeypatch):
+    before = path.read_bytes()
+
+    def stop(draft, content):
+        draft.open("wb").write(content[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_model().save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_place_that_cannot_hold_the_file_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder .*missing"):
+        make_model().save(tmp_path / "missing" / "model.safetensors")
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file in it"):
+        make_model().save(tmp_path)
+    assert not any(tmp_path.iterdir())
