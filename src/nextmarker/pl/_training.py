@@ -73,5 +73,6 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     rates.tick_params(axis="y", colors=ORANGE)
     rates.set_ylim(bottom=0)
     lines = [*ax.get_lines(), *rates.get_lines()]
-    ax.legend(lines, [str(line.get_label()) for line in lines], frameon=False, fontsize="small")
+    labels = [str(line.get_label()) for line in lines]
+    ax.legend(lines, labels, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize="small")
     return ax
