@@ -109,6 +109,29 @@ def test_headers_that_make_no_sense(tmp_path, tag, value, message):
         read(tmp_path / "a.tif")
 
 
+def set_type(path, tag, code):
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.filehandle.seek(tif.pages[0].tags[tag].offset + 2)
+        tif.filehandle.write(struct.pack("<H", code))
+
+
+@pytest.mark.parametrize("code", [1, 11])  # bytes and floats
+def test_places_that_are_no_whole_numbers(tmp_path, code):
+    write(tmp_path / "a.tif", rowsperstrip=16)
+    set_type(tmp_path / "a.tif", OFFSETS, code)
+    with pytest.raises(ValueError, match=r"\['StripOffsets'\] are no whole numbers"):
+        read(tmp_path / "a.tif")
+
+
+def test_strips_that_begin_inside_each_other(tmp_path):
+    write(tmp_path / "a.tif", rowsperstrip=16)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tif:
+        tif.filehandle.seek(tif.pages[0].tags[OFFSETS].valueoffset + 4)
+        tif.filehandle.write(struct.pack("<I", tif.pages[0].dataoffsets[0] + 2))
+    with pytest.raises(ValueError, match="begin inside each other"):
+        read(tmp_path / "a.tif")
+
+
 def damage_page(path, page, size=8):
     with tifffile.TiffFile(path) as tif:
         offset, count = tif.pages[page].dataoffsets[0], tif.pages[page].databytecounts[0]

@@ -117,6 +117,14 @@ def test_qptiff_is_read_in_full_resolution_with_its_markers(tmp_path, recwarn):
     assert not [w for w in recwarn if w.category is UserWarning]
 
 
+def test_qptiff_with_a_channel_that_lost_its_description_is_refused(tmp_path):
+    write_qptiff(tmp_path / "slide.qptiff", RNG.integers(0, 255, (3, 150, 210), np.uint8))
+    content = (tmp_path / "slide.qptiff").read_bytes()
+    (tmp_path / "slide.qptiff").write_bytes(content.replace(b"FullResolution", b"FullRexolution", 2))
+    with pytest.raises(ValueError, match="page 0 has the size of a channel, and says that it is a 'FullRexolution'"):
+        nm.io.read(tmp_path / "slide.qptiff")
+
+
 def test_qptiff_without_biomarkers_is_named_by_its_dyes(tmp_path):
     write_qptiff(
         tmp_path / "slide.qptiff", RNG.integers(0, 255, (2, 64, 64), np.uint8), ("", ""), ("DAPI", "CD8 (Opal)")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import tifffile
 
 PREFIX = "mibi."
+COUNTS = "SIMS"  # image.type of the channels
+PHOTOGRAPHS = {"SED", "Optical", "Label"}
 
 
 def is_mibi(page: tifffile.TiffPage) -> bool:
@@ -25,12 +27,12 @@ def is_mibi(page: tifffile.TiffPage) -> bool:
 def mibi_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
     """Make a stack of the pages with ion counts; optical and electron images are left out."""
     headers = [_header(path, page) for page in pages]
-    kinds = [str(header.get("image.type", "SIMS")) for header in headers]
+    kinds = [str(header.get("image.type", COUNTS)) for header in headers]
     counts = [
-        (page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind.upper() == "SIMS"
+        (page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind.upper() == COUNTS
     ]
-    left_out = sorted({kind for kind in kinds if kind.upper() != "SIMS"})
-    skipped = [Skipped(f"{path}: {kind}", "no image of ion counts", expected=True) for kind in left_out]
+    left_out = sorted({kind for kind in kinds if kind.upper() != COUNTS})
+    skipped = [Skipped(f"{path}: {kind}", "no image of ion counts", expected=kind in PHOTOGRAPHS) for kind in left_out]
     if not counts:
         msg = f"{path} has no page of ion counts (SIMS): it holds {left_out}."
         raise ValueError(msg)

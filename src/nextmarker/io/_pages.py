@@ -24,6 +24,10 @@ LARGEST_PIECE = 2**30  # bytes of a strip or tile in memory: it is decoded whole
 SMALL_PIECE = 2**26  # bytes up to which a piece may be compressed by any factor
 HIGHEST_COMPRESSION = 5_000  # of larger pieces
 
+# Tags that tell where the pixels are, and the types that they may have: SHORT, LONG, LONG8
+LAYOUT = {256, 257, 273, 278, 279, 322, 323, 324, 325}
+WHOLE_NUMBERS = {3, 4, 16}
+
 # What decoders and header parsers raise when the bytes make no sense; imagecodecs' errors are RuntimeErrors.
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, struct.error, EOFError)
 
@@ -138,14 +142,21 @@ def _problem(page: tifffile.TiffPage) -> str | None:
         return f"a colour picture, with {page.samplesperpixel} values for each pixel; raw counts have one plane each."
     if min(page.imagewidth, page.imagelength) < 1 or page.imagedepth > 1:
         return f"its header is damaged: {size}, {page.imagedepth} deep."
+    if wrong := [tag.name for tag in page.tags if tag.code in LAYOUT and tag.dtype not in WHOLE_NUMBERS]:
+        return f"its header is damaged: {wrong} are no whole numbers."
     pieces = prod(page.chunked)
     if len(page.dataoffsets) != pieces or len(page.databytecounts) != pieces:
         found = min(len(page.dataoffsets), len(page.databytecounts))
         return f"its header is damaged: {size} are {pieces} strips or tiles, but it lists {found}."
     if is_plain(page):
         return _cut_short(page, page.dataoffsets[0] + page.nbytes)
-    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    return _cut_short(page, end) or _too_large(page)
+    starts, counts = np.array(page.dataoffsets, dtype=np.uint64), np.array(page.databytecounts, dtype=np.uint64)
+    order = np.argsort(starts)
+    ends = (starts + counts)[order]
+    inside = (starts[order][1:] < ends[:-1]) & (starts[order][1:] != starts[order][:-1])  # equal ones may share pixels
+    if inside.any():
+        return "its header is damaged: strips or tiles begin inside each other."
+    return _cut_short(page, int(ends.max())) or _too_large(page)
 
 
 def _cut_short(page: tifffile.TiffPage, end: int) -> str | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tifffile
 
 ROOT = "PerkinElmer-QPI-ImageDescription"
+FULL, REDUCED = "FullResolution", "ReducedResolution"
 KEPT = ["SlideID", "SampleDescription", "AcquisitionSoftware", "InstrumentType", "Objective", "OperatorName"]
 
 
@@ -27,19 +28,19 @@ def is_qptiff(page: tifffile.TiffPage) -> bool:
 def qptiff_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
     """Make a stack of the pages in full resolution; the pyramid, thumbnail, macro and label are left out."""
     headers = [parse_xml(path, page.description) if is_qptiff(page) else None for page in pages]
-    kinds = [None if header is None else header.findtext("ImageType", "FullResolution") for header in headers]
-    found = [
-        (page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind == "FullResolution"
-    ]
-    left_out = sorted(
-        {kind or "page without a description" for kind in kinds} - {"FullResolution", "ReducedResolution"}
-    )
-    skipped = [
-        Skipped(f"{path}: {kind}", "no image of the tissue in full resolution", expected=True) for kind in left_out
-    ]
+    kinds = [_text(header, "ImageType") or "page of no kind" for header in headers]
+    found = [(page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind == FULL]
+    left_out = {page.index: kind for page, kind in zip(pages, kinds, strict=True) if kind not in (FULL, REDUCED)}
     if not found:
-        msg = f"{path} has no page in full resolution: it holds {left_out}."
+        msg = f"{path} has no page in full resolution: it holds {sorted(set(left_out.values()))}."
         raise ValueError(msg)
+    for page in pages:
+        if page.index in left_out and page.shape == found[0][0].shape:
+            kind = left_out[page.index]
+            msg = f"{path} is damaged: page {page.index} has the size of a channel, and says that it is a {kind!r}."
+            raise ValueError(msg)
+    why = "no image of the tissue in full resolution"
+    skipped = [Skipped(f"{path}: {kind}", why, expected=True) for kind in sorted(set(left_out.values()))]
     fluorophores = [_text(header, "Name") for _, header in found]
     names = [_text(header, "Biomarker") or name for (_, header), name in zip(found, fluorophores, strict=True)]
     first = found[0][1]
