@@ -151,6 +151,8 @@ def write_mcmicro(folder, markers=("DNA_1", "CD3", "DNA_1"), masks="unmicst-slid
 def test_mcmicro_names_channels_after_the_markers_and_brings_masks(tmp_path):
     write_mcmicro(tmp_path / "run")
     with pytest.warns(UserWarning, match="'DNA_1' -> 'DNA_1_2'"):
+        assert list(nm.io.read_mcmicro(tmp_path / "run").images) == ["slide7"]
+    with pytest.warns(UserWarning, match="'DNA_1' -> 'DNA_1_2'"):
         sdata = nm.io.read(tmp_path / "run")
     assert list(sdata.images) == ["slide7"]
     assert sdata["slide7"]["c"].values.tolist() == ["DNA_1", "CD3", "DNA_1_2"]
@@ -172,6 +174,8 @@ def test_mcmicro_cores_come_before_the_whole_slide(tmp_path):
 
 
 def test_mcmicro_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no output of MCMICRO: it needs a file markers\.csv"):
+        nm.io.read_mcmicro(tmp_path)
     write_mcmicro(tmp_path / "a", markers=["DNA", "CD3"])
     with pytest.raises(ValueError, match=r"has 3 channels, and .*markers\.csv names 2"):
         nm.io.read(tmp_path / "a")

@@ -7,10 +7,21 @@ coordinate system has the name of the image: in micrometres where the size of a 
 
 from nextmarker.io._folder import read_folder
 from nextmarker.io._imc import read_imc_txt, read_mcd
+from nextmarker.io._mcmicro import read_mcmicro
 from nextmarker.io._read import read
 from nextmarker.io._report import report
 from nextmarker.io._steinbock import read_steinbock
 from nextmarker.io._tiff import read_tiff
 from nextmarker.io._write import write
 
-__all__ = ["read", "read_folder", "read_imc_txt", "read_mcd", "read_steinbock", "read_tiff", "report", "write"]
+__all__ = [
+    "read",
+    "read_folder",
+    "read_imc_txt",
+    "read_mcd",
+    "read_mcmicro",
+    "read_steinbock",
+    "read_tiff",
+    "report",
+    "write",
+]

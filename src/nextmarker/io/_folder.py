@@ -28,7 +28,7 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     path
         A folder. Each TIFF in it is a channel, named as the file; the channels are sorted by name.
     pixel_size
-        Micrometres per pixel. By default what an OME header says, and unknown where none does.
+        Micrometres per pixel. By default what a header says, and unknown where none does.
 
     Returns
     -------
@@ -41,8 +41,13 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     TypeError
         If `pixel_size` is not a number.
     ValueError
-        If the folder has no TIFF; if a TIFF has several channels or cannot be read; if the channels differ in shape or
-        data type, or two have one name; if pixels are not square.
+        If the folder has no TIFF that can be read; if a TIFF has several channels; if the channels differ in shape or
+        data type; if pixels are not square.
+
+    Warns
+    -----
+    UserWarning
+        If a file cannot be read: it is skipped. If two channels have one name: the second is numbered.
 
     Examples
     --------

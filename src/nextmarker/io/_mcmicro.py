@@ -7,17 +7,73 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextmarker.io._image import Image, Skipped, distinct
+from nextmarker.io._image import Image, Skipped, check_pixel_size, distinct, to_spatialdata
 from nextmarker.io._stack import Stack, stack_image, stem
 from nextmarker.io._tiff import open_file, open_stack
 
 if TYPE_CHECKING:
     import dask.array as da
+    from spatialdata import SpatialData
 
 MARKERS = "markers.csv"
 WHOLE_SLIDES, CORES = "registration", "dearray"
 MASKS = ("cell", "cellMask", "cellRing", "nuclei", "nucleiMask")  # the first that is there
 COLUMN = "marker_name"
+
+
+def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> SpatialData:
+    r"""Read the output folder of MCMICRO, lazily.
+
+    Parameters
+    ----------
+    path
+        A folder with `markers.csv`, whose column `marker_name` names the channels, and `registration/*.ome.tif`, or
+        `dearray/*.ome.tif` with the cores of a tissue array, which come before the whole slides. Masks are read from
+        `segmentation/<method>-<image>/cell.ome.tif`, or else from those of the nuclei.
+    pixel_size
+        Micrometres per pixel. By default what the OME headers say, and unknown where they say nothing.
+
+    Returns
+    -------
+    SpatialData with one image per file, (c, y, x), named as the file; and the masks, int (y, x), as
+    `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for what else it holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is not laid out like this.
+    TypeError
+        If `pixel_size` is not a number.
+    ValueError
+        If `markers.csv` cannot be read, or no image can: it is damaged, or has another number of channels.
+
+    Warns
+    -----
+    UserWarning
+        If an image or its masks cannot be read, or markers have the same name: the second is numbered.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, numpy as np, tifffile, nextmarker as nm
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = pathlib.Path(temporary.name)
+    >>> _ = (folder / "markers.csv").write_text("cycle,marker_name\n1,DNA1\n1,CD3\n")
+    >>> (folder / "registration").mkdir()
+    >>> pixels = np.ones((2, 30, 40), np.uint16)
+    >>> tifffile.imwrite(folder / "registration" / "slide.ome.tif", pixels, photometric="minisblack")
+    >>> nm.io.read_mcmicro(folder)["slide"]["c"].values.tolist()
+    ['DNA1', 'CD3']
+    >>> temporary.cleanup()
+    """
+    check_pixel_size(pixel_size)
+    folder = Path(path).expanduser()
+    if not is_mcmicro(folder):
+        msg = (
+            f"{folder} is no output of MCMICRO: it needs a file {MARKERS} and images in {WHOLE_SLIDES}/ or {CORES}/, "
+            "*.ome.tif."
+        )
+        raise FileNotFoundError(msg)
+    return to_spatialdata(*mcmicro_images(folder, pixel_size))
 
 
 def is_mcmicro(folder: Path) -> bool:

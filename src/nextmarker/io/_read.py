@@ -33,8 +33,9 @@ def read(
     paths
         One path or several. Each is one of
 
-        - an OME-TIFF or a TIFF stack, see :func:`nextmarker.io.read_tiff`;
+        - an OME-TIFF, QPTIFF, MIBItiff or TIFF stack, see :func:`nextmarker.io.read_tiff`;
         - a folder of one TIFF per channel, see :func:`nextmarker.io.read_folder`;
+        - the output folder of MCMICRO, see :func:`nextmarker.io.read_mcmicro`;
         - an .mcd file or a .txt export (imaging mass cytometry), see :func:`nextmarker.io.read_mcd` and
           :func:`nextmarker.io.read_imc_txt`; an .mcd file and its exports are read once;
         - a directory of steinbock, see :func:`nextmarker.io.read_steinbock`;

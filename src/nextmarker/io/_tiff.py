@@ -24,21 +24,31 @@ if TYPE_CHECKING:
 def read_tiff(
     path: str | Path, *, channel_names: Sequence[str] | None = None, pixel_size: float | None = None
 ) -> SpatialData:
-    """Read one OME-TIFF or TIFF stack, lazily.
+    """Read one OME-TIFF, QPTIFF, MIBItiff or TIFF stack, lazily.
 
     Parameters
     ----------
     path
-        A file with one image of several channels. Of a pyramid the full resolution is read.
+        A file with one image of several channels, or an OME-TIFF with several images. Of a pyramid the full resolution
+        is read. Thumbnails, and pictures of the slide and its label, are left out.
     channel_names
-        Names of the channels, in the order of the file. Needed where the OME or ImageJ header has none; they take the
-        place of those in the header otherwise.
+        Names of the channels, in the order of the file. Needed where the header has none; they take the place of those
+        in the header otherwise.
     pixel_size
-        Micrometres per pixel. By default what the OME header says, and unknown where it says nothing.
+        Micrometres per pixel. By default what the header says, and unknown where it says nothing.
 
     Returns
     -------
-    SpatialData with one image, (c, y, x), named as the file. See :func:`nextmarker.io.read` for what else it holds.
+    SpatialData with one image, (c, y, x), named as the file, or all images of an OME-TIFF, named as they are
+    there. Channels are named
+
+    - after the header of an OME-TIFF, or the labels of an ImageJ stack;
+    - after the biomarker of a page of a QPTIFF (Akoya, PerkinElmer), or else its dye; the dyes are the original names;
+    - after the target of a page of a MIBItiff (Ionpath), its mass as the metal; other pages than those of ion counts
+      are left out.
+
+    Names that repeat are numbered, and channels without a name get one by their place. Negative pixels are read as they
+    are. See :func:`nextmarker.io.read` for what else it holds.
 
     Raises
     ------
@@ -47,8 +57,15 @@ def read_tiff(
     TypeError
         If `channel_names` are not strings, or `pixel_size` is not a number.
     ValueError
-        If the file is no TIFF or is cut short; if it is RGB; if it has several series, time points or z-planes; if
-        channel names are missing, repeated or of another number; if pixels are not square.
+        If the file is no TIFF, is damaged or cut short; if its planes differ in size; if a strip or tile of it would
+        take more than 1 GiB of memory, or more than 64 MiB and 5,000 times its size in the file; if it is a colour
+        picture, or has several time points or z-planes; if channel names are missing, of another number, or given
+        twice; if pixels are not square. A damaged strip or tile raises when its pixels are needed.
+
+    Warns
+    -----
+    UserWarning
+        If channels were renamed, or one of several images cannot be read.
 
     Examples
     --------
