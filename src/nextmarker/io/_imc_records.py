@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 BLOCK = 1024  # pixels; channels are interleaved in the file, so a block has all of them
@@ -44,18 +46,26 @@ class TextRecords:
 
     def load(self) -> np.ndarray:
         """All records, x, y, z and channels, float32 (count, 3 + n_channels)."""
-        columns = range(3, 3 + PLACE + self.n_channels)
-        return read_text(self.path, list(columns), self.count).to_numpy(np.float32)
+        return read_text(self.path, range(3, 3 + PLACE + self.n_channels), self.count)
 
 
 Records: TypeAlias = BinaryRecords | TextRecords
 
 
-def read_text(path: Path, columns: list[int], count: int | None = None) -> pd.DataFrame:
-    """Read columns of an export; a line that is cut short has NaN where it ends."""
-    return pd.read_csv(
-        path, sep="\t", header=None, skiprows=1, usecols=columns, nrows=count, dtype=np.float32, encoding="latin-1"
-    )[columns]
+def read_text(path: Path, columns: Sequence[int], count: int) -> np.ndarray:
+    """Read columns of the first lines below the header, float32 (count, columns)."""
+    table = pd.read_csv(
+        path,
+        sep="\t",
+        header=None,
+        skiprows=1,
+        usecols=list(columns),
+        nrows=count,
+        dtype=np.float32,
+        quoting=csv.QUOTE_NONE,
+        encoding="latin-1",
+    )
+    return table.to_numpy(np.float32)
 
 
 def lazy_pixels(records: Records, shape: Shape) -> da.Array:
@@ -70,10 +80,10 @@ def lazy_pixels(records: Records, shape: Shape) -> da.Array:
 
 def _block(records: Records, shape: Shape, block_info: dict[Any, Any]) -> np.ndarray:
     (_, (top, bottom), (left, right)) = block_info[None]["array-location"]
-    loaded = records.load()
     try:
+        loaded = records.load()
         y, x = places(loaded, shape)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         msg = f"{records.path} is damaged: {error}. Leave out this acquisition, or read its other copy (.mcd or .txt)."
         raise ValueError(msg) from error
     inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)

@@ -83,11 +83,7 @@ def _channels(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
         msg = "it is no .txt export of imaging mass cytometry: its first line does not begin with Start_push, End_push"
         raise ValueError(msg)
     with path.open("rb") as file:
-        line, first = file.readline().removeprefix(UTF8_MARK), file.readline()
-    named, filled = line.count(b"\t") + 1, first.count(b"\t") + 1
-    if first.strip() and named != filled:
-        msg = f"its header names {named} columns, and its first pixel has {filled}"
-        raise ValueError(msg)
+        line = file.readline().removeprefix(UTF8_MARK)
     try:
         text, notes = line.decode("utf-8"), []
     except UnicodeDecodeError:
@@ -104,14 +100,27 @@ def _channels(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
 
 
 def _records(path: Path, n_channels: int) -> tuple[TextRecords, Shape, list[str]]:
+    count, cut = _count_lines(path, 6 + n_channels)
     try:
-        table = read_text(path, [3, 4, 5 + n_channels])  # x, y and the last channel
+        placed = read_text(path, [3, 4], count)
     except ValueError as error:
         msg = f"its table cannot be read: {error}"
         raise ValueError(msg) from error
-    notes = []
-    if table.iloc[-1].isna().any():
-        notes.append("its last line is cut short and was left out")
-        table = table[:-1]
-    shape = scanned_shape(table.to_numpy())
-    return TextRecords(path, len(table), n_channels), shape, [*notes, *missing_pixels(len(table), shape)]
+    shape = scanned_shape(placed)
+    notes = ["its last line is cut short and was left out"] if cut else []
+    return TextRecords(path, count, n_channels), shape, [*notes, *missing_pixels(count, shape)]
+
+
+def _count_lines(path: Path, width: int) -> tuple[int, bool]:
+    """How many whole lines follow the header, and whether a last one has no end."""
+    count = -1
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return count, True
+            values = line.rstrip(b"\r\n")
+            if values.count(b"\t") != width - 1 or b"\r" in values:
+                msg = f"line {count + 2} does not have the {width} values that the header names"
+                raise ValueError(msg)
+            count += 1
+    return count, False

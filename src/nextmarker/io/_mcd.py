@@ -35,19 +35,12 @@ def read_all(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Sk
     except ValueError as damage:
         lost = Skipped(str(path), f"{damage}; {len(exports)} .txt exports lie beside it")
         return _sorted_out([lost, *(_export(txt, path, pixel_size, f"{path.name} cannot be read") for txt in exports)])
-    parts = []
-    for acquisition in acquisitions:
-        export = _export_of(acquisition, path, exports)
-        parts.append(_best(path, acquisition, export, pixel_size))
+    parts = [_best(path, one, _export_of(one, path, exports), pixel_size) for one in acquisitions]
     known = {acquisition.id for acquisition in acquisitions}
     parts += [_export(txt, path, pixel_size, f"{path.name} lacks it") for txt in exports if number(txt) not in known]
     used = {part.source for part in parts}
-    parts += [
-        Skipped(str(txt), f"{path.name} holds the same acquisition", expected=True)
-        for txt in exports
-        if str(txt) not in used
-    ]
-    return _sorted_out(parts)
+    why = f"it belongs to an acquisition of {path.name}"
+    return _sorted_out([*parts, *(Skipped(str(txt), why, expected=True) for txt in exports if str(txt) not in used)])
 
 
 def _sorted_out(parts: Iterable[Image | Skipped]) -> tuple[list[Image], list[Skipped]]:
@@ -62,12 +55,16 @@ def _acquisitions(path: Path) -> list[Acquisition]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on overlapping acquisitions: the places of the pixels tell if they do
             file.open()
-        return [acquisition for slide in file.slides for acquisition in slide.acquisitions]
+        acquisitions = [acquisition for slide in file.slides for acquisition in slide.acquisitions]
     except (OSError, ValueError, KeyError, ParseError) as error:
         msg = f"its list of acquisitions, which ends the file, is missing or damaged ({error})"
         raise ValueError(msg) from error
     finally:
         file.close()
+    if not acquisitions:
+        msg = "it lists no acquisition"
+        raise ValueError(msg)
+    return acquisitions
 
 
 def _export_of(acquisition: Acquisition, mcd: Path, exports: Iterable[Path]) -> Path | None:
@@ -86,22 +83,24 @@ def _best(path: Path, acquisition: Acquisition, export: Path | None, pixel_size:
     """The acquisition, or its export if that has more of it."""
     source = f"{path}: acquisition {acquisition.id}"
     try:
-        image = _image(path, acquisition, pixel_size)
-        if not image.notes:
-            return image
-        problem, pixels = "; ".join(image.notes), image.pixels.size
+        size = _pixel_size(acquisition) if pixel_size is None else float(pixel_size)
+    except ValueError as error:
+        return Skipped(source, str(error))
+    own: Image | Skipped
+    try:
+        own = _image(path, acquisition, size, source)
+        problem = "; ".join(own.notes)
     except ValueError as damage:
-        image, problem, pixels = None, str(damage), 0
-    if export is not None:
-        other = _export(export, path, pixel_size, f"in {path.name} {problem}")
-        if isinstance(other, Image) and other.pixels.size > pixels:
-            known = _pixel_size(acquisition) if pixel_size is None else pixel_size
-            return replace(
-                other, name=_name(acquisition, path), pixel_size=known, metadata=_metadata(path, acquisition)
-            )
-        if isinstance(other, Skipped):
-            problem = f"{problem}; and in {export.name} {other.reason}"
-    return image if image is not None else Skipped(source, problem)
+        own = Skipped(source, str(damage))
+        problem = own.reason
+    if export is None or not problem:
+        return own
+    other = _export(export, path, size, f"in {path.name} {problem}")
+    if isinstance(own, Image) and (isinstance(other, Skipped) or own.pixels.size >= other.pixels.size):
+        return own
+    if isinstance(other, Skipped):
+        return Skipped(source, f"{problem}; and in {export.name} {other.reason}")
+    return replace(other, name=_name(acquisition, path), metadata=_metadata(path, acquisition))
 
 
 def _export(txt: Path, mcd: Path, pixel_size: float | None, why: str) -> Image | Skipped:
@@ -112,7 +111,7 @@ def _export(txt: Path, mcd: Path, pixel_size: float | None, why: str) -> Image |
     return replace(image, notes=(f"{why}: read from the .txt export", *image.notes))
 
 
-def _image(path: Path, acquisition: Acquisition, pixel_size: float | None) -> Image:
+def _image(path: Path, acquisition: Acquisition, pixel_size: float, source: str) -> Image:
     records = _records(path, acquisition)
     shape = _shape(records, acquisition)
     labels, metals = tuple(acquisition.channel_labels), tuple(acquisition.channel_names)
@@ -121,11 +120,11 @@ def _image(path: Path, acquisition: Acquisition, pixel_size: float | None) -> Im
         _name(acquisition, path),
         lazy_pixels(records, shape),
         clean_names(labels, metals),
-        _pixel_size(acquisition) if pixel_size is None else float(pixel_size),
+        pixel_size,
         originals=labels,
         metals=metals,
         metadata=_metadata(path, acquisition),
-        source=f"{path}: acquisition {acquisition.id}",
+        source=source,
         notes=tuple(missing_pixels(records.count, planned)),
     )
 
