@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -133,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     assert run(tmp_path / "out.zarr") == 2
     assert "Permission denied" in error_line(capsys)
 
@@ -216,6 +215,49 @@ def test_a_stop_by_the_system_leaves_nothing(
     assert signal.getsignal(signal.SIGTERM) == before
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_results_are_put_in_place_comes_too_late(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "out.zarr")
+    (tmp_path / "out.zarr" / "zarr.json").write_text("old")
+    (tmp_path / "out_figures" / "cells.png").write_text("old")
+    before = signal.getsignal(number)
+    replace = Path.replace
+
+    def stopped(path: Path, target: Path) -> Path:
+        signal.raise_signal(number)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    assert run(tmp_path / "out.zarr", "--overwrite") == 0
+    assert (tmp_path / "out.zarr" / "zarr.json").read_text() == "new"
+    assert (tmp_path / "out_figures" / "cells.png").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_stop_before_results_are_put_in_place_leaves_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "out.zarr")
+    (tmp_path / "out.zarr" / "zarr.json").write_text("old")
+    monkeypatch.setattr(cli, "_print_clusters", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert run(tmp_path / "out.zarr", "--overwrite") == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert (tmp_path / "out.zarr" / "zarr.json").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
+
+
+@pytest.mark.usefixtures("instant")
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".out.zarr.unfinished" / "store").mkdir(parents=True)
+    assert run(tmp_path / "out.zarr") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
 
 
 @pytest.mark.usefixtures("no_reading")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        with _sigterm_as_interrupt(), warnings.catch_warnings():
+        with _signals_restored(), warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             arguments.command(arguments)
     except KeyboardInterrupt:
@@ -56,13 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let a stop by the system tidy up as Ctrl+C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _signals_restored() -> Iterator[None]:
+    """Let a stop by the system tidy up as Ctrl+C does, and leave both as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
@@ -137,15 +138,16 @@ def _analyse(
 @contextmanager
 def _output(store: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
+    from nextmarker.io import _replace
+
     figures = store.parent / f"{store.stem}_figures"
     _check_free(store, figures, overwrite=overwrite)
-    with _folder_beside(store) as folder:
-        unfinished = Path(folder) / "unfinished"
-        (unfinished / "figures").mkdir(parents=True)
+    with _replace.unfinished(store) as unfinished:
+        (unfinished / "figures").mkdir()
         yield unfinished
-        if store.exists():
-            store.rename(Path(folder) / "replaced")
-        (unfinished / "store").rename(store)
+        for number in (signal.SIGINT, signal.SIGTERM):  # what follows takes moments, and is not to be left half done
+            signal.signal(number, signal.SIG_IGN)
+        _replace.put_in_place(unfinished / "store", store, overwrite=overwrite)
         figures.mkdir(exist_ok=True)
         for figure in (unfinished / "figures").iterdir():
             figure.replace(figures / figure.name)
@@ -168,14 +170,6 @@ def _check_free(store: Path, figures: Path, *, overwrite: bool) -> None:
         raise FileExistsError(msg)
 
 
-def _folder_beside(store: Path) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix=".nextmarker-", dir=store.parent)
-    except OSError as error:
-        msg = f"Cannot write into {str(store.parent)!r} ({error.strerror}): choose another -o."
-        raise PermissionError(msg) from error
-
-
 def _save(sdata: SpatialData, folder: Path) -> None:
     import matplotlib as mpl
     import numpy as np
@@ -192,9 +186,7 @@ def _save(sdata: SpatialData, folder: Path) -> None:
     for name, drawing in drawings.items():
         axes = np.asarray(drawing, dtype=object)
         axes.flat[0].figure.savefig(folder / "figures" / f"{name}.png", dpi=150, bbox_inches="tight")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "zarr v3 autosharding")  # anndata's news for developers, once per array
-        sdata.write(folder / "store")
+    nm.io.write(sdata, folder / "store")
 
 
 def _compare_with_truth(sdata: SpatialData) -> pd.Series:
