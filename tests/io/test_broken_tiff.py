@@ -48,10 +48,10 @@ def test_pages_that_lead_in_a_circle(tmp_path, length):
 
 
 def test_more_pages_than_any_image_has(tmp_path):
-    offsets = [8 + 18 * number for number in range(100_001)]
+    offsets = [8 + 18 * number for number in range(10_001)]
     parts = [struct.pack("<HHHIII", 1, WIDTH, 4, 1, 64, following) for following in [*offsets[1:], 0]]
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + b"".join(parts))
-    with pytest.raises(ValueError, match="more than 100000 pages"):
+    with pytest.raises(ValueError, match="more than 10,000 pages"):
         read(tmp_path / "a.tif")
 
 

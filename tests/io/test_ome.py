@@ -158,6 +158,7 @@ def test_planes_are_found_where_the_header_says(tmp_path):
         (b'SizeC="3"', b'SizeC="9"', "tells of 9 planes, and 3 are found"),
         (b'PlaneCount="3"', b'PlaneCount="1"', "tells of 3 planes, and 1 are found"),
         (b'IFD="0"', b'IFD="7"', "tells of 3 planes, and 0 are found"),
+        (b'SizeZ="1"', b'SizeZ="2"', "time points and z-planes are not supported"),
         (b'SizeY="70"', b'SizeY="x0"', "header cannot be read"),
         (b"<Pixels", b"<Pixel<", "XML of its header cannot be read"),
         (b"<Image ", b"<Imagf ", "XML of its header cannot be read"),
@@ -169,6 +170,24 @@ def test_headers_that_contradict_the_file(tmp_path, old, new, message):
     replace_in_header(path, old, new)
     with pytest.raises(ValueError, match=message):
         nm.io.read(path)
+
+
+def test_planes_placed_twice(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    write_series(path, [("a", COUNTS, NAMES)])
+    xml = tifffile.tiffcomment(path)
+    tifffile.tiffcomment(path, xml.replace("<TiffData", '<TiffData FirstC="1" IFD="0"/><TiffData', 1).encode())
+    with pytest.raises(ValueError, match="places plane 0 nowhere, or twice"):
+        nm.io.read(path)
+
+
+@pytest.mark.parametrize(
+    "description", ["ImageJ=1.0\nimages=999999999\nchannels=999999999", "[" * 100_000, '{"shape": "x"}']
+)
+def test_descriptions_that_promise_too_much(tmp_path, description):
+    tifffile.imwrite(tmp_path / "a.tif", COUNTS[0], description=description, metadata=None)
+    with pytest.raises(ValueError, match=r"a\.tif (is not complete|has 1 channels)"):
+        nm.io.read(tmp_path / "a.tif")
 
 
 def test_entities_and_other_files_are_refused(tmp_path):

@@ -94,9 +94,11 @@ def _page_numbers(
         start = sum(int(block.get(f"First{axis}", 0)) for axis in "TZC")
         number = int(block.get("IFD", 0))
         length = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block.attrib else count)))
-        within = min(length, len(pages) - number, count - start)
-        if min(start, number) >= 0:
-            found.update((start + i, number + i) for i in range(within))
+        within = range(min(length, len(pages) - number, count - start))
+        if min(start, number) < 0 or any(start + i in found for i in within):
+            msg = f"{path} is damaged: its OME header places plane {start} nowhere, or twice."
+            raise ValueError(msg)
+        found.update((start + i, number + i) for i in within)
     if len(found) != count or len(set(found.values())) != count:
         msg = f"{path} is damaged: its OME header tells of {count} planes, and {len(set(found.values()))} are found."
         raise ValueError(msg)

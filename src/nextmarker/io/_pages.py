@@ -18,7 +18,7 @@ import tifffile
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MOST_PAGES = 100_000
+MOST_PAGES = 10_000
 MOST_TAGS = 4_096  # in a page
 LARGEST_PIECE = 2**30  # bytes of a strip or tile in memory: it is decoded whole
 SMALL_PIECE = 2**26  # bytes up to which a piece may be compressed by any factor
@@ -72,7 +72,7 @@ def find_pages(path: Path) -> list[int]:
                 msg = f"{path} is not complete: page {len(offsets)} lies beyond its end. Copy it again."
                 raise ValueError(msg)
             if len(offsets) == MOST_PAGES:
-                msg = f"{path} has more than {MOST_PAGES} pages: no image has as many channels."
+                msg = f"{path} has more than {MOST_PAGES:,} pages: no image has as many channels."
                 raise ValueError(msg)
             seen.add(offset)
             offsets.append(offset)

@@ -24,7 +24,7 @@ def plain_stacks(
 ) -> tuple[list[Stack], list[Skipped]]:
     """Make a stack of all pages; smaller copies and transparency masks are left out."""
     full = [page for page in pages if not page.subfiletype & (REDUCED | MASK)] or list(pages)
-    left_out = [page.index for page in pages if page not in full]
+    left_out = sorted({page.index for page in pages} - {page.index for page in full})
     skipped = [Skipped(f"{path}: pages {left_out}", "smaller copies or masks", expected=True)] if left_out else []
     if imagej:
         return [_imagej_stack(path, full, imagej)], skipped
