@@ -1,0 +1,43 @@
+"""The supervised control learns, from the cells it is given, in the patches that the embedding sees."""
+
+import numpy as np
+import pytest
+import torch
+
+import nextmarker as nm
+from experiments import supervised
+from experiments.synthetic import make_cells
+from nextmarker.nn.views import reach
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return make_cells(200, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(cells):
+    settings = nm.nn.Settings(steps=2, batch_size=32, penalty="paper")
+    return nm.tl.train(cells, 12, settings=settings, network=nm.nn.Network(embedding=16), progress=False)
+
+
+def test_it_sees_what_the_embedding_sees(cells, model):
+    adata = cells["table"]
+    nm.tl.embed(cells, model, progress=False)
+    halo = reach(12, 1.0, (0.66, 1.5))
+    crops = supervised._pad(cells["cells_1"].to_numpy(), adata.obsm["spatial"], halo)
+    weights = torch.nn.Linear(16, 7)
+    expected = weights(torch.from_numpy(adata.obsm["X_nextmarker"])).argmax(1)
+    assert (supervised._predict(model, weights, crops) == expected.numpy()).mean() > 0.99
+
+
+def test_it_learns_types_and_repeats_itself(cells, model):
+    adata = cells["table"]
+    types = adata.obs["cell_type"].isin(["M4", "M4 M5"]).to_numpy().astype(int)
+    learn, test = np.arange(120), np.arange(120, 200)
+    settings = nm.nn.Settings(steps=25, batch_size=64, learning_rate=0.01)
+    arguments = (cells["cells_1"].to_numpy(), adata.obsm["spatial"], types, learn)
+    network = model.architecture, model.normalization.start, settings
+    predicted = supervised.classify_supervised(*arguments, *network)
+    assert (predicted[test] == types[test]).mean() > 0.95
+    np.testing.assert_array_equal(predicted, supervised.classify_supervised(*arguments, *network))
