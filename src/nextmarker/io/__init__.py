@@ -6,6 +6,7 @@ coordinate system has the name of the image: in micrometres where the size of a 
 """
 
 from nextmarker.io._folder import read_folder
+from nextmarker.io._geojson import write_geojson
 from nextmarker.io._imc import read_imc_txt, read_mcd
 from nextmarker.io._mcmicro import read_mcmicro
 from nextmarker.io._read import read
@@ -24,4 +25,5 @@ __all__ = [
     "read_tiff",
     "report",
     "write",
+    "write_geojson",
 ]
