@@ -17,8 +17,9 @@ def cells():
 
 @pytest.fixture(scope="module")
 def model(cells):
-    settings = nm.nn.Settings(steps=2, batch_size=32, penalty="paper")
-    return nm.tl.train(cells, 12, settings=settings, network=nm.nn.Network(embedding=16), progress=False)
+    settings = nm.nn.Settings(steps=2, batch_size=32, hidden_markers=0.0, penalty="paper")
+    network = nm.nn.Network(axis="linear", embedding=16)
+    return nm.tl.train(cells, 12, settings=settings, network=network, progress=False)
 
 
 def test_it_sees_what_the_embedding_sees(cells, model):
@@ -35,7 +36,7 @@ def test_it_learns_types_and_repeats_itself(cells, model):
     adata = cells["table"]
     types = adata.obs["cell_type"].isin(["M4", "M4 M5"]).to_numpy().astype(int)
     learn, test = np.arange(120), np.arange(120, 200)
-    settings = nm.nn.Settings(steps=25, batch_size=64, learning_rate=0.01)
+    settings = nm.nn.Settings(steps=25, batch_size=64, hidden_markers=0.0, learning_rate=0.01)
     arguments = (cells["cells_1"].to_numpy(), adata.obsm["spatial"], types, learn)
     network = model.architecture, model.normalization.start, settings
     predicted = supervised.classify_supervised(*arguments, *network)

@@ -23,7 +23,9 @@ def test_embedding_is_the_sum_over_markers():
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("network", [{}, {"focus": None, "faint": None}, {"blocks": 0}, {"blocks": 3}])
+@pytest.mark.parametrize(
+    "network", [{}, {"axis": "linear"}, {"focus": None, "faint": None}, {"blocks": 0}, {"blocks": 3}]
+)
 @pytest.mark.parametrize("size", [6, 10, 25])
 def test_counts_of_a_marker_change_only_its_block_of_i(network, size):
     """From raw counts to I, through every block, bit for bit."""
@@ -40,13 +42,15 @@ def test_counts_of_a_marker_change_only_its_block_of_i(network, size):
 
 
 @torch.inference_mode()
-def test_no_counts_are_no_activation():
-    assert (make_model().interpret(torch.zeros(2, 3, 10, 10)) == 0).all()
+@pytest.mark.parametrize("axis", ["log", "linear"])
+def test_no_counts_are_no_activation(axis):
+    assert (make_model(axis=axis).interpret(torch.zeros(2, 3, 10, 10)) == 0).all()
 
 
 @torch.inference_mode()
-def test_a_saved_model_embeds_alike(tmp_path):
-    model = make_model(pixel_size=0.5, blocks=2, focus=None)
+@pytest.mark.parametrize("axis", ["log", "linear"])
+def test_a_saved_model_embeds_alike(tmp_path, axis):
+    model = make_model(pixel_size=0.5, axis=axis, blocks=2, focus=None)
     model.save(tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
     assert loaded.architecture == model.architecture
@@ -59,6 +63,7 @@ def test_a_saved_model_embeds_alike(tmp_path):
 def test_digest_tells_models_apart():
     model, other = make_model(), make_model()
     assert model.digest() == other.digest()
+    assert model.digest() != make_model(axis="linear").digest()
     with torch.no_grad():
         other.crosstalk.bias[0] += 1e-3
     assert model.digest() != other.digest()
@@ -69,7 +74,10 @@ def test_a_missing_file_says_how_to_write_one(tmp_path):
         load_model(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("wrong", [{"features": 0}, {"embedding": 0}, {"blocks": -1}, {"focus": 0.0}, {"faint": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"axis": "cubic"}, {"features": 0}, {"embedding": 0}, {"blocks": -1}, {"focus": 0.0}, {"faint": -1.0}],
+)
 def test_a_network_that_cannot_work_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be "):
         Network(**wrong)

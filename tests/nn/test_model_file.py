@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
-from nextmarker.nn import model_file as file_format
+from nextmarker.nn.model_file import FORMAT
 
 REFUSED = "is not a model of nextmarker, or is damaged: "
 
@@ -58,9 +58,9 @@ def test_only_tensors_and_one_json_are_in_the_file(path):
 
 def test_the_format_is_numbered(path):
     """When this fails, what the file holds has changed: raise the number of the format, then adapt this."""
-    assert file_format.FORMAT == 2
+    assert FORMAT == 3
     assert {field.name for field in fields(Architecture)} == {"markers", "patch_size", "pixel_size", "network"}
-    assert {field.name for field in fields(Network)} == {"features", "embedding", "blocks", "focus", "faint"}
+    assert {field.name for field in fields(Network)} == {"axis", "features", "embedding", "blocks", "focus", "faint"}
     names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
     names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
     assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias"}
@@ -69,8 +69,9 @@ def test_the_format_is_numbered(path):
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (3, "its format is 3, and this version reads 2: update nextmarker"),
-        ("1", "its format is 1, and this version reads 2: train it again"),
+        (FORMAT + 1, f"its format is {FORMAT + 1}, and this version reads {FORMAT}: update nextmarker"),
+        (FORMAT - 1, f"its format is {FORMAT - 1}, and this version reads {FORMAT}: train it again"),
+        ("1", f"its format is 1, and this version reads {FORMAT}: train it again"),
         (None, "tells no format"),
         (True, "tells no format"),
         ("newest", "tells no format"),
@@ -134,6 +135,9 @@ def test_a_damaged_file_is_refused(path, damage, reason):
         ("pixel_size", float("inf")),
         ("pixel_size", 10**400),
         ("network", None),
+        ("network.axis", "cubic"),
+        ("network.axis", None),
+        ("network.axis", ["log"]),
         ("network.features", 10**9),
         ("network.embedding", 10**9),
         ("network.embedding", 60_000),
@@ -160,11 +164,13 @@ def test_an_impossible_architecture_is_refused_before_memory_is_taken(path, entr
 
 def test_a_missing_field_is_not_guessed(path):
     rewrite(path, lambda written: written["architecture"]["network"].pop("faint"))
-    with pytest.raises(ValueError, match=r"has the fields \['blocks', 'embedding', 'features', 'focus'\] instead of"):
+    with pytest.raises(
+        ValueError, match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'focus'\] instead of"
+    ):
         load_model(path)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "{", '{"format": 2}'])
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "{", f'{{"format": {FORMAT}}}'])
 def test_a_header_that_is_not_ours_is_refused(path, text):
     save_file(load_file(path), path, {"nextmarker": text})
     with pytest.raises(ValueError, match=REFUSED):

@@ -15,9 +15,12 @@ def test_default_is_what_is_used_when_nothing_is_said():
 def test_network_and_loss_of_the_paper(name):
     settings, network = PRESETS[name]
     assert (network.features, network.embedding) == (8, 256)
+    assert network.axis == "linear"
     assert network.focus is None
     assert network.faint is None
     assert (settings.temperature, settings.penalty, settings.start) == (0.5, "paper", 0.5)
+    assert settings.hidden_markers == 0
+    assert settings.within_images is False
 
 
 def test_views_of_experiment_1():

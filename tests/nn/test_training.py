@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
-from nextmarker.nn.training import fit, learning_rate
+from nextmarker.nn.training import fit, learning_rate, random_views
 from nextmarker.nn.views import Crops
 
 
@@ -40,9 +40,10 @@ def make_draw(seed):
     return draw
 
 
-def train(seed, **settings):
+def train(seed, *, start=3.0, axis="log", **settings):
     torch.manual_seed(0)
-    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=Network(embedding=16)), [3.0, 3.0])
+    network = Network(axis=axis, embedding=16)
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [start, start])
     settings = Settings(**{"steps": 12, "batch_size": 64, **settings})
     loss = fit(model, make_draw(0), settings, seed=torch.Generator().manual_seed(seed), progress=False)
     return model, loss
@@ -61,11 +62,24 @@ def test_the_same_seed_gives_the_same_model():
     assert first == again != other
 
 
+@pytest.mark.parametrize("axis", ["log", "linear"])
+def test_gradients_are_computed_in_one_order_on_a_gpu_and_its_setting_is_given_back(axis):
+    network = Network(axis=axis, embedding=16)
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+    during = []
+    model.encoder.stem.weight.register_hook(lambda _: during.append(torch.backends.cudnn.deterministic))
+    settings = Settings(steps=2, batch_size=16)
+    fit(model, make_draw(0), settings, seed=torch.Generator().manual_seed(0), progress=False)
+    assert during
+    assert all(during)
+    assert not torch.backends.cudnn.deterministic
+
+
 def what_the_model_sees(**settings):
-    """Raw counts that reach the sigmoids in one step, by side of the patch, where marker m has 100 ** m everywhere."""
+    """Raw counts that reach the model in one step, by side of the patch, where marker m has 100 ** m everywhere."""
     model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=10, network=Network(embedding=16)), [3.0, 300.0])
     seen = {}
-    model.normalization.register_forward_pre_hook(
+    model.register_forward_pre_hook(
         lambda _, counts: seen.setdefault(counts[0].shape[-1], []).append(counts[0].detach())
     )
     crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((32, 2), 30.3, dtype=torch.float64), 1.0)
@@ -81,7 +95,10 @@ def test_a_batch_holds_all_views_of_all_patch_sizes(views):
 
 
 def test_raw_counts_are_scaled_before_the_sigmoid_per_cell_and_marker():
-    counts = what_the_model_sees(intensity_scaling=(0.5, 2.0))[10] / torch.tensor([1.0, 100.0])[:, None, None]
+    counts = (
+        what_the_model_sees(intensity_scaling=(0.5, 2.0), hidden_markers=0.0)[10]
+        / torch.tensor([1.0, 100.0])[:, None, None]
+    )
     gains = counts[:, :, 0, 0]  # two views of 32 cells, and two markers
     torch.testing.assert_close(counts, gains[..., None, None].expand_as(counts))
     assert gains.min() >= 0.5
@@ -90,15 +107,42 @@ def test_raw_counts_are_scaled_before_the_sigmoid_per_cell_and_marker():
     assert gains.log().std(0).min() > 0.3  # uniform from log(1 / 2) to log(2): 0.4
 
 
+def test_markers_are_hidden_per_cell_and_view_and_wholly():
+    counts = what_the_model_sees(views=4, hidden_markers=0.4)[10]
+    hidden = counts[:, :, 0, 0] == 0  # four views of 32 cells, and two markers
+    assert torch.equal(counts == 0, hidden[..., None, None].expand_as(counts))
+    assert 0.3 < hidden.float().mean() < 0.5
+    first, second, *_ = hidden.split(32)
+    assert not torch.equal(first, second)
+    assert all(0 < cells_hidden < 32 for cells_hidden in first.sum(0))
+    assert 0 < (first[:, 0] & first[:, 1]).sum() < first[:, 0].sum()  # one marker tells nothing of the other
+
+
+def test_a_hidden_marker_has_no_activation_and_no_gradient():
+    torch.manual_seed(0)
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=10, network=Network(embedding=16)), [3.0, 300.0])
+    crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((200, 2), 30.3, dtype=torch.float64), 1.0)
+    seed = torch.Generator().manual_seed(0)
+    view = random_views([crops], 10, Settings(hidden_markers=0.3), seed)
+    view[:, 0] = 0
+    interpretability, embedding = model(view)
+    hidden = (view == 0).all(3).all(2)
+    assert (interpretability[hidden] == 0).all()
+    assert (interpretability[~hidden].sum(1) > 0).all()
+    embedding.sum().backward()
+    assert model.normalization.log_centre.grad[0] == 0
+    assert model.normalization.log_centre.grad[1] != 0
+
+
 def test_several_patch_sizes_and_views():
     _, loss = train(0, steps=3, views=3, patch_scales=(1.0, 0.8, 0.6))
     assert np.isfinite(loss).all()
 
 
 def test_the_paper_penalty_is_added():
-    _, relative = train(0, steps=1)
-    _, paper = train(0, steps=1, penalty="paper")
-    expected = 2 * (0 + 0 + max(0, 2 / (2 / 3) - 3))  # x_c = 3 and x' = 2/3: no term is active
+    _, relative = train(0, steps=1, axis="linear", start=1.0)
+    _, paper = train(0, steps=1, axis="linear", start=1.0, penalty="paper")
+    expected = 2 * (0 + (2 - 1) + (2 / 2 - 1))  # x_c = 1 and x' = 2, for two markers: term 2 is active
     assert paper[0] - relative[0] == pytest.approx(expected, abs=1e-5)
 
 
@@ -113,6 +157,9 @@ def test_the_paper_penalty_is_added():
         {"patch_scales": (1.2,)},
         {"intensity_scaling": (2.0, 0.5)},
         {"size_scaling": (0.0, 1.0)},
+        {"hidden_markers": -0.1},
+        {"hidden_markers": 1.0},
+        {"hidden_markers": float("nan")},
         {"temperature": float("nan")},
         {"learning_rate": 0.0},
         {"final_learning_rate": -1e-4},

@@ -79,11 +79,29 @@ def test_fixed_rotations_are_evenly_spread_and_off_the_grid():
 
 
 def test_gains_are_drawn_per_cell_and_marker():
-    gains = random_gains(500, 4, (0.5, 2.0), torch.Generator().manual_seed(0))
+    gains = random_gains(500, 4, (0.5, 2.0), 0.0, torch.Generator().manual_seed(0))
     assert gains.shape == (500, 4, 1, 1)
     assert gains.min() >= 0.5
     assert gains.max() <= 2
     assert gains.unique().numel() > 1900
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.1, 0.5, 0.9])
+def test_a_share_of_the_gains_is_exactly_zero(hidden):
+    gains = random_gains(4000, 5, (0.5, 2.0), hidden, torch.Generator().manual_seed(0))
+    is_hidden = (gains == 0).squeeze().float()
+    np.testing.assert_allclose(is_hidden.mean(0), hidden, atol=0.03)  # each marker
+    assert is_hidden.sum(1).var() == pytest.approx(5 * hidden * (1 - hidden), abs=0.1)  # as of independent lots
+    shown = gains[gains > 0]
+    assert shown.min() >= 0.5
+    assert shown.max() <= 2
+    assert abs(shown.log().mean()) < 0.05  # the lot tells nothing of the factor
+
+
+def test_hiding_leaves_the_factors_of_what_is_shown():
+    shown, some = (random_gains(50, 4, (0.5, 2.0), hidden, torch.Generator().manual_seed(0)) for hidden in (0.0, 0.5))
+    assert 0 < (some == 0).sum() < some.numel()
+    torch.testing.assert_close(some[some > 0], shown[some > 0])
 
 
 @pytest.mark.parametrize(("size", "step", "scaling"), [(10, 1.0, (0.66, 1.5)), (25, 0.5, (1, 1)), (3, 2.0, (0.9, 1.1))])

@@ -54,6 +54,7 @@ def sdata() -> SpatialData:
         "embed": {
             "markers": np.array(MARKERS, dtype=object),
             "patch_size": 11,
+            "axis": "linear",
             "x_c": centre,
             "slope": 2 / centre,
             "x_c_start": centre * 0.8,

@@ -1,8 +1,10 @@
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 from spatialdata.models import Image2DModel
 
+import nextmarker as nm
 from nextmarker.pl import normalization
 
 
@@ -18,6 +20,46 @@ def test_learned_and_starting_sigmoid_of_each_marker(sdata):
         assert rise / (0.1 * centre) == pytest.approx(2 / centre, rel=0.02)  # the slope, x'
         assert ax.get_xlim() == (0, 4 * centre)
         assert not ax.patches
+
+
+@pytest.fixture
+def log_sdata(sdata):
+    """Sigmoids on the logarithmic axis; the powers of the learned ones are 2."""
+    record = sdata["table"].uns["nextmarker"]["embed"]
+    record |= {"axis": "log", "slope": np.full(4, 1 / 2), "slope_start": np.full(4, 1 / 4)}
+    return sdata
+
+
+def test_sigmoids_on_the_logarithmic_axis(log_sdata):
+    for ax, centre in zip(normalization(log_sdata["table"]), [2, 3, 4, 5], strict=True):
+        start, learned = ax.get_lines()
+        counts = learned.get_xdata()
+        assert ax.get_xlim() == (counts[0], counts[-1]) == (0, 16 * centre)
+        np.testing.assert_allclose(learned.get_ydata(), counts**2 / (counts**2 + centre**2))
+        np.testing.assert_allclose(start.get_ydata(), counts / (counts + 0.8 * centre))
+        assert learned.get_ydata()[0] == start.get_ydata()[0] == 0
+
+
+@pytest.mark.parametrize("axis", ["log", "linear"])
+def test_drawn_sigmoids_are_those_of_the_network(sdata, axis):
+    centre = [0.3, 4.0, 900.0, 60_000.0]
+    network = nm.nn.Normalization(torch.tensor(centre), axis)
+    with torch.no_grad():
+        network.log_centre += torch.tensor([0.2, -0.3, 0.0, 0.1])
+        network.log_slope += torch.tensor([0.3, 0.0, -0.5, 2.5])  # the last is steep
+    record = sdata["table"].uns["nextmarker"]["embed"]
+    record |= {"axis": axis, **network.as_arrays()}
+    lines = [ax.get_lines()[1].get_data() for ax in normalization(sdata["table"])]
+    counts, drawn = np.array(lines).swapaxes(0, 1)
+    expected = network(torch.from_numpy(counts)[None, :, :, None]).detach()[0, :, :, 0]
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)
+
+
+def test_the_histogram_goes_as_far_as_the_sigmoid(log_sdata):
+    for ax, centre in zip(normalization(log_sdata), [2, 3, 4, 5], strict=True):
+        _, edges, _ = ax.patches[0].get_data()
+        assert ax.get_xlim() == (0, 16 * centre)
+        assert 16 * centre <= edges[-1] <= 16 * centre + 2 * np.diff(edges)[0]
 
 
 def test_histogram_of_positive_pixels(sdata):

@@ -41,6 +41,7 @@ def test_writes_what_the_docs_say(tissue, model):
     record = adata.uns["nextmarker"]["embed"]
     assert record["model"] == model.digest()
     assert (record["patch_size"], record["features"], record["focus"]) == (11, 8, model.architecture.network.focus)
+    assert record["axis"] == model.architecture.network.axis
 
 
 @torch.inference_mode()

@@ -1,21 +1,16 @@
 """nm.tl.train: what it learns from, what it records, what it refuses."""
 
-import sys
+from importlib import import_module
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
 from nextmarker.nn import random_nt_xent
-from nextmarker.nn.training import random_views
-from nextmarker.nn.views import reach
-from nextmarker.tl._train import Fields
 
-MODULE = sys.modules["nextmarker.tl._train"]
+MODULE = import_module("nextmarker.tl._train")
 
 
 def test_model_knows_its_panel_and_its_start(tissue, settings):
@@ -24,7 +19,7 @@ def test_model_knows_its_panel_and_its_start(tissue, settings):
     assert model.architecture.patch_size == 9
     assert model.architecture.pixel_size is None
     pixels = np.concatenate([tissue.images[name].to_numpy().reshape(3, -1) for name in tissue.images], axis=1)
-    expected = [np.percentile(marker[marker > 0], 90) / 4 for marker in pixels]
+    expected = [np.percentile(marker[marker > 0], 90) * settings.start for marker in pixels]
     np.testing.assert_allclose(model.normalization.start, expected, rtol=0.1)  # fields reflect their edges
 
 
@@ -39,7 +34,8 @@ def test_record_holds_loss_schedule_and_settings(tissue, settings):
 
 @pytest.fixture
 def short_preset(monkeypatch):
-    pair = nm.nn.Settings(steps=2, batch_size=16), nm.nn.Network(features=2, embedding=4)
+    settings = nm.nn.Settings(steps=2, batch_size=16, hidden_markers=0.0)  # else so few steps warn
+    pair = settings, nm.nn.Network(features=2, embedding=4)
     monkeypatch.setitem(nm.nn.PRESETS, "short", pair)
 
 
@@ -51,7 +47,8 @@ def test_preset_gives_settings_and_network(tissue, short_preset):
 
 
 def test_settings_and_network_take_the_place_of_the_presets(tissue, short_preset):
-    model = nm.tl.train(tissue, 9, preset="short", settings=nm.nn.Settings(steps=1, batch_size=32), progress=False)
+    settings = nm.nn.Settings(steps=1, batch_size=32, hidden_markers=0.0)
+    model = nm.tl.train(tissue, 9, preset="short", settings=settings, progress=False)
     assert tissue["table"].uns["nextmarker"]["train"]["batch_size"] == 32
     assert model.architecture.network.features == 2
     model = nm.tl.train(tissue, 9, preset="short", network=nm.nn.Network(features=3), progress=False)
@@ -63,6 +60,35 @@ def test_an_unknown_preset_lists_the_known(tissue):
     with pytest.raises(ValueError, match=r"'paper'.*\['default', 'paper-synthetic', 'paper-imc'\]"):
         nm.tl.train(tissue, 9, preset="paper", progress=False)
     assert "train" not in tissue["table"].uns["nextmarker"]
+
+
+PAPER = nm.nn.Settings(steps=1, batch_size=16, penalty="paper", hidden_markers=0.0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"settings": PAPER},
+        {"settings": PAPER, "network": nm.nn.Network(axis="log")},
+        {"preset": "paper-imc", "network": nm.nn.Network(axis="log")},
+        {"preset": "paper-synthetic", "network": nm.nn.Network(axis="log")},
+    ],
+)
+def test_eq_2_as_printed_is_refused_on_the_logarithmic_axis_before_anything(tissue, arguments, monkeypatch):
+    before = repr(tissue["table"])
+    monkeypatch.setattr(MODULE, "read_regions", lambda *_: pytest.fail("the images were looked at"))
+    with pytest.raises(ValueError, match=r"linear axis.*nm\.nn\.Network\(axis='linear'\)"):
+        nm.tl.train(tissue, 9, progress=False, **arguments)
+    assert repr(tissue["table"]) == before
+    assert "train" not in tissue["table"].uns["nextmarker"]
+
+
+@pytest.mark.filterwarnings("ignore:Training did not work")  # one step
+def test_eq_2_as_printed_goes_with_the_linear_axis(tissue):
+    model = nm.tl.train(tissue, 9, settings=PAPER, network=nm.nn.Network(axis="linear"), progress=False)
+    record = tissue["table"].uns["nextmarker"]["train"]
+    assert model.normalization.axis == "linear"
+    np.testing.assert_allclose(record["slope_start"], 2 / record["x_c_start"])
 
 
 def test_record_tells_whether_training_worked(tissue, settings):
@@ -185,55 +211,3 @@ def test_one_cell_is_not_enough(make):
     tissue.tables["table"] = tissue["table"][:1].copy()
     with pytest.raises(ValueError, match="at least two cells"):
         nm.tl.train(tissue, 9, progress=False)
-
-
-def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
-    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
-    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 1)
-    settings = nm.nn.Settings(steps=30, batch_size=8)
-    regions = read_regions(tissue)
-    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
-    assert len(fields.held) == 1
-    assert len(fields.order) == 2 * 3 + 2 * 2
-    seen = set()
-    for _ in range(settings.steps):
-        for crops in fields.draw(8):
-            assert len(fields.held) == 1
-            seen.add(crops.pixels.data_ptr())
-            halo = reach(9, 1.0, settings.size_scaling)
-            assert crops.centres.min() >= halo - 1
-    assert fields.drawn == 30
-
-
-def test_no_corner_of_a_view_is_empty(make):
-    """In an image of ones a view of a cell is one everywhere, also at the edges and corners of the image."""
-    images = make((1.0, 0.5))  # a pixel of the model is two of the second image
-    for image in images.images.values():
-        image.data[:] = 1
-    edges = {
-        name: pd.DataFrame([(x, y) for x in (0, width // 2, width - 1) for y in (0, height // 2, height - 1)])
-        for name, (_, height, width) in ((name, image.shape) for name, image in images.images.items())
-    }
-    nm.pp.add_cells(
-        images,
-        pd.concat([frame.set_axis(["x", "y"], axis=1).assign(image=name) for name, frame in edges.items()]),
-        overwrite=True,
-    )
-    settings = nm.nn.Settings(patch_scales=(1.0, 0.8, 0.6), size_scaling=(0.4, 1.5), intensity_scaling=(1.0, 1.0))
-    seed = torch.Generator().manual_seed(0)
-    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, settings, seed, torch.device("cpu"))
-    for side in (10, 8, 6):
-        for _ in range(20):
-            view = random_views(fields.draw(18), side, settings, seed)
-            assert view.shape == (18, 2, side, side)
-            torch.testing.assert_close(view, torch.ones_like(view), rtol=0, atol=1e-6)
-
-
-def test_draw_is_without_replacement_and_covers_all_cells(tissue, settings):
-    regions = read_regions(tissue)
-    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
-    n_cells = tissue["table"].n_obs
-    drawn = fields.draw(10_000)
-    assert sum(len(crops.centres) for crops in drawn) == n_cells
-    positions = {(crops.pixels.data_ptr(), *centre) for crops in drawn for centre in crops.centres.tolist()}
-    assert len(positions) == n_cells

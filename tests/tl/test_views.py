@@ -52,7 +52,7 @@ def test_views_are_those_of_training(make):
 @pytest.mark.parametrize("cell", [0, 1, 2])
 def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
     centre_on_pixels(tissue).images["image_0"].data[:] = 100
-    settings = nm.nn.Settings(intensity_scaling=(0.5, 2.0), size_scaling=(0.5, 1.5), patch_scales=(1.0, 0.8))
+    settings = nm.nn.Settings(size_scaling=(0.5, 1.5), patch_scales=(1.0, 0.8), hidden_markers=0.0)
     whole, *views = nm.tl.draw_views(tissue, cell, patch_size=10, settings=settings)
     np.testing.assert_allclose(whole, 100, rtol=1e-5)
     gains = np.array([view.mean(("y", "x")) for view in views]) / 100
@@ -62,8 +62,28 @@ def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
     assert len(np.unique(gains)) == gains.size == 12
 
 
-def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path):
-    settings = nm.nn.Settings(steps=1, batch_size=8, views=3, patch_scales=(1.0, 0.5), size_scaling=(0.9, 1.1))
+def test_hidden_markers_are_zero_in_the_views_and_shown_in_the_cell(tissue):
+    centre_on_pixels(tissue).images["image_0"].data[:] = 100
+    settings = nm.nn.Settings(views=100, hidden_markers=0.3)
+    whole, *views = nm.tl.draw_views(tissue, 0, patch_size=9, settings=settings)
+    np.testing.assert_allclose(whole, 100, rtol=1e-5)
+    hidden = np.array([(view == 0).all(("y", "x")) for view in views])
+    shown = np.array([(view >= 49.9).all(("y", "x")) for view in views])
+    assert (hidden != shown).all()
+    assert 0.2 < hidden.mean() < 0.4
+
+
+@pytest.mark.filterwarnings("ignore:Training did not work")  # one step
+@pytest.mark.parametrize("hidden_markers", [0.0, 0.6])
+def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path, hidden_markers):
+    settings = nm.nn.Settings(
+        steps=1,
+        batch_size=8,
+        views=3,
+        patch_scales=(1.0, 0.5),
+        size_scaling=(0.9, 1.1),
+        hidden_markers=hidden_markers,
+    )
     nm.tl.train(tissue, 12, settings=settings, progress=False)
     expected = nm.tl.draw_views(tissue, 7, patch_size=12, settings=settings)
     assert [view.shape[-1] for view in expected] == [12, 12, 12, 12, 6, 6, 6]

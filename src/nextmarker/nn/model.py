@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nextmarker.nn.encoder import Encoder
 from nextmarker.nn.model_file import check_finite, encode, read_header, read_tensors, write_file
-from nextmarker.nn.normalization import Normalization
+from nextmarker.nn.normalization import Axis, Normalization
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,13 +39,16 @@ def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """Widths and depths of a model.
+    """Axis of the sigmoids, widths, depth and pooling of a model.
 
     Examples
     --------
-    >>> Network(focus=None, faint=None)  # pooled as in the paper
-    Network(features=8, embedding=256, blocks=1, focus=None, faint=None)
+    >>> Network(axis="linear", focus=None, faint=None)  # as in the paper
+    Network(axis='linear', features=8, embedding=256, blocks=1, focus=None, faint=None)
     """
+
+    axis: Axis = "log"
+    """Axis of the counts on which the sigmoids stand (paper: `"linear"`)."""
 
     features: int = 8
     """Features per marker (paper: 8)."""
@@ -55,12 +58,13 @@ class Network:
     """Residual blocks of the encoder."""
     focus: float | None = 0.15
     """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
-    faint: float | None = 0.1
+    faint: float | None = 0.01
     """Average signal at which the scale of I turns from linear to logarithmic; None: linear throughout (paper)."""
 
     def __post_init__(self) -> None:
         check_fields(
             self,
+            axis=(self.axis in get_args(Axis), f"one of {list(get_args(Axis))}"),
             features=(self.features >= 1, "at least 1"),
             embedding=(self.embedding >= 1, "at least 1"),
             blocks=(0 <= self.blocks <= MAX_BLOCKS, f"from 0 to {MAX_BLOCKS}"),
@@ -86,7 +90,7 @@ class Architecture:
     pixel_size: float | None = None
     """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
     network: Network = Network()
-    """Widths and depths."""
+    """Axis of the sigmoids, widths, depth and pooling."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -124,8 +128,8 @@ class NeXtMarker(nn.Module):
         super().__init__()
         markers = len(architecture.markers)
         self.architecture = architecture
-        self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0))
         network = architecture.network
+        self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0), network.axis)
         halve = architecture.patch_size > HALVE_ABOVE
         self.encoder = Encoder(
             markers, network.features, network.blocks, halve=halve, focus=network.focus, faint=network.faint

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 KEY = "nextmarker"
 LARGEST_HEADER = 2**22  # bytes
 LARGEST_NUMBER = 2**16

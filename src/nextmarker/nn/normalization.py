@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Penalty = Literal["relative", "paper"]
+Axis = Literal["log", "linear"]
 
 
 def start_centres(sample: np.ndarray, share: float = 0.5) -> np.ndarray:
@@ -36,28 +37,38 @@ def start_centres(sample: np.ndarray, share: float = 0.5) -> np.ndarray:
 
 
 class Normalization(nn.Module):
-    """One sigmoid per marker, f(x) = 1 / (1 + exp(-4 x' (x - x_c))) (Eq. 1).
+    """One sigmoid per marker, f(x) = 1 / (1 + exp(-4 x' (x - x_c))) (Eq. 1), on a linear or a logarithmic axis.
 
-    Centre x_c and slope x' are learned as factors of where they start, x_c = start * exp(a) and
-    x' = 2 / start * exp(b). So both stay positive, and one learning rate serves counts of 1 and of 10,000 alike.
+    On the logarithmic axis x and x_c are taken as their logarithms, so that f(x) = x^n / (x^n + x_c^n) with n = 4 x'.
+    It rises over several orders of magnitude where the sigmoid of the paper, on the linear axis, is a threshold, and no
+    counts give exactly zero.
+
+    Centre and slope are learned as factors of where they start, x_c = start * exp(a) and x' = x'_start * exp(b), with
+    x'_start = 2 / start on the linear axis and 1 / 4 on the logarithmic one. So both stay positive, and one learning
+    rate serves counts of 1 and of 10,000 alike.
 
     Parameters
     ----------
     start
         Starting centres in raw counts, (markers,).
+    axis
+        `"linear"` in the paper.
 
     Examples
     --------
     >>> import torch
-    >>> sigmoid = Normalization(torch.tensor([5.0]))
-    >>> sigmoid(torch.tensor([0.0, 5.0, 10.0]).reshape(1, 1, 3, 1)).flatten().tolist()
-    [0.0003353..., 0.5, 0.9996...]
+    >>> counts = torch.tensor([0.0, 1.0, 5.0, 10.0]).reshape(1, 1, 4, 1)
+    >>> Normalization(torch.tensor([5.0]), "linear")(counts).flatten().tolist()
+    [0.0003353..., 0.0016588..., 0.5, 0.9996...]
+    >>> Normalization(torch.tensor([5.0]), "log")(counts).flatten().tolist()
+    [0.0, 0.1666..., 0.5, 0.6666...]
     """
 
     start: Tensor
 
-    def __init__(self, start: Tensor) -> None:
+    def __init__(self, start: Tensor, axis: Axis = "log") -> None:
         super().__init__()
+        self.axis = axis
         self.register_buffer("start", start.float())
         self.log_centre = nn.Parameter(torch.zeros_like(self.start))
         self.log_slope = nn.Parameter(torch.zeros_like(self.start))
@@ -68,23 +79,37 @@ class Normalization(nn.Module):
         return self.start * self.log_centre.exp()
 
     @property
+    def slope_start(self) -> Tensor:
+        """Where x' starts, (markers,)."""
+        return 2 / self.start if self.axis == "linear" else torch.full_like(self.start, 1 / 4)
+
+    @property
     def slope(self) -> Tensor:
-        """x', per raw count, (markers,)."""
-        return 2 / self.start * self.log_slope.exp()
+        """x', (markers,): per raw count on the linear axis, without unit on the logarithmic one."""
+        return self.slope_start * self.log_slope.exp()
 
     def as_arrays(self) -> dict[str, np.ndarray]:
         """What is learned and where it started: `x_c`, `slope`, `x_c_start`, `slope_start`, float32 (markers,) each."""
-        values = {"x_c": self.centre, "slope": self.slope, "x_c_start": self.start, "slope_start": 2 / self.start}
+        values = {
+            "x_c": self.centre,
+            "slope": self.slope,
+            "x_c_start": self.start,
+            "slope_start": self.slope_start,
+        }
         return {name: value.detach().cpu().numpy() for name, value in values.items()}
 
     def forward(self, counts: Tensor) -> Tensor:
         """Map raw counts (cells, markers, height, width) to [0, 1]."""
         centre, slope = self.centre[:, None, None], self.slope[:, None, None]
-        return torch.sigmoid(4 * slope * (counts - centre))
+        if self.axis == "linear":
+            return torch.sigmoid(4 * slope * (counts - centre))
+        positive = counts > 0  # others have no logarithm, and their gradient would be NaN
+        above_centre = torch.where(positive, counts, 1.0).log() - centre.log()
+        return torch.where(positive, torch.sigmoid(4 * slope * above_centre), 0.0)
 
     def signal(self, counts: Tensor) -> Tensor:
         """f(x) - f(0): what a pixel shows above an empty one, so that no counts are no signal."""
-        return self(counts) - torch.sigmoid(-4 * self.slope * self.centre)[:, None, None]
+        return self(counts) - self(torch.zeros_like(counts[:1, :, :1, :1]))
 
     def penalty(self, kind: Penalty) -> Tensor:
         """Penalize implausible sigmoids, summed over the markers.
@@ -92,11 +117,14 @@ class Normalization(nn.Module):
         Parameters
         ----------
         kind
-            `"paper"`: Eq. 2 as printed, in raw counts; together with a start below 2 counts it is active from the
-            first step. `"relative"`: its third term free of units, max(0, 2 / (x' x_c) - 1), which keeps the background
-            at zero; the other terms guard against values that this parametrization excludes.
+            `"paper"`: Eq. 2 as printed, in raw counts, for the linear axis; together with a start below 2 counts it is
+            active from the first step. `"relative"`: the term of Eq. 2 that is not met by construction, free of units:
+            max(0, 2 / (x' x_c) - 1) on the linear axis, which keeps the background at zero, and max(0, x' - 1) on the
+            logarithmic one, which keeps the sigmoid from becoming a threshold.
         """
         centre, slope = self.centre, self.slope
-        if kind == "relative":
+        if kind == "paper":
+            return (torch.relu(-centre) + torch.relu(slope - 1) + torch.relu(2 / slope - centre)).sum()
+        if self.axis == "linear":
             return torch.relu(2 / (slope * centre) - 1).sum()
-        return (torch.relu(-centre) + torch.relu(slope - 1) + torch.relu(2 / slope - centre)).sum()
+        return torch.relu(slope - 1).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nextmarker.nn.model import Network
@@ -11,19 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # The presets of the paper spell out all that the paper states, so that they stay when a default changes.
-_PAPER_NETWORK: Final = Network(features=8, embedding=256, focus=None, faint=None)
+_PAPER_NETWORK: Final = Network(axis="linear", features=8, embedding=256, focus=None, faint=None)
 
 PRESETS: Final[Mapping[str, tuple[Settings, Network]]] = {
     "default": (Settings(), Network()),
-    # Experiment 1. It leaves open the number of steps and where the sigmoids start: as in Experiment 2.
+    # Experiment 1. The paper does not tell how deep and how long; the sigmoids start as in Experiment 2.
     "paper-synthetic": (
         Settings(
-            steps=1200,
+            steps=1500,
             batch_size=256,
             views=4,
             patch_scales=(1.0,),
             intensity_scaling=(0.9, 1.1),
             size_scaling=(0.9, 1.1),
+            hidden_markers=0.0,
+            within_images=False,
             temperature=0.5,
             learning_rate=1e-3,
             final_learning_rate=1e-3,
@@ -32,7 +35,7 @@ PRESETS: Final[Mapping[str, tuple[Settings, Network]]] = {
             penalty="paper",
             start=0.5,
         ),
-        _PAPER_NETWORK,
+        replace(_PAPER_NETWORK, blocks=2),
     ),
     # Experiment 2: two views at each of three sizes, which are 10, 8 and 6 px with patch_size=10.
     "paper-imc": (
@@ -43,6 +46,8 @@ PRESETS: Final[Mapping[str, tuple[Settings, Network]]] = {
             patch_scales=(1.0, 0.8, 0.6),
             intensity_scaling=(0.5, 2.0),
             size_scaling=(0.66, 1.5),
+            hidden_markers=0.0,
+            within_images=False,
             temperature=0.5,
             learning_rate=1e-3,
             final_learning_rate=1e-4,

@@ -49,6 +49,10 @@ class Settings:
     """Range of the factor on the raw counts of each marker."""
     size_scaling: tuple[float, float] = (0.66, 1.5)
     """Range of the factor on the size of a cell."""
+    hidden_markers: float = 0.3
+    """Share of the markers that a view hides, so that what markers have in common counts (paper: none)."""
+    within_images: bool = True
+    """Fill a step from one field of an image, then the next, so that staining tells no cells apart (paper: mixed)."""
     temperature: float = 0.5
     """Temperature of NT-Xent."""
     learning_rate: float = 1e-3
@@ -61,7 +65,7 @@ class Settings:
     """Share of the steps at the final learning rate (paper: 100 of 1,200)."""
     penalty: Penalty = "relative"
     """Penalty on the sigmoids: `"paper"` for Eq. 2 as printed."""
-    start: float = 0.25
+    start: float = 0.125
     """Where the sigmoids start, as a share of the 90th percentile of a marker's nonzero pixels (paper: 0.5)."""
 
     def __post_init__(self) -> None:
@@ -77,6 +81,7 @@ class Settings:
             views=(at_least_two_views, "at least 2, or 1 with several patch_scales"),
             intensity_scaling=(_is_range(self.intensity_scaling), "a range (low, high) of positive factors"),
             size_scaling=(_is_range(self.size_scaling), "a range (low, high) of positive factors"),
+            hidden_markers=(0 <= self.hidden_markers < 1, "a share of the markers, from 0 to less than 1"),
             temperature=(self.temperature > 0, "positive"),
             learning_rate=(self.learning_rate > 0, "positive"),
             final_learning_rate=(self.final_learning_rate >= 0, "0 or more"),
@@ -115,13 +120,15 @@ def view_sizes(patch_size: int, settings: Settings) -> list[int]:
 
 
 def random_views(crops: Sequence[Crops], size: int, settings: Settings, seed: torch.Generator) -> Tensor:
-    """One view of every cell: resampled, then its raw counts scaled, (cells, markers, size, size)."""
+    """One view of every cell: resampled, then its raw counts scaled or hidden, (cells, markers, size, size)."""
     patches = []
     for crop in crops:
         transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
         patches.append(cut_patches(crop, size, transforms.to(crop.pixels.device)))
     view = torch.cat(patches)
-    return view * random_gains(len(view), view.shape[1], settings.intensity_scaling, seed).to(view.device)
+    cells, markers = len(view), view.shape[1]
+    gains = random_gains(cells, markers, settings.intensity_scaling, settings.hidden_markers, seed)
+    return view * gains.to(view.device)
 
 
 def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:
@@ -158,7 +165,8 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
         optimizer.zero_grad()
-        loss.backward()
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # a GPU too gives the same model again
+            loss.backward()
         optimizer.step()
         losses.append(loss.item())
         _check_finite(losses[-1], step, settings)

@@ -83,11 +83,17 @@ def fixed_rotations(count: int) -> Tensor:
 
 
 def random_gains(
-    count: int, markers: int, intensity_scaling: tuple[float, float], generator: torch.Generator
+    count: int, markers: int, intensity_scaling: tuple[float, float], hidden: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw a factor for the raw counts of every cell and marker, uniform in the logarithm, (count, markers, 1, 1)."""
+    """Draw a factor for the raw counts of every cell and marker.
+
+    Returns
+    -------
+    Uniform in the logarithm, or zero with the probability `hidden`, float32 (count, markers, 1, 1).
+    """
     low, high = (math.log(bound) for bound in intensity_scaling)
-    return torch.exp(low + (high - low) * torch.rand(count, markers, 1, 1, generator=generator))
+    scaling, lot = torch.rand(2, count, markers, 1, 1, generator=generator)
+    return torch.exp(low + (high - low) * scaling) * (lot >= hidden)
 
 
 def reach(patch_size: int, step: float, size_scaling: tuple[float, float] = (1.0, 1.0)) -> int:

@@ -25,13 +25,15 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.8"
 N_WINDOWS = 32
 WINDOW_SIZE = 128
 MOST_BINS = 40
+SHOWN = {"linear": 4, "log": 16}  # centres of the sigmoid
 
 
 def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> np.ndarray:
     """Draw the learned sigmoid of each marker over the histogram of its pixels.
 
-    The histogram shows positive pixels only, up to four times the centre of the sigmoid, with its highest bar at 1.
-    They come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that memory stays bounded.
+    The histogram shows positive pixels only, with its highest bar at 1, up to where the sigmoid is close to 1: four
+    times its centre, or sixteen times on the logarithmic axis. The pixels come from 32 windows of 128 x 128 pixels
+    round cells, spread over all images, so that memory stays bounded.
 
     Parameters
     ----------
@@ -53,8 +55,8 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     --------
     >>> import numpy as np, nextmarker as nm
     >>> from anndata import AnnData
-        >>> centre = np.array([10.0, 500.0])
-    >>> record = {"markers": np.array(["CD3", "DNA1"]), "x_c": centre, "slope": 2 / centre}
+    >>> centre = np.array([10.0, 500.0])
+    >>> record = {"markers": np.array(["CD3", "DNA1"]), "axis": "linear", "x_c": centre, "slope": 2 / centre}
     >>> record |= {"x_c_start": centre * 0.8, "slope_start": 2.5 / centre}
     >>> axes = nm.pl.normalization(AnnData(uns={"nextmarker": {"embed": record}}))
     >>> [ax.get_title() for ax in axes]
@@ -70,7 +72,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
 
     figure, axes = _grid(len(markers))
     for m, (ax, marker) in enumerate(zip(axes, markers, strict=True)):
-        limit = 4 * max(sigmoids["x_c"][m], sigmoids["x_c_start"][m])
+        limit = SHOWN[sigmoids["axis"]] * max(sigmoids["x_c"][m], sigmoids["x_c_start"][m])
         if pixels is not None:
             _draw_histogram(ax, pixels[:, m], limit)
         _draw_sigmoids(ax, sigmoids, m, limit)
@@ -120,12 +122,20 @@ def _draw_histogram(ax: Axes, pixels: np.ndarray, limit: float) -> None:
     ax.stairs(heights / max(heights.max(), 1), edges, fill=True, color=GREY, label="positive pixels (relative)")
 
 
-def _draw_sigmoids(ax: Axes, sigmoids: dict[str, np.ndarray], m: int, limit: float) -> None:
+def _draw_sigmoids(ax: Axes, sigmoids: dict[str, Any], m: int, limit: float) -> None:
     counts = np.linspace(0, limit, 200)
-    start = expit(4 * sigmoids["slope_start"][m] * (counts - sigmoids["x_c_start"][m]))
-    learned = expit(4 * sigmoids["slope"][m] * (counts - sigmoids["x_c"][m]))
+    start = _sigmoid(counts, sigmoids["x_c_start"][m], sigmoids["slope_start"][m], sigmoids["axis"])
+    learned = _sigmoid(counts, sigmoids["x_c"][m], sigmoids["slope"][m], sigmoids["axis"])
     ax.plot(counts, start, color=ORANGE, linestyle="--", linewidth=1.2, label="start")
     ax.plot(counts, learned, color=BLUE, linewidth=1.8, label="learned")
     ax.set(xlim=(0, limit), ylim=(0, 1.05), yticks=(0, 0.5, 1))
     ax.locator_params(axis="x", nbins=3)
     ax.tick_params(labelsize="x-small")
+
+
+def _sigmoid(counts: np.ndarray, centre: float, slope: float, axis: str) -> np.ndarray:
+    """Eq. 1, on the linear or the logarithmic axis."""
+    if axis == "linear":
+        return expit(4 * slope * (counts - centre))
+    power = (counts / centre) ** (4 * slope)
+    return power / (power + 1)

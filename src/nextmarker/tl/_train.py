@@ -71,7 +71,7 @@ def train(
     settings
         Steps, views, augmentations, schedule, in place of the preset's.
     network
-        Widths, depths and pooling, in place of the preset's.
+        Axis of the sigmoids, widths, depth and pooling, in place of the preset's.
     table_key
         Table in `sdata.tables`.
     random_state
@@ -92,7 +92,7 @@ def train(
     `markers`, `markers_without_signal` : object (markers,)
         Names of all markers, and of those that have not one positive pixel.
     `x_c`, `slope`, `x_c_start`, `slope_start` : float32 (markers,)
-        The learned sigmoids and where they started, in raw counts.
+        The learned sigmoids and where they started: centres in raw counts, and slopes (see `nm.nn.Normalization`).
 
     Warns
     -----
@@ -104,15 +104,16 @@ def train(
     KeyError
         If the table or one of its images is missing.
     ValueError
-        If there is no such preset, there are fewer than two cells, panels differ, pixels are not finite, only some
-        images have a pixel size, or the loss does not stay finite. The table is as before.
+        If there is no such preset, settings and network do not go together, there are fewer than two cells, panels
+        differ, pixels are not finite, only some images have a pixel size, or the loss does not stay finite. The table
+        is as before.
 
     Examples
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=2), progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=10), progress=False)
     >>> model.architecture.patch_size
     12
     """
@@ -120,6 +121,12 @@ def train(
         msg = f"preset={preset!r} is unknown; there are {list(PRESETS)}."
         raise ValueError(msg)
     settings, network = settings or PRESETS[preset][0], network or PRESETS[preset][1]
+    if settings.penalty == "paper" and network.axis != "linear":
+        msg = (
+            "Eq. 2 as printed, penalty='paper', is for sigmoids on the linear axis, and these are on the logarithmic "
+            "one. Say network=nm.nn.Network(axis='linear'), or settings without this penalty."
+        )
+        raise ValueError(msg)
     regions = read_regions(sdata, table_key)
     adata = get_table(sdata, table_key)
     markers = shared_markers(sdata, [region.image for region in regions], adata.var_names)
@@ -252,7 +259,7 @@ class Fields:
     pixel_size
         Micrometres per pixel of the model, or None.
     settings
-        How many cells are drawn, and how small they are scaled.
+        How small cells are scaled, for how many steps they are drawn, and whether a step mixes the fields.
     seed
         Source of all randomness.
     device
@@ -283,7 +290,7 @@ class Fields:
         """Draw cells without replacement from the fields in memory, and let a waiting field take its turn."""
         self._take_turns()
         sizes = torch.tensor([len(crops.centres) for crops in self.held])
-        chosen = torch.randperm(int(sizes.sum()), generator=self.seed)[:count].sort().values
+        chosen = self._choose(sizes, count).sort().values
         field_of = torch.searchsorted(sizes.cumsum(0), chosen, right=True)
         first = sizes.cumsum(0) - sizes
         drawn = []
@@ -292,6 +299,18 @@ class Fields:
             picked = (chosen[field_of == number] - first[number]).to(self.device)
             drawn.append(Crops(crops.pixels, crops.centres[picked], crops.step))
         return drawn
+
+    def _choose(self, sizes: torch.Tensor, count: int) -> torch.Tensor:
+        """Choose `count` cells, numbered through all fields: from one field, then the next, or from all at once."""
+        if not self.settings.within_images:
+            return torch.randperm(int(sizes.sum()), generator=self.seed)[:count]
+        first = sizes.cumsum(0) - sizes
+        chosen = torch.empty(0, dtype=torch.int64)
+        for field in torch.randperm(len(sizes), generator=self.seed):
+            if len(chosen) < count:
+                of_field = first[field] + torch.randperm(int(sizes[field]), generator=self.seed)
+                chosen = torch.cat([chosen, of_field])[:count]
+        return chosen
 
     def sample_pixels(self, count: int = 2_000_000) -> np.ndarray:
         """Evenly spaced pixels of the fields in memory, (about `count`, markers)."""

@@ -39,7 +39,7 @@ def draw_views(
     """Draw views of a cell at random, as training does, to look at them with `nm.pl.views`.
 
     They are cut by the code that training uses: shifted, rotated, scaled and flipped in one resampling of the image,
-    and then scaled in their raw counts, marker by marker. Only the surroundings of the cell are read.
+    and then scaled in their raw counts, or hidden, marker by marker. Only the surroundings of the cell are read.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def _recorded_settings(trained: Mapping[str, Any]) -> Settings:
     ranges: dict[str, Any] = {
         name: tuple(trained[name].tolist()) for name in ("patch_scales", "intensity_scaling", "size_scaling")
     }
-    return Settings(views=int(trained["views"]), **ranges)
+    return Settings(views=int(trained["views"]), hidden_markers=float(trained["hidden_markers"]), **ranges)
 
 
 def _check_patch_size(patch_size: int | None) -> int:

@@ -1,0 +1,163 @@
+"""The cells of a training step: which fields they come from, and that all have their turn."""
+
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import nextmarker as nm
+from nextmarker._cells import read_regions
+from nextmarker.nn.training import random_views
+from nextmarker.nn.views import reach
+from nextmarker.tl._train import Fields
+
+MODULE = import_module("nextmarker.tl._train")
+
+
+def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
+    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
+    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 1)
+    settings = nm.nn.Settings(steps=30, batch_size=8)
+    regions = read_regions(tissue)
+    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert len(fields.held) == 1
+    assert len(fields.order) == 2 * 3 + 2 * 2
+    seen = set()
+    for _ in range(settings.steps):
+        for crops in fields.draw(8):
+            assert len(fields.held) == 1
+            seen.add(crops.pixels.data_ptr())
+            halo = reach(9, 1.0, settings.size_scaling)
+            assert crops.centres.min() >= halo - 1
+    assert fields.drawn == 30
+
+
+def test_no_corner_of_a_view_is_empty(make):
+    """In an image of ones a view of a cell is one everywhere, also at the edges and corners of the image."""
+    images = make((1.0, 0.5))  # a pixel of the model is two of the second image
+    for image in images.images.values():
+        image.data[:] = 1
+    edges = {
+        name: pd.DataFrame([(x, y) for x in (0, width // 2, width - 1) for y in (0, height // 2, height - 1)])
+        for name, (_, height, width) in ((name, image.shape) for name, image in images.images.items())
+    }
+    nm.pp.add_cells(
+        images,
+        pd.concat([frame.set_axis(["x", "y"], axis=1).assign(image=name) for name, frame in edges.items()]),
+        overwrite=True,
+    )
+    settings = nm.nn.Settings(
+        patch_scales=(1.0, 0.8, 0.6), size_scaling=(0.4, 1.5), intensity_scaling=(1.0, 1.0), hidden_markers=0.0
+    )
+    seed = torch.Generator().manual_seed(0)
+    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, settings, seed, torch.device("cpu"))
+    for side in (10, 8, 6):
+        for _ in range(20):
+            view = random_views(fields.draw(18), side, settings, seed)
+            assert view.shape == (18, 2, side, side)
+            torch.testing.assert_close(view, torch.ones_like(view), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("within_images", [True, False])
+def test_draw_is_without_replacement_and_covers_all_cells(tissue, within_images):
+    settings = nm.nn.Settings(within_images=within_images)
+    regions = read_regions(tissue)
+    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
+    n_cells = tissue["table"].n_obs
+    drawn = fields.draw(10_000)
+    assert sum(len(crops.centres) for crops in drawn) == n_cells
+    positions = {(crops.pixels.data_ptr(), *centre) for crops in drawn for centre in crops.centres.tolist()}
+    assert len(positions) == n_cells
+
+
+def positions(drawn):
+    """Field and centre of each cell that was drawn."""
+    return [(crops.pixels.data_ptr(), *centre) for crops in drawn for centre in crops.centres.tolist()]
+
+
+@pytest.fixture
+def make_fields(tissue, monkeypatch):
+    """Ten fields of two images, all in memory."""
+    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
+
+    def make_fields(*, within_images, seed=0):
+        settings = nm.nn.Settings(within_images=within_images)
+        seed = torch.Generator().manual_seed(seed)
+        fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"))
+        assert len(fields.held) == len(fields.order) == 2 * 3 + 2 * 2
+        return fields
+
+    return make_fields
+
+
+def cells_per_field(fields):
+    return {crops.pixels.data_ptr(): len(crops.centres) for crops in fields.held}
+
+
+def test_a_step_within_images_comes_from_one_field_when_it_holds_enough(make_fields):
+    fields = make_fields(within_images=True)
+    count = min(cells_per_field(fields).values())
+    fields_drawn = []
+    for _ in range(100):
+        drawn = fields.draw(count)
+        fields_drawn += [crops.pixels.data_ptr() for crops in drawn]
+        assert len(drawn) == 1
+        assert len(set(positions(drawn))) == count
+    assert set(fields_drawn) == set(cells_per_field(fields))  # every field has its turn
+    assert len(set(fields_drawn[:10])) > 3  # in random order
+
+
+def test_a_step_within_images_is_filled_up_from_the_next_field(make_fields):
+    fields = make_fields(within_images=True)
+    held = cells_per_field(fields)
+    for count in (max(held.values()) + 1, 45, 80):
+        filled_up = set()
+        for _ in range(50):
+            drawn = fields.draw(count)
+            assert len(set(positions(drawn))) == len(positions(drawn)) == count
+            assert len(drawn) >= 2
+            in_part = {crops.pixels.data_ptr() for crops in drawn if len(crops.centres) < held[crops.pixels.data_ptr()]}
+            assert len(in_part) <= 1  # all others are used up
+            filled_up |= in_part
+        assert len(filled_up) > 3
+
+
+def test_every_cell_has_its_turn_within_images(make_fields):
+    fields = make_fields(within_images=True)
+    cells = {position for _ in range(400) for position in positions(fields.draw(8))}
+    assert len(cells) == sum(cells_per_field(fields).values())
+
+
+def test_a_mixed_step_comes_from_all_fields_alike(make_fields):
+    fields = make_fields(within_images=False)
+    held = cells_per_field(fields)
+    assert all(len(fields.draw(20)) > 3 for _ in range(20))
+    drawn = np.array([[key == crops[0] for key in held] for _ in range(200) for crops in positions(fields.draw(20))])
+    np.testing.assert_allclose(drawn.mean(0), np.array(list(held.values())) / sum(held.values()), atol=0.03)
+
+
+@pytest.mark.parametrize("within_images", [True, False])
+def test_the_same_seed_draws_the_same_cells(make_fields, within_images):
+    first, again, other = (
+        [crops.centres for crops in make_fields(within_images=within_images, seed=seed).draw(30)] for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.cat(first), torch.cat(again))
+    assert not torch.equal(torch.cat(first), torch.cat(other))
+
+
+@pytest.mark.parametrize("within_images", [True, False])
+def test_steps_are_filled_within_images_or_mixed_while_training(tissue, monkeypatch, within_images):
+    fields_drawn = []
+
+    def draw(self, count):
+        drawn = plain(self, count)
+        fields_drawn.append(len(drawn))
+        return drawn
+
+    plain = Fields.draw
+    monkeypatch.setattr(Fields, "draw", draw)
+    settings = nm.nn.Settings(steps=4, batch_size=32, hidden_markers=0.0, within_images=within_images)
+    nm.tl.train(tissue, 9, settings=settings, progress=False)
+    assert fields_drawn == [1 if within_images else 2] * 4  # of two images, with 49 cells or more
