@@ -60,7 +60,7 @@ def classify_supervised(
     seed = torch.Generator().manual_seed(random_state)
     crops = _pad(pixels, centres, reach(architecture.patch_size, 1.0, settings.size_scaling))
     known, cells = torch.as_tensor(types).long(), torch.as_tensor(learn)
-    model = NeXtMarker(architecture, start)
+    model = NeXtMarker(architecture, start).to(memory_format=torch.channels_last)
     classifier = nn.Linear(architecture.network.embedding, int(known.max()) + 1)
     optimizer = torch.optim.Adam([*model.parameters(), *classifier.parameters()], settings.learning_rate)
     for step in range(settings.steps):

@@ -37,7 +37,7 @@ N_CELLS = 2000
 PATCH_SIZE = 18  # pixels; nuclei are 10 to 15 wide
 PRESET = "paper-synthetic"
 # The control learns the types with a higher rate: with the paper's it needs several times as many steps.
-SUPERVISED = {"steps": 600, "batch_size": 128, "learning_rate": 0.01, "final_learning_rate": 1e-4, "ramp": 0.1}
+SUPERVISED = {"steps": 1000, "batch_size": 128, "learning_rate": 0.01, "final_learning_rate": 1e-4, "ramp": 0.1}
 IMAGE = "cells_1"
 KEYS = {"IE": "X_intensity", "I": "X_interpretability", "F": "X_nextmarker"}
 CONTROL = "supervised"
@@ -168,9 +168,9 @@ def draw_types(sdata: SpatialData, half: int = 14) -> Figure:
     for ax, marker in zip(axes[0], adata.var_names, strict=True):
         ax.set_title(marker)
     for row, name in zip(axes, names, strict=True):
-        x, y = adata.obsm["spatial"][np.flatnonzero(adata.obs["cell_type"] == name)[1]].astype(int)
+        x, y = adata.obsm["spatial"][np.flatnonzero(adata.obs["cell_type"] == name)[0]].astype(int)
         for ax, channel in zip(row, image, strict=True):
-            patch = channel[max(y - half, 0) : y + half, max(x - half, 0) : x + half]
+            patch = channel[y - half : y + half, x - half : x + half]
             ax.imshow(patch, cmap="gray", vmin=0, vmax=np.percentile(channel[channel > 1], 90))
             ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -182,12 +182,12 @@ def draw_umaps(adata: AnnData) -> Figure:
     figure, axes = plt.subplots(2, len(KEYS), figsize=(12, 7), dpi=75, layout="constrained")
     for name, (above, below) in zip(KEYS, axes.T, strict=True):
         sc.tl.umap(adata, neighbors_key=f"{name}_neighbors", key_added=f"umap_{name}")
-        shown = {"basis": f"umap_{name}", "show": False, "frameon": False, "size": 12}
         last = name == list(KEYS)[-1]
-        sc.pl.embedding(
-            adata, color="cell_type", ax=above, title=name, legend_loc="right margin" if last else None, **shown
-        )
-        sc.pl.embedding(adata, color="size", ax=below, title="", colorbar_loc="right" if last else None, **shown)
+        shown = {"basis": f"umap_{name}", "show": False, "frameon": False, "size": 12}
+        by_type = {"color": "cell_type", "title": f"{name}, types", "legend_loc": "right margin" if last else None}
+        by_size = {"color": "size", "title": f"{name}, area of the nucleus", "colorbar_loc": "right" if last else None}
+        sc.pl.embedding(adata, ax=above, **by_type, **shown)
+        sc.pl.embedding(adata, ax=below, **by_size, **shown)
     return figure
 
 
