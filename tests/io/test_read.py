@@ -135,6 +135,23 @@ def test_folder_of_folders_and_stacks_is_read_whole_but_no_deeper(tmp_path, coun
     assert list(nm.io.read(tmp_path).images) == ["core", "Point1", "Point2"]
 
 
+def test_a_folder_within_that_is_no_image_is_told_with_the_way_to_read_it(tmp_path, counts):
+    write_ome(tmp_path / "core.ome.tif", counts)
+    for part in ("stacks", "broken", "deep"):
+        (tmp_path / part).mkdir()
+    write_ome(tmp_path / "stacks" / "other.ome.tif", counts)
+    (tmp_path / "broken" / "CD3.tif").write_bytes(b"")
+    write_channels(tmp_path / "deep" / "Point3", counts)
+    with pytest.warns(UserWarning, match=r"(?s)CD3\.tif is empty.*stacks: skipped, it has whole images") as record:
+        sdata = nm.io.read(tmp_path)
+    assert "deep" not in str(record[0].message)
+    report = nm.io.report(sdata)
+    assert report.loc[str(tmp_path / "broken" / "CD3.tif"), "status"] == "skipped"
+    assert "name the folder" in report.loc[str(tmp_path / "deep"), "note"]
+    named = ["stacks", "deep/Point3"]
+    assert list(nm.io.read([tmp_path / part for part in named]).images) == ["other", "Point3"]
+
+
 def test_masks_beside_stacks_are_left_out_with_a_warning(tmp_path, counts):
     write_ome(tmp_path / "core_image.ome.tif", counts)
     tifffile.imwrite(tmp_path / "core_mask.tif", counts[0])
@@ -209,16 +226,39 @@ def test_no_paths_and_paths_given_twice(tmp_path, counts):
     with pytest.raises(ValueError, match="`paths` is empty"):
         nm.io.read([])
     write_ome(tmp_path / "core.ome.tif", counts)
-    with pytest.raises(ValueError, match=r"Given twice: \['.*core\.ome\.tif'\]"):
-        nm.io.read([tmp_path / "core.ome.tif"] * 2)
+    (tmp_path / "within").mkdir()
+    for other in ("core.ome.tif", "within/../core.ome.tif", "."):
+        with pytest.raises(ValueError, match=r"Given twice: \['.*core\.ome\.tif'\]"):
+            nm.io.read([tmp_path / "core.ome.tif", tmp_path / other])
+
+
+def test_two_images_of_one_name_in_a_file_are_not_given_twice(tmp_path, counts):
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif") as tif:
+        for _ in range(2):
+            tif.write(counts, metadata={"axes": "CYX", "Name": "core", "Channel": {"Name": NAMES}})
+    assert list(nm.io.read([tmp_path / "two.ome.tif"]).images) == ["core", "core_2"]
+
+
+@pytest.mark.parametrize("paths", [None, 3, [None], {"a": 1}.values()])
+def test_what_is_no_path_is_refused(paths):
+    with pytest.raises(TypeError, match="paths must be a path or a list of paths"):
+        nm.io.read(paths)
+
+
+def test_a_store_is_not_read_as_images(tmp_path):
+    nm.io.write(nm.datasets.synthetic_tissue(n_images=1, n_cells=20), tmp_path / "tissue.zarr")
+    with pytest.raises(ValueError, match=r"is a Zarr store.*spatialdata\.read_zarr"):
+        nm.io.read(tmp_path / "tissue.zarr")
 
 
 def test_a_folder_without_images_says_what_is_there(tmp_path):
     with pytest.raises(ValueError, match="It holds nothing"):
         nm.io.read(tmp_path)
     (tmp_path / "panel.csv").touch()
+    with pytest.raises(ValueError, match=r"No images in .* It holds panel\.csv"):
+        nm.io.read(tmp_path)
     (tmp_path / "old").mkdir()
-    with pytest.raises(ValueError, match=r"No images in .* It holds old/, panel\.csv"):
+    with pytest.raises(ValueError, match=r"old: it has no TIFF files"):
         nm.io.read(tmp_path)
     with pytest.raises(ValueError, match=r"no TIFF file; it holds old/, panel\.csv"):
         nm.io.read_folder(tmp_path)

@@ -104,17 +104,23 @@ def folder_images(
 
 
 def _subfolder_images(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
-    """Read a folder within the one that was asked for, if it is one image."""
+    """Read a folder within the one that was asked for, if it is one image; say so if it is not."""
+    files = tiff_files(folder) or tiff_files(folder / CHANNELS_WITHIN)
+    if not files and not is_mcmicro(folder):
+        why = "it has no TIFF files; to read what else lies in it, name the folder: nm.io.read([...])"
+        return [], [Skipped(str(folder), why, expected=True)]
     try:
         if is_mcmicro(folder):
             return mcmicro_images(folder, pixel_size)
-        files = tiff_files(folder) or tiff_files(folder / CHANNELS_WITHIN)
         stacks, skipped = _open_all(files)
         if _is_one_image(stacks):
             return [_one_image(folder, stacks, pixel_size)], skipped
     except ValueError as error:
         return [], [Skipped(str(folder), str(error))]
-    return [], []
+    if stacks:
+        why = "it has whole images, not one TIFF per channel; they are read if you name the folder: nm.io.read([...])"
+        skipped.append(Skipped(str(folder), why))
+    return [], skipped
 
 
 def _open_all(files: Sequence[Path]) -> tuple[list[Stack], list[Skipped]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -39,7 +39,8 @@ def read(
         - an .mcd file or a .txt export (imaging mass cytometry), see :func:`nextmarker.io.read_mcd` and
           :func:`nextmarker.io.read_imc_txt`; an .mcd file and its exports are read once;
         - a directory of steinbock, see :func:`nextmarker.io.read_steinbock`;
-        - a folder that holds files of imaging mass cytometry, or TIFF stacks and folders of one TIFF per channel.
+        - a folder that holds files of imaging mass cytometry, or TIFF stacks and folders of one TIFF per channel. What
+          lies deeper is read if you name its folder.
     channel_names
         Names of the channels of every TIFF stack, in the order of the file. Needed where a header has none. A folder of
         one TIFF per channel is named by its files, imaging mass cytometry by its labels.
@@ -84,16 +85,17 @@ def read(
     FileNotFoundError
         If there is no such path.
     TypeError
-        If `channel_names` are not strings, `pixel_size` is not a number, or `panel` is neither a path nor a DataFrame.
+        If `paths` are no paths, `channel_names` are not strings, `pixel_size` is not a number, or `panel` is neither a
+        path nor a DataFrame.
     ValueError
-        If a path is given twice, or nothing can be read: the message tells why not, for each file. If the panel is not
-        valid, or keeps a channel that no image has.
+        If an image is given twice, by its path or with its folder; if nothing can be read: the message tells why not,
+        for each file. If the panel is not valid, or keeps a channel that no image has.
 
     Warns
     -----
     UserWarning
         If something was skipped or changed: what cannot be read among files or acquisitions that can; files of one
-        unnamed plane, such as masks, in a folder of stacks; channels whose names repeat.
+        unnamed plane, such as masks, in a folder of stacks; stacks in a folder within it; channels whose names repeat.
 
     Notes
     -----
@@ -101,6 +103,8 @@ def read(
     of the channel itself is removed at either end of its label, and a number in double brackets, with the number before
     it, at the end. A label of which nothing is left becomes the metal, ``Ag107``; where two labels become one name,
     both get their metal behind it.
+
+    Images keep their panels, which may differ: :func:`nextmarker.pp.match_panels` gives them the same channels.
 
     Examples
     --------
@@ -123,16 +127,14 @@ def read(
 
 
 def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    several = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    several = [paths] if isinstance(paths, str) or not isinstance(paths, Iterable) else list(paths)
+    if not all(isinstance(path, (str, Path)) for path in several):
+        msg = f"paths must be a path or a list of paths, not {paths!r}."
+        raise TypeError(msg)
     if not several:
         msg = "No paths to read: `paths` is empty. Give at least one file or folder."
         raise ValueError(msg)
-    found = [Path(path).expanduser() for path in several]
-    repeated = sorted({str(path) for path in found if found.count(path) > 1})
-    if repeated:
-        msg = f"Given twice: {repeated}. Its cells would count twice."
-        raise ValueError(msg)
-    return found
+    return [Path(path).expanduser() for path in several]
 
 
 def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
@@ -149,9 +151,19 @@ def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_
             if len(paths) == 1:
                 raise
             found, left_out = [], [Skipped(str(path), str(error))]
+        _check_new(found, images)
         images += found
         skipped += left_out
     return images, skipped
+
+
+def _check_new(found: Sequence[Image], images: Sequence[Image]) -> None:
+    """Refuse images that another path led to: their cells would count twice."""
+    known = {Path(image.source).resolve() for image in images}
+    repeated = sorted({image.source for image in found if Path(image.source).resolve() in known})
+    if repeated:
+        msg = f"Given twice: {repeated}. Its cells would count twice."
+        raise ValueError(msg)
 
 
 def _read_path(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
@@ -180,6 +192,9 @@ def _read_imc_folder(folder: Path, channel_names: Sequence[str] | None, pixel_si
 
 
 def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
+    if (path / "zarr.json").is_file():
+        msg = f"{path} is a Zarr store. What nextmarker wrote is read with spatialdata.read_zarr({str(path)!r})."
+        raise ValueError(msg)
     images, skipped = folder_images(path, channel_names, pixel_size)
     if not images and not skipped:
         msg = (
