@@ -1,0 +1,117 @@
+"""Controls for the embedding: networks that lack one of its ideas, trained in the same loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nextmarker._cells import read_regions
+from nextmarker.nn import Architecture, NeXtMarker, Settings
+from nextmarker.nn.device import pick_device
+from nextmarker.nn.encoder import Block, Encoder
+from nextmarker.nn.model import HALVE_ABOVE
+from nextmarker.nn.normalization import start_centres
+from nextmarker.nn.training import fit
+from nextmarker.tl._embed import embed_regions
+from nextmarker.tl._train import Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spatialdata import SpatialData
+
+# as in nm.tl.embed
+ROTATIONS = 4
+TILE_SIZE = 1024
+
+
+class SharedEncoder(nn.Module):
+    """One encoder for the images of all markers."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        network = architecture.network
+        halve = architecture.patch_size > HALVE_ABOVE
+        self.encoder = Encoder(
+            1, network.features, network.blocks, halve=halve, focus=network.focus, faint=network.faint
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode (cells, markers, height, width) to (cells, markers * features)."""
+        return self.encoder(x.flatten(0, 1)[:, None]).reshape(len(x), -1)
+
+
+class FixedArcsinh(nn.Module):
+    """arcsinh of the counts in place of the learned sigmoid."""
+
+    def signal(self, counts: Tensor) -> Tensor:
+        """Transform raw counts of any shape."""
+        return torch.asinh(counts)
+
+    def penalty(self, _: str) -> Tensor:
+        """Nothing is learned, and nothing penalized."""
+        return torch.zeros(())
+
+
+def leave_as_is(_: NeXtMarker) -> None:
+    """Change nothing."""
+
+
+def share_encoder(model: NeXtMarker) -> None:
+    """See every marker by the same filters."""
+    model.encoder = SharedEncoder(model.architecture)
+
+
+def fuse_early(model: NeXtMarker) -> None:
+    """Mix all markers from the first convolution on: an ordinary network of the same widths."""
+    stem, network = model.encoder.stem, model.architecture.network
+    markers, width = len(model.architecture.markers), stem.out_channels
+    model.encoder.stem = nn.Conv2d(markers, width, stem.kernel_size, stem.stride, padding=1, bias=False)
+    model.encoder.blocks = nn.Sequential(*(Block(1, width) for _ in range(network.blocks)))
+
+
+def fix_arcsinh(model: NeXtMarker) -> None:
+    """Transform counts by a function that is not learned."""
+    model.normalization = FixedArcsinh()
+
+
+def embed_control(
+    change: Callable[[NeXtMarker], None],
+    patch_size: int,
+    settings: Settings | None,
+    sdata: SpatialData,
+    random_state: int,
+) -> tuple[NeXtMarker, np.ndarray, np.ndarray]:
+    """Train and embed as `nm.tl.train` and `nm.tl.embed` do, with a changed model.
+
+    Parameters
+    ----------
+    change
+        Changes the new model in place.
+    patch_size
+        Pixels.
+    settings
+        None leaves the model untrained.
+    sdata
+        Images and cells.
+    random_state
+        Seed.
+
+    Returns
+    -------
+    The model; I, float32 (cells, markers, features); F, float32 (cells, embedding).
+    """
+    regions, adata, device = read_regions(sdata), sdata["table"], pick_device()
+    seed = torch.Generator().manual_seed(random_state)
+    fields = Fields(regions, adata.var_names, patch_size, None, settings or Settings(), seed, device)
+    start = start_centres(fields.sample_pixels(), fields.settings.start)
+    torch.manual_seed(random_state)
+    model = NeXtMarker(Architecture(tuple(adata.var_names), patch_size), start)
+    change(model)
+    model.to(device)
+    if settings is not None:
+        fit(model, fields.draw, settings, seed=seed, progress=True)
+    return model, *embed_regions(model, regions, {}, adata.n_obs, ROTATIONS, TILE_SIZE, device, progress=False)

@@ -1,0 +1,138 @@
+"""Real tissue: cell types of ten patients, read from centres alone, against mean intensity in masks.
+
+Usage: ``python -m experiments.dcis DATA [-o DIR] [--seeds N] [--only NAME ...]``
+
+DATA holds NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv (label, x, y, cell_type) of one patient each. Models are
+trained on the images and the centres; masks serve the comparison only. What a model gives is kept in DIR, so that a run
+that was stopped goes on. Prints tables, and leaves them in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import tifffile
+from scipy import ndimage
+
+import nextmarker as nm
+from experiments.controls import embed_control, fix_arcsinh, fuse_early, leave_as_is, share_encoder
+from experiments.dcis_tables import DEFAULT, all_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from spatialdata import SpatialData
+
+PATCH_SIZE = 24  # pixels: 4/3 of the median distance between neighbouring centres, the default here
+RADII = (4, 7, 10)  # pixels
+
+
+def main() -> None:
+    """Train what is not there yet, and print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv")
+    parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
+    parser.add_argument("--seeds", type=int, default=3, help="repetitions of every model (default: 3)")
+    parser.add_argument("--only", nargs="+", choices=models(), metavar="NAME", help=f"of {list(models())}")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    sdata = read(arguments.data)
+    for seed in range(arguments.seeds):
+        for name in arguments.only or models():
+            train_once(sdata, name, seed, arguments.output)
+    measure_intensity(sdata, arguments.data)
+    for name, table in all_tables(sdata, arguments.output).items():
+        print(f"\n{name}\n{table.to_string()}", flush=True)
+        table.to_csv(arguments.output / f"{name}.csv")
+
+
+def read(folder: Path) -> SpatialData:
+    """Images, and a table of the cells at their given centres, with their type."""
+    sdata = nm.io.read(sorted(folder.glob("*_image.ome.tif")))
+    cells = {image: pd.read_csv(beside(folder, image, "cells.csv"), index_col="label") for image in sdata.images}
+    nm.pp.add_cells(sdata, cells, progress=False)
+    obs = sdata["table"].obs
+    types = [cells[image]["cell_type"].loc[label] for image, label in zip(obs["image"], obs["source_id"], strict=True)]
+    obs["cell_type"] = pd.Categorical(types)
+    return sdata
+
+
+def beside(folder: Path, image: str, ending: str) -> Path:
+    """The file that belongs to an image."""
+    return folder / f"{image.removesuffix('_image')}_{ending}"
+
+
+def models() -> Mapping[str, Callable[[SpatialData, int], tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]]]:
+    """The default and what it is compared with: functions of data and seed that give model, I and F."""
+    settings, network = nm.nn.Settings, nm.nn.Network
+    return {
+        DEFAULT: embed,
+        "untrained": partial(embed_control, leave_as_is, PATCH_SIZE, None),
+        "early fusion": partial(embed_control, fuse_early, PATCH_SIZE, settings()),
+        "shared encoder": partial(embed_control, share_encoder, PATCH_SIZE, settings()),
+        "fixed arcsinh": partial(embed_control, fix_arcsinh, PATCH_SIZE, settings()),
+        "linear axis": partial(embed, settings=settings(start=0.25), network=network(axis="linear")),
+        "three patch sizes": partial(embed, settings=settings(patch_scales=(1.0, 0.8, 0.6))),
+        "images mixed": partial(embed, settings=settings(within_images=False)),
+        "no marker hidden": partial(embed, settings=settings(hidden_markers=0.0)),
+    }
+
+
+def embed(
+    sdata: SpatialData,
+    seed: int,
+    settings: nm.nn.Settings | None = None,
+    network: nm.nn.Network | None = None,
+) -> tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]:
+    """Model, I and F as users make them."""
+    model = nm.tl.train(sdata, PATCH_SIZE, settings=settings, network=network, random_state=seed)
+    nm.tl.embed(sdata, model)
+    adata = sdata["table"]
+    return model, adata.obsm["X_interpretability"], adata.obsm["X_nextmarker"]
+
+
+def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
+    """Keep I and F of one model, unless they are there."""
+    kept = output / f"{name.replace(' ', '_')}-{seed}.npz"
+    if not kept.exists():
+        print(f"{name}, seed {seed}", flush=True)
+        model, interpretability, embedding = models()[name](sdata, seed)
+        if name == DEFAULT:
+            model.save(kept.with_suffix(".safetensors"))
+        np.savez(kept, I=interpretability.reshape(len(embedding), -1), F=embedding)
+
+
+def measure_intensity(sdata: SpatialData, folder: Path) -> None:
+    """Write mean counts into the table: `mask` of the masks, `disc N px` of discs around the centres."""
+    adata = sdata["table"]
+    for name in ("mask", *(f"disc {radius} px" for radius in RADII)):
+        adata.obsm[name] = np.empty(adata.shape)
+    for image, cells in adata.obs.groupby("image", observed=True):
+        rows = adata.obs_names.get_indexer(cells.index)
+        counts, mask = sdata[image].to_numpy(), tifffile.imread(beside(folder, image, "mask.tif"))
+        adata.obsm["mask"][rows] = np.column_stack([ndimage.mean(each, mask, cells["source_id"]) for each in counts])
+        column, row = np.floor(region_pixels(adata.obsm["spatial"][rows], sdata, image)).astype(int).T
+        for radius in RADII:
+            means = [disc_mean(channel, radius)[row, column] for channel in counts]
+            adata.obsm[f"disc {radius} px"][rows] = np.column_stack(means)
+
+
+def region_pixels(spatial: np.ndarray, sdata: SpatialData, image: str) -> np.ndarray:
+    """Coordinates of the image's system, in micrometres where its pixel size is known, to pixels."""
+    return spatial / sdata.attrs["nextmarker_pixel_size"].get(image, 1.0)
+
+
+def disc_mean(channel: np.ndarray, radius: int) -> np.ndarray:
+    """Mean over the disc around each pixel."""
+    offset = np.arange(-radius, radius + 1)
+    disc = (offset[:, None] ** 2 + offset**2 <= radius**2).astype(np.float32)
+    return ndimage.convolve(channel.astype(np.float32), disc / disc.sum(), mode="reflect")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The tables of ``experiments.dcis``: what the embeddings that were kept are worth."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from joblib import Parallel, delayed
+from scipy import ndimage, stats
+from sklearn.metrics import adjusted_rand_score
+from spatialdata import SpatialData
+
+import nextmarker as nm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+
+DEFAULT = "nextmarker"
+BLOCK = 32  # pixels
+# The markers by which the authors of the data define a type, in Risom et al., Cell 185:299 (2022).
+OWN_MARKERS = {
+    "APC": ["HLADRDPDQ"],
+    "BCELL": ["CD20", "CD45"],
+    "CAF": ["FAP", "VIM"],
+    "CD4T": ["CD3", "CD4", "CD45"],
+    "CD8T": ["CD3", "CD8", "CD45"],
+    "DC": ["CD11c", "HLADRDPDQ"],
+    "ENDO": ["CD31", "VIM"],
+    "FIBRO_VIMonly": ["VIM"],
+    "MACS": ["CD68"],
+    "MAST": ["Tryptase"],
+    "MONO": ["CD14"],
+    "MONODC": ["CD11c", "CD14", "HLADRDPDQ"],
+    "MYOEP": ["SMA", "ECAD"],
+    "MYOFIBRO": ["SMA", "VIM"],
+    "NEUT": ["MPO"],
+    "NORMFIBRO": ["CD36", "VIM"],
+    "TCELL": ["CD3", "CD45"],
+    "TUMOR_CK5": ["CK5", "ECAD", "PanKRT"],
+    "TUMOR_ECADCK": ["ECAD", "PanKRT"],
+    "TUMOR_EMT": ["ECAD", "PanKRT", "VIM"],
+    "TUMOR_LUMINAL": ["CK7", "ECAD", "PanKRT"],
+}
+
+
+def all_tables(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
+    """Make all tables, by name, of what is kept in a folder."""
+    adata = sdata["table"]
+    runs = representations(adata, output)
+    return {
+        "types": types(adata, runs),
+        "recall": recall(adata, runs),
+        "batch": batch(adata, runs),
+        "stability": stability(adata, runs),
+        **explanations(sdata, output),
+    }
+
+
+def representations(adata: AnnData, output: Path) -> dict[tuple[str, int], np.ndarray]:
+    """What is compared, by name and seed."""
+    runs = {}
+    for name in [key for key in adata.obsm if key == "mask" or key.startswith("disc")]:
+        for scale, transform in (("arcsinh", np.arcsinh), ("square root", np.sqrt)):
+            runs[f"{name}, {scale}", 0] = transform(adata.obsm[name])
+    for kept in sorted(output.glob("*.npz")):
+        name, seed = kept.stem.rsplit("-", 1)
+        for letter, values in np.load(kept).items():
+            runs[f"{name.replace('_', ' ')} {letter}", int(seed)] = values
+    for name, seed in [(name, seed) for name, seed in runs if name in (f"{DEFAULT} I", f"{DEFAULT} F")]:
+        for means in ("mask", "disc 10 px"):
+            runs[f"{name} + {means}", seed] = np.hstack([runs[name, seed], runs[f"{means}, square root", 0]])
+    return runs
+
+
+def types(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """How well types are read from each representation, patients left out in turn, and how well clusters meet them."""
+    rows = Parallel(n_jobs=-1)(delayed(_score)(adata.obs, values) for values in runs.values())
+    index = pd.MultiIndex.from_tuples(runs, names=["representation", "seed"])
+    return over_seeds(pd.DataFrame(rows, index=index))
+
+
+def _score(obs: pd.DataFrame, values: np.ndarray) -> dict[str, float]:
+    adata = _table(obs, values)
+    logistic, knn = (nm.metrics.probe(adata, "cell_type", classifier=name).iloc[0] for name in ("logistic", "knn"))
+    nm.tl.cluster(adata, use_rep="values")
+    clusters = nm.metrics.agreement(adata, "cell_type", "nextmarker").iloc[0]
+    return {
+        "logistic": logistic["balanced_accuracy"],
+        "logistic F1": logistic["macro_f1"],
+        "kNN": knn["balanced_accuracy"],
+        "kNN F1": knn["macro_f1"],
+        "ARI": clusters["ari"],
+        "NMI": clusters["nmi"],
+        "clusters": clusters["n_second"],
+    }
+
+
+def recall(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """Recall of each type by logistic regression, first seed."""
+    shown = ["mask, arcsinh", "mask, square root", f"{DEFAULT} I", f"{DEFAULT} F"]
+    scores = (
+        nm.metrics.probe(_table(adata.obs, runs[name, 0]), "cell_type", per_type=True).set_index("type")
+        for name in shown
+    )
+    table = pd.concat({name: each["recall"] for name, each in zip(shown, scores, strict=True)}, axis=1)
+    table.insert(0, "cells", adata.obs["cell_type"].value_counts())
+    return table.round(2)
+
+
+def batch(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """How well patients mix within types; all types together."""
+    shown = [key for key in runs if key[0] in ("mask, arcsinh", "mask, square root") or key[0][-2:] in (" I", " F")]
+    rows = [
+        nm.metrics.batch_mixing(_table(adata.obs, runs[key]), "image", groupby="cell_type").iloc[-1] for key in shown
+    ]
+    index = pd.MultiIndex.from_tuples(shown, names=["representation", "seed"])
+    return over_seeds(pd.DataFrame(rows)[["silhouette", "neighbor_entropy"]].astype(float).set_axis(index))
+
+
+def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """How well clusterings of other seeds agree: as partitions, and once each cluster has the name of its main type."""
+    ours = [_clusters(adata, values, 0) for (name, _), values in runs.items() if name == f"{DEFAULT} F"]
+    means = [_clusters(adata, runs["mask, arcsinh", 0], seed, "phenograph") for seed in range(3)]
+    pairs = {
+        "nextmarker, seeds": list(combinations(ours, 2)),
+        "nextmarker, PhenoGraph on mask means": [(one, other) for one in ours for other in means],
+        "PhenoGraph on mask means, seeds": list(combinations(means, 2)),
+    }
+    known = adata.obs["cell_type"].notna().to_numpy()
+    rows = {
+        name: {
+            "ARI": [adjusted_rand_score(one[known], other[known]) for one, other in each],
+            "same type": [(_named(adata, one) == _named(adata, other))[known].mean() for one, other in each],
+        }
+        for name, each in pairs.items()
+    }
+    return pd.DataFrame(
+        {name: {key: _mean_and_spread(pd.Series(value)) for key, value in row.items()} for name, row in rows.items()}
+    ).T
+
+
+def _clusters(adata: AnnData, values: np.ndarray, seed: int, backend: str = "igraph") -> np.ndarray:
+    table = _table(adata.obs, values)
+    resolution = 1.0 if backend == "phenograph" else 0.75  # the defaults of each
+    nm.tl.cluster(table, use_rep="values", backend=backend, resolution=resolution, random_state=seed)
+    return table.obs["nextmarker"].to_numpy()
+
+
+def _named(adata: AnnData, clusters: np.ndarray) -> np.ndarray:
+    """The most frequent type of the cluster of each cell, as an expert might name it."""
+    main = adata.obs["cell_type"].astype(object).groupby(clusters).agg(lambda names: names.value_counts().index[0])
+    return main.loc[clusters].to_numpy()
+
+
+def explanations(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
+    """Whether the attribution names the markers of a type, and whether it is faithful; first seed."""
+    adata = sdata["table"]
+    model = nm.nn.load_model(output / f"{DEFAULT}-0.safetensors")
+    nm.tl.embed(sdata, model, progress=False)
+    nm.tl.cluster(adata)
+    nm.tl.marker_attribution(adata)
+    return {"attribution": named_markers(adata), "faithfulness": faithfulness(sdata, model)}
+
+
+def named_markers(adata: AnnData) -> pd.DataFrame:
+    """For each type the cluster in which most of its cells lie, and how many of its own markers lead that cluster."""
+    counts = pd.crosstab(adata.obs["cell_type"], adata.obs["nextmarker"])
+    top = nm.tl.top_markers(adata, n=3).astype(str).groupby("cluster")["marker"].agg(list)
+    rows = {}
+    for name, own in OWN_MARKERS.items():
+        cluster = counts.loc[name].idxmax()
+        leading = top[str(cluster)]
+        rows[name] = {
+            "cluster": cluster,
+            "share of the type": counts.loc[name, cluster] / counts.loc[name].sum(),
+            "share of the cluster": counts.loc[name, cluster] / counts[cluster].sum(),
+            "leading markers": ", ".join(leading),
+            "own markers": ", ".join(own),
+            "recall": np.mean([marker in leading for marker in own]),
+        }
+    return pd.DataFrame(rows).T
+
+
+def faithfulness(sdata: SpatialData, model: nm.nn.NeXtMarker) -> pd.DataFrame:
+    """For each cluster, the rank correlation of the markers' shares with what is lost without them.
+
+    The loss of a marker: of the difference between the embeddings of the cluster and of all other cells, the part that
+    goes when the marker's image holds nothing but background.
+    """
+    adata = sdata["table"]
+    shares = adata.uns["marker_attribution"].pivot(index="cluster", columns="marker", values="contribution")
+    full, empty = _blocks(adata), _blocks(_embed_background(sdata, model))
+    crosstalk = adata.varm["nextmarker_crosstalk"].reshape(adata.n_vars, -1, full.shape[2])
+    embedding = adata.obsm["X_nextmarker"]
+    rows = {}
+    for name in shares.index:
+        inside = (adata.obs["nextmarker"].astype(str) == name).to_numpy()
+        difference = embedding[inside].mean(0) - embedding[~inside].mean(0)
+        change = (full[inside] - empty[inside]).mean(0)  # (markers, features)
+        lost = np.einsum("e,mef,mf->m", difference, crosstalk, change)
+        rows[name] = {"rank correlation": stats.spearmanr(lost, shares.loc[name, adata.var_names])[0]}
+    return pd.DataFrame(rows).T.describe().loc[["count", "min", "50%", "max"]].round(3)
+
+
+def _blocks(adata: AnnData) -> np.ndarray:
+    """I as (cells, markers, features)."""
+    return adata.obsm["X_interpretability"].reshape(adata.n_obs, adata.n_vars, -1)
+
+
+def _embed_background(sdata: SpatialData, model: nm.nn.NeXtMarker) -> AnnData:
+    """Embed the cells in images of background alone."""
+    empty = SpatialData(
+        images={name: draw_background(image) for name, image in sdata.images.items()},
+        shapes=dict(sdata.shapes),
+        tables={"table": sdata["table"].copy()},
+        attrs=dict(sdata.attrs),
+    )
+    nm.tl.embed(empty, model, progress=False)
+    return empty["table"]
+
+
+def draw_background(image: xr.DataArray) -> xr.DataArray:
+    """Counts at random, at the rate of the emptiest tenth of the blocks of each channel."""
+    counts = image.to_numpy()
+    blocks = ndimage.uniform_filter(counts.astype(float), (0, BLOCK, BLOCK))[:, ::BLOCK, ::BLOCK]
+    rate = np.quantile(blocks, 0.1, axis=(1, 2))[:, None, None]
+    background = np.random.default_rng(0).poisson(rate, counts.shape).astype(counts.dtype)
+    return image.copy(data=da.from_array(background))
+
+
+def _table(obs: pd.DataFrame, values: np.ndarray) -> AnnData:
+    return AnnData(obs=obs[["image", "cell_type"]].copy(), obsm={"values": np.asarray(values, np.float32)})
+
+
+def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread over the seeds, and their number, as text."""
+    grouped = scores.groupby(level="representation", sort=False)
+    return grouped.agg(_mean_and_spread).assign(seeds=grouped.size())
+
+
+def _mean_and_spread(values: pd.Series) -> str:
+    spread = f" ± {values.std(ddof=0):.3f}" if len(values) > 1 else ""
+    return f"{values.mean():.3f}{spread}"

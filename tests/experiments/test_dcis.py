@@ -1,0 +1,99 @@
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from scipy import ndimage
+
+import nextmarker as nm
+from experiments import dcis, dcis_tables
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two images with masks and tables of cells, as the experiment expects them."""
+    sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=60)
+    for image in sdata.images:
+        header = {"axes": "CYX", "Channel": {"Name": sdata[image]["c"].to_numpy().tolist()}, "PhysicalSizeX": 0.5}
+        header["PhysicalSizeY"] = 0.5
+        tifffile.imwrite(tmp_path / f"{image}_image.ome.tif", sdata[image].to_numpy(), metadata=header)
+        tifffile.imwrite(tmp_path / f"{image}_mask.tif", sdata[f"masks_{image}"].to_numpy())
+        truth = sdata[f"truth_{image}"]
+        points = {"x": truth.geometry.x - 0.5, "y": truth.geometry.y - 0.5, "cell_type": truth["cell_type"]}
+        cells = pd.DataFrame(points).rename_axis("label")
+        cells.loc[cells.index[0], "cell_type"] = np.nan
+        cells.to_csv(tmp_path / f"{image}_cells.csv")
+    return tmp_path
+
+
+def test_cells_have_their_types_and_intensities(folder):
+    sdata = dcis.read(folder)
+    dcis.measure_intensity(sdata, folder)
+    adata = sdata["table"]
+    assert adata.obs["cell_type"].isna().sum() == 2
+    rows = np.flatnonzero(adata.obs["image"] == "tissue_2_image")
+    cells = pd.read_csv(folder / "tissue_2_cells.csv", index_col="label")
+    labels = adata.obs["source_id"].iloc[rows]
+    assert adata.obs["cell_type"].astype(object).iloc[rows].tolist()[1:] == cells.loc[labels, "cell_type"].tolist()[1:]
+    mask = tifffile.imread(folder / "tissue_2_mask.tif")
+    inside = sdata["tissue_2_image"].to_numpy()[3][mask == labels.iloc[5]].mean()
+    assert adata.obsm["mask"][rows[5], 3] == pytest.approx(inside)
+
+
+def test_disc_mean_is_that_of_the_pixels_in_the_disc():
+    channel = np.random.default_rng(0).poisson(3, (30, 30))
+    row, column = np.mgrid[:30, :30]
+    disc = (row - 15) ** 2 + (column - 12) ** 2 <= 49
+    assert dcis.disc_mean(channel, 7)[15, 12] == pytest.approx(channel[disc].mean(), rel=1e-5)
+
+
+def test_what_is_kept_is_not_trained_again(folder, tmp_path, monkeypatch):
+    sdata = dcis.read(folder)
+    calls = []
+
+    def embed(sdata, seed):
+        calls.append(seed)
+        return nm.nn.NeXtMarker(nm.nn.Architecture(("a",), 9), [1.0]), np.zeros((3, 1, 8)), np.ones((3, 256))
+
+    monkeypatch.setattr(dcis, "models", lambda: {"early fusion": embed})
+    for _ in range(2):
+        dcis.train_once(sdata, "early fusion", 1, tmp_path)
+    assert calls == [1]
+    assert np.load(tmp_path / "early_fusion-1.npz")["I"].shape == (3, 8)
+
+
+def test_representations_are_named_and_joined(folder, tmp_path):
+    sdata = dcis.read(folder)
+    dcis.measure_intensity(sdata, folder)
+    adata = sdata["table"]
+    for seed in (0, 1):
+        np.savez(tmp_path / f"nextmarker-{seed}.npz", I=np.ones((adata.n_obs, 4)), F=np.ones((adata.n_obs, 2)))
+    runs = dcis_tables.representations(adata, tmp_path)
+    np.testing.assert_array_equal(runs["mask, arcsinh", 0], np.arcsinh(adata.obsm["mask"]))
+    assert runs["nextmarker F + mask", 1].shape == (adata.n_obs, 2 + adata.n_vars)
+
+
+def test_scores_over_seeds_are_mean_and_spread():
+    index = pd.MultiIndex.from_tuples([("a", 0), ("a", 1), ("b", 0)], names=["representation", "seed"])
+    table = dcis_tables.over_seeds(pd.DataFrame({"score": [0.5, 0.7, 0.25]}, index=index))
+    assert table["score"].tolist() == ["0.600 ± 0.100", "0.250"]
+    assert table["seeds"].tolist() == [2, 1]
+
+
+def test_explanations_of_a_trained_model(folder, tmp_path, monkeypatch):
+    own = {name: list(markers) for name, markers in nm.datasets.TISSUE_TYPES.items()}
+    monkeypatch.setattr(dcis_tables, "OWN_MARKERS", own)
+    sdata = dcis.read(folder)
+    settings = nm.nn.Settings(steps=20, batch_size=64)
+    nm.tl.train(sdata, 11, settings=settings, progress=False).save(tmp_path / "nextmarker-0.safetensors")
+    tables = dcis_tables.explanations(sdata, tmp_path)
+    assert tables["attribution"]["recall"].astype(float).between(0, 1).all()
+    assert tables["faithfulness"].loc["50%", "rank correlation"] > 0.8
+
+
+def test_background_is_as_rare_as_in_the_emptiest_blocks(folder):
+    sdata = dcis.read(folder)
+    image = sdata["tissue_1_image"]
+    background = dcis_tables.draw_background(image)
+    assert background.dims == image.dims
+    blocks = ndimage.uniform_filter(image.to_numpy().astype(float), (0, 32, 32))
+    assert (background.mean(("y", "x")).to_numpy() < blocks.mean((1, 2))).all()
