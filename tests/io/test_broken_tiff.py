@@ -222,3 +222,24 @@ def test_a_bad_folder_among_good_ones_is_skipped(tmp_path):
         tifffile.imwrite(tmp_path / point / "CD3.tif", plane)
     with pytest.warns(UserWarning, match=r"Point2: skipped, The channels in .* differ in shape"):
         assert list(nm.io.read(tmp_path).images) == ["Point1"]
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+def test_a_picture_larger_than_its_tile_is_refused_before_it_is_decoded(tmp_path, compression, monkeypatch):
+    path = tmp_path / "a.tif"
+    write(path, np.zeros((3, 64, 64), np.uint8), tile=(64, 64), compression=compression)
+    large, claimed = [struct.pack(">2I" if compression == "jpeg2000" else ">2H", n, n) for n in (60_000, 64)]
+    with tifffile.TiffFile(path) as tif:
+        start = tif.pages[1].dataoffsets[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + content[start:].replace(claimed, large))
+    image = read(path)["a"]
+    monkeypatch.setattr(tifffile.TiffPage, "decode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match="Channel 'CD3' cannot be read: .* to have 60000 x 60000 pixels"):
+        image[1].compute()
+
+
+def test_a_compression_without_bounds_is_refused(tmp_path):
+    write(tmp_path / "a.tif", tile=(64, 64), compression="png")
+    with pytest.raises(ValueError, match=r"a\.tif, page 0: its compression PNG is not supported.*Save it again"):
+        read(tmp_path / "a.tif")

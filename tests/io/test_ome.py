@@ -73,11 +73,18 @@ def test_data_types(tmp_path, dtype, options):
     np.testing.assert_array_equal(image, pixels)
 
 
-@pytest.mark.parametrize("compression", ["lzw", "zstd", "packbits", "lzma"])
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "packbits", "lzma", "jpeg2000"])
 def test_compressions(tmp_path, compression):
     options = {"compression": compression, "tile": (32, 48), "metadata": header(NAMES), "photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "a.ome.tif", COUNTS, **options)
     np.testing.assert_array_equal(nm.io.read(tmp_path / "a.ome.tif")["a"], COUNTS)
+
+
+def test_jpeg(tmp_path):
+    pixels = np.repeat(np.uint8([[[7]], [[200]]]), 64, axis=1).repeat(96, axis=2)  # even, so nothing is lost
+    options = {"compression": "jpeg", "tile": (32, 48), "metadata": header(["a", "b"]), "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, **options)
+    np.testing.assert_array_equal(nm.io.read(tmp_path / "a.ome.tif")["a"], pixels)
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])

@@ -28,6 +28,12 @@ HIGHEST_COMPRESSION = 5_000  # of larger pieces
 LAYOUT = {256, 257, 273, 278, 279, 322, 323, 324, 325}
 WHOLE_NUMBERS = {3, 4, 16}
 
+# Compressions whose decoders stop at the size asked for, and pictures, which have a size of their own that is checked
+BOUNDED = {"NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA", "ZSTD", "ZSTD_DEPRECATED"}
+JPEG = {"JPEG"}
+JPEG_2000 = {"JPEG2000", "JPEG_2000_LOSSY", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB"}
+JPEG_2000_START = b"\xff\x4f\xff\x51"
+
 # What decoders and header parsers raise when the bytes make no sense; imagecodecs' errors are RuntimeErrors.
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, struct.error, EOFError)
 
@@ -138,6 +144,8 @@ def _problem(page: tifffile.TiffPage) -> str | None:
     size = f"{page.imagewidth} x {page.imagelength} pixels"
     if page.dtype is None or page.dtype.kind not in "uif" or not isinstance(page.bitspersample, int):
         return f"pixels of {page.bitspersample} bits and the type {page.dtype} are no counts."
+    if _compression(page) not in BOUNDED | JPEG | JPEG_2000:
+        return f"its compression {_compression(page)} is not supported. Save it again with LZW, zlib or ZSTD."
     if page.photometric == tifffile.PHOTOMETRIC.RGB or (page.samplesperpixel > 1 and page.planarconfig == 1):
         return f"a colour picture, with {page.samplesperpixel} values for each pixel; raw counts have one plane each."
     if min(page.imagewidth, page.imagelength) < 1 or page.imagedepth > 1:
@@ -186,6 +194,10 @@ def data_type(page: tifffile.TiffPage) -> np.dtype:
         msg = f"pixels of {page.bitspersample} bits are no counts."
         raise ValueError(msg)
     return page.dtype.newbyteorder("=")
+
+
+def _compression(page: tifffile.TiffPage) -> str:
+    return page.compression.name if isinstance(page.compression, tifffile.COMPRESSION) else str(page.compression)
 
 
 def is_plain(page: tifffile.TiffPage) -> bool:
@@ -250,6 +262,7 @@ def _decode(path: Path, page: tifffile.TiffPage, plane: Plane, number: int) -> n
     page.parent.filehandle.seek(offset)
     data = page.parent.filehandle.read(count)
     try:
+        _check_picture(page, data)
         piece, place, shape = page.decode(data, number, **_jpeg(page))
     except (*DAMAGE, MemoryError) as error:
         raise ValueError(_damaged(path, plane, number, str(error))) from error
@@ -269,8 +282,25 @@ def _sizes(page: tifffile.TiffPage, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _jpeg(page: tifffile.TiffPage) -> dict[str, bytes | None]:
-    compressed = page.compression in {6, 7, 34892, 33007}
+    compressed = _compression(page) in JPEG
     return {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if compressed else {}
+
+
+def _check_picture(page: tifffile.TiffPage, data: bytes) -> None:
+    """Refuse a picture larger than its strip or tile: its decoder takes memory for all of it."""
+    if _compression(page) in JPEG:
+        at = 2
+        while data[at + 1] not in range(0xC0, 0xC4):  # the segment that tells the size
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        height, width = struct.unpack_from(">2H", data, at + 5)
+    elif _compression(page) in JPEG_2000:
+        right, bottom, left, top = struct.unpack_from(">4I", data, data.index(JPEG_2000_START) + 8)
+        height, width = bottom - top, right - left
+    else:
+        return
+    if height * width > prod(page.chunks[:2]):
+        msg = f"it claims to have {width} x {height} pixels"
+        raise ValueError(msg)
 
 
 def _damaged(path: Path, plane: Plane, number: int, why: str) -> str:
