@@ -80,10 +80,11 @@ def test_options_reach_the_library(tmp_path: Path, instant: None, monkeypatch: p
     calls = []
     monkeypatch.setattr(nm.io, "read", lambda images, **options: calls.append((images, options)))
     monkeypatch.setattr(cli, "_analyse", lambda _, *options: calls.append(options))
-    arguments = "--markers A --channel-names A B --pixel-size 0.5 --patch-size 24 --seed 3 --device cpu".split()
-    assert run(tmp_path / "out.zarr", *arguments) == 0
+    reading = "--channel-names A B --panel panel.csv --pixel-size 0.5"
+    analysis = "--markers A --patch-size 24 --seed 3 --device cpu"
+    assert run(tmp_path / "out.zarr", *reading.split(), *analysis.split()) == 0
     assert calls == [
-        (["image.tif"], {"channel_names": ["A", "B"], "pixel_size": 0.5}),
+        (["image.tif"], {"channel_names": ["A", "B"], "panel": "panel.csv", "pixel_size": 0.5}),
         (["DNA1"], ["A"], 24.0, 3, "cpu"),
     ]
 

@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--markers", nargs="+", metavar="NAME", help="channels to use (default: all; all images alike)")
     run.add_argument("--channel-names", nargs="+", metavar="NAME", help="channel names, where the files hold none")
     run.add_argument(
+        "--panel", metavar="CSV", help="table of the channels to keep and their names: channel, name, keep"
+    )
+    run.add_argument(
         "--pixel-size", type=float, metavar="UM", help="micrometres per pixel, where the files do not tell"
     )
     run.add_argument("--patch-size", type=float, metavar="PX", help="width of a cell's patch (default: from the data)")
@@ -115,7 +118,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     with _output(arguments.output, overwrite=arguments.overwrite) as unfinished:
-        sdata = nm.io.read(arguments.images, channel_names=arguments.channel_names, pixel_size=arguments.pixel_size)
+        sdata = nm.io.read(
+            arguments.images,
+            channel_names=arguments.channel_names,
+            panel=arguments.panel,
+            pixel_size=arguments.pixel_size,
+        )
         _analyse(sdata, arguments.nuclear, arguments.markers, arguments.patch_size, arguments.seed, arguments.device)
         _save(sdata, unfinished)
         _print_clusters(sdata)
