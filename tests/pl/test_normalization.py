@@ -73,6 +73,31 @@ def test_histogram_of_positive_pixels(sdata):
     assert heights.max() == 1
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(np.uint16, 1), (np.float32, 0.01)])
+def test_the_histogram_begins_with_the_faintest_pixels(log_sdata, dtype, unit):
+    """Bars of several counts, and those of a float image: the lowest positive counts are in the first of them."""
+    record = log_sdata["table"].uns["nextmarker"]["embed"]
+    record |= {"x_c": np.full(4, 10.0 * unit), "x_c_start": np.full(4, 10.0 * unit)}
+    for image in ("left", "right"):
+        counts = np.full(log_sdata[image].shape, unit, dtype)  # one of 160 counts that are shown, in bars of 4
+        log_sdata[image] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=log_sdata[image]["c"].to_numpy())
+    for ax in normalization(log_sdata):
+        heights, edges, _ = ax.patches[0].get_data()
+        assert edges[0] < unit < edges[1]
+        assert heights[0] == 1
+        assert (heights[1:] == 0).all()
+
+
+def test_marker_that_an_image_lacks(sdata):
+    """As after nm.tl.embed(sdata, model, missing="zero")."""
+    before = normalization(sdata)[0].patches[0].get_data().values
+    for image in ("left", "right"):
+        sdata[image] = sdata[image].isel(c=[0, 2, 3])
+    axes = normalization(sdata)
+    np.testing.assert_array_equal(axes[0].patches[0].get_data().values, before)
+    assert (axes[1].patches[0].get_data().values == 0).all()
+
+
 def test_marker_without_signal(sdata):
     for image in ("left", "right"):
         counts = sdata[image].to_numpy().copy()

@@ -85,10 +85,10 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
 
 
 def _sample_pixels(sdata: SpatialData, markers: Sequence[str], table_key: str) -> np.ndarray:
-    """Read a bounded sample of pixels round cells, (pixels, markers)."""
+    """Read a bounded sample of pixels round cells, (pixels, markers); zero for markers that an image lacks."""
     cells = [(region, centre) for region in read_regions(sdata, table_key) for centre in region.centres]
     chosen = np.unique(np.linspace(0, len(cells) - 1, N_WINDOWS).round().astype(int))
-    windows = [_window(*cells[index]).sel(c=list(markers)).data for index in chosen]
+    windows = [_window(*cells[index]).reindex(c=list(markers), fill_value=0).data for index in chosen]
     return np.concatenate([counts.reshape(len(markers), -1) for counts in compute(*windows)], axis=1).T
 
 
@@ -114,10 +114,10 @@ def _grid(n: int) -> tuple[Any, np.ndarray]:
 
 
 def _draw_histogram(ax: Axes, pixels: np.ndarray, limit: float) -> None:
-    width = limit / MOST_BINS
+    first, width = 0.0, limit / MOST_BINS
     if pixels.dtype.kind in "iu":
-        width = np.ceil(width)  # else some bars hold more counts than others
-    edges = np.arange(0.5 * width, limit + width, width)
+        first, width = 0.5, np.ceil(width)  # else some bars hold more counts than others
+    edges = np.arange(first, limit + width, width)
     heights, _ = np.histogram(pixels[pixels > 0], edges)
     ax.stairs(heights / max(heights.max(), 1), edges, fill=True, color=GREY, label="positive pixels (relative)")
 
