@@ -139,11 +139,13 @@ def test_several_patch_sizes_and_views():
     assert np.isfinite(loss).all()
 
 
-def test_the_paper_penalty_is_added():
-    _, relative = train(0, steps=1, axis="linear", start=1.0)
-    _, paper = train(0, steps=1, axis="linear", start=1.0, penalty="paper")
-    expected = 2 * (0 + (2 - 1) + (2 / 2 - 1))  # x_c = 1 and x' = 2, for two markers: term 2 is active
-    assert paper[0] - relative[0] == pytest.approx(expected, abs=1e-5)
+def test_the_penalty_moves_the_sigmoids_and_is_no_part_of_the_loss():
+    """Eq. 2 wants x' to be 1 at most, and these sigmoids start at 2."""
+    relative, relative_loss = train(0, steps=1, axis="linear", start=1.0)
+    paper, paper_loss = train(0, steps=1, axis="linear", start=1.0, penalty="paper")
+    assert paper_loss[0] == relative_loss[0]
+    assert (paper.normalization.log_slope < 0).all()
+    assert not torch.equal(paper.normalization.log_slope, relative.normalization.log_slope)
 
 
 @pytest.mark.parametrize(

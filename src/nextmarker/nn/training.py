@@ -136,7 +136,7 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
 
     Returns
     -------
-    The loss of every step, float64 (steps,).
+    NT-Xent of every step, float64 (steps,), without the penalty that training adds to it.
 
     Raises
     ------
@@ -159,17 +159,16 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
             patches = torch.cat(views).split(chunk)
             embedding = torch.cat([model(part)[1] for part in patches])  # (views * cells, embedding)
             projections += head(embedding).chunk(settings.views)
-        loss = nt_xent(torch.stack(projections, 1), settings.temperature) + model.normalization.penalty(
-            settings.penalty
-        )
+        contrast = nt_xent(torch.stack(projections, 1), settings.temperature)
+        loss = contrast + model.normalization.penalty(settings.penalty)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
         optimizer.zero_grad()
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # a GPU too gives the same model again
             loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-        _check_finite(losses[-1], step, settings)
+        _check_finite(loss.item(), step, settings)
+        losses.append(contrast.item())
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
     return np.array(losses)

@@ -86,9 +86,9 @@ def train(
     The trained model. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
 
     `loss`, `learning_rate` : float64 (steps,)
-        Of every step; the loss with the penalty on the sigmoids.
+        Of every step; the loss is NT-Xent, without the penalty on the sigmoids.
     `final_loss`, `random_loss` : float
-        NT-Xent at the end, averaged over the last twentieth of the steps, and that of random embeddings.
+        NT-Xent averaged over the last twentieth of the steps, and that of random embeddings.
     `markers`, `markers_without_signal` : object (markers,)
         Names of all markers, and of those that have not one positive pixel.
     `x_c`, `slope`, `x_c_start`, `slope_start` : float32 (markers,)
@@ -153,7 +153,7 @@ def train(
         "pixel_size": pixel_size,
         "loss": loss,
         "learning_rate": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
-        "final_loss": _final_loss(loss, model, settings),
+        "final_loss": float(loss[-max(len(loss) // 20, 1) :].mean()),
         "random_loss": _random_loss(fields, settings),
         "markers": np.array(markers, dtype=object),
         "markers_without_signal": np.array(silent, dtype=object),
@@ -209,12 +209,6 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
         )
         raise ValueError(msg)
     return round(exact)
-
-
-def _final_loss(loss: np.ndarray, model: NeXtMarker, settings: Settings) -> float:
-    """NT-Xent at the end: the last twentieth of the losses, without the penalty that they hold."""
-    penalty = model.normalization.penalty(settings.penalty)
-    return float(loss[-max(len(loss) // 20, 1) :].mean() - penalty.item())
 
 
 def _random_loss(fields: Fields, settings: Settings) -> float:
