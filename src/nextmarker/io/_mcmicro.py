@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, distinct, to_spatialdata
 from nextmarker.io._stack import Stack, stack_image, stem
-from nextmarker.io._tiff import open_file, open_stack
+from nextmarker.io._tiff import open_file, read_masks
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -142,10 +142,7 @@ def _masks(folder: Path, stack: Stack) -> tuple[da.Array | None, str]:
     ]
     for file in files[:1]:
         try:
-            masks = open_stack(file)
+            return read_masks(file, stack.shape), ""
         except (ValueError, OSError) as error:
             return None, f"masks left out: {error}"
-        if masks.n_channels != 1 or masks.shape != stack.shape or masks.dtype.kind not in "ui":
-            return None, f"masks left out: {file} has {masks.n_channels} x {masks.shape} {masks.dtype}"
-        return masks.pixels()[0], ""
     return None, ""

@@ -96,7 +96,7 @@ def _chain(path: Path, file: BinaryIO) -> Iterator[int]:
     version = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) >= 8 else None
     if version not in (42, 43):
         what = "empty" if not head else "not a TIFF that can be read: its first bytes are those of another kind of file"
-        msg = f"{path} is {what}. Readable are OME-TIFF, QPTIFF, MIBItiff and TIFF."
+        msg = f"{path} is {what}. Readable are TIFFs of all kinds, .mcd files and their .txt exports."
         raise ValueError(msg)
     count, tag_size, pointer, first = ("H", 12, "I", 4) if version == 42 else ("Q", 20, "Q", 8)
     (offset,) = struct.unpack_from(f"{order}{pointer}", head.ljust(16, b"\0"), first)

@@ -12,12 +12,11 @@ import pandas as pd
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
 from nextmarker.io._panel import choose_channels, metal_or_nothing, read_panel
-from nextmarker.io._tiff import file_images, tiff_files
+from nextmarker.io._tiff import file_images, read_masks, tiff_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import dask.array as da
     from spatialdata import SpatialData
 
 # column of images.csv to what it tells
@@ -128,18 +127,9 @@ def _with_masks(image: Image, file: Path) -> Image:
     if not file.is_file():
         return image
     try:
-        return replace(image, labels=_read_masks(file, image.pixels.shape[1:]))
-    except ValueError as damage:
-        return replace(image, notes=(*image.notes, f"its masks were left out: {damage}"))
-
-
-def _read_masks(file: Path, shape: tuple[int, ...]) -> da.Array:
-    [masks], _ = file_images(file, ["masks"])
-    if masks.pixels.shape[1:] != shape or masks.pixels.dtype.kind not in "iu":
-        found = f"{' x '.join(map(str, masks.pixels.shape[1:]))} pixels of {masks.pixels.dtype}"
-        msg = f"{file} has {found}, and the image has {shape[0]} x {shape[1]}; masks are whole numbers"
-        raise ValueError(msg)
-    return masks.pixels[0]
+        return replace(image, labels=read_masks(file, image.pixels.shape[1:]))
+    except (ValueError, OSError) as error:
+        return replace(image, notes=(*image.notes, f"masks left out: {error}"))
 
 
 def _image_table(file: Path) -> dict[str, dict[str, str]]:

@@ -18,6 +18,7 @@ from nextmarker.io._stack import Stack, stack_image
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import dask.array as da
     from spatialdata import SpatialData
 
 
@@ -134,13 +135,21 @@ def open_file(path: Path) -> tuple[list[Stack], list[Skipped]]:
     return stacks, skipped
 
 
-def open_stack(path: Path) -> Stack:
-    """Read the headers of a TIFF that holds a single image."""
+def read_masks(path: Path, shape: tuple[int, ...]) -> da.Array:
+    """Read the segmentation masks of an image, lazily, int (y, x).
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or holds anything but one plane of whole numbers in the shape of the image.
+    """
     stacks, _ = open_file(path)
-    if len(stacks) > 1:
-        msg = f"{path} holds {len(stacks)} images, not one: {[stack.name for stack in stacks]}."
+    stack, planes = stacks[0], sum(stack.n_channels for stack in stacks)
+    if planes != 1 or stack.shape != shape or stack.dtype.kind not in "ui":
+        found = f"{planes} plane(s) of {' x '.join(map(str, stack.shape))} pixels of {stack.dtype}"
+        msg = f"{path} has {found}. Masks are one plane of whole numbers, here of {' x '.join(map(str, shape))} pixels."
         raise ValueError(msg)
-    return stacks[0]
+    return stack.pixels()[0]
 
 
 def _stacks(
