@@ -61,6 +61,10 @@ DAMAGED_TXT = {
         lambda lines: [*lines[:9], lines[9].replace("\t1\t1\t", "\t1\t1e9\t"), *lines[10:]],
         "35 pixels",
     ),
+    "a place far outside of a single row": (
+        lambda lines: [*lines[:4], lines[4].replace("\t3\t0\t", "\t1e7\t0\t")],
+        "4 pixels for an image of",
+    ),
 }
 
 

@@ -130,7 +130,8 @@ def scanned_shape(records: np.ndarray) -> Shape:
         msg = "it has pixels without a place"
         raise ValueError(msg)
     width, height = (int(edge) + 1 for edge in largest)
-    if not width * (height - 1) < len(records) <= width * height:
+    fewest = max(width * (height - 1) + 1, width)  # a row is as wide as the first one, even if it is the only one
+    if not fewest <= len(records) <= width * height:
         msg = f"it has {len(records)} pixels for an image of {width} x {height}"
         raise ValueError(msg)
     places(records, (height, width))
