@@ -185,8 +185,8 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
             common = [name for name in first if all(name in other for other in panels.values())]
             msg = (
                 f"Image {image!r} has another panel: it lacks {missing} and has {extra} besides; "
-                f"its channels are {panel}. Match the panels, nm.pp.match_panels(sdata), or name the markers "
-                f"to use, for example markers={common}."
+                f"its channels are {panel}. Match the panels, nm.pp.match_panels(sdata), with aliases=... where "
+                f"spellings differ, or name the markers to use, for example markers={common}."
             )
             raise ValueError(msg)
     return first
