@@ -34,6 +34,31 @@ def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
     assert fields.drawn == 30
 
 
+@pytest.mark.parametrize("seed", range(9))
+def test_memory_stays_bounded_when_large_fields_follow_small_ones(tissue, monkeypatch, seed):
+    monkeypatch.setattr(MODULE, "FIELD_SIZE", 80)
+    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 12_000)
+    generator = torch.Generator().manual_seed(seed)
+    settings = nm.nn.Settings(steps=30)
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, generator, torch.device("cpu"))
+    assert len(fields.held) < len(fields.order)
+    for _ in range(settings.steps):
+        fields.draw(8)
+        assert sum(crops.pixels.nbytes for crops in fields.held[:-1]) < 12_000
+
+
+def test_a_step_has_two_cells_though_each_field_has_one(tissue, monkeypatch):
+    monkeypatch.setattr(MODULE, "FIELD_SIZE", 30)
+    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 1)
+    cells = pd.DataFrame({"x": [15, 45, 75, 105], "y": [15, 45, 75, 15], "image": "image_0"})
+    nm.pp.add_cells(tissue, cells, overwrite=True)
+    settings = nm.nn.Settings(steps=8)
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, torch.Generator(), torch.device("cpu"))
+    assert [len(fields.order), len(fields.held)] == [4, 2]
+    for _ in range(settings.steps):
+        assert sum(len(crops.centres) for crops in fields.draw(8)) == fields.n_cells == 2
+
+
 def test_no_corner_of_a_view_is_empty(make):
     """In an image of ones a view of a cell is one everywhere, also at the edges and corners of the image."""
     images = make((1.0, 0.5))  # a pixel of the model is two of the second image

@@ -90,7 +90,7 @@ def train(
     `final_loss`, `random_loss` : float
         NT-Xent averaged over the last twentieth of the steps, and that of random embeddings.
     `markers`, `markers_without_signal` : object (markers,)
-        Names of all markers, and of those that have not one positive pixel.
+        Names of all markers, and of those without a positive pixel among those sampled (up to two million).
     `x_c`, `slope`, `x_c_start`, `slope_start` : float32 (markers,)
         The learned sigmoids and where they started: centres in raw counts, and slopes (see `nm.nn.Normalization`).
 
@@ -141,7 +141,8 @@ def train(
     start = start_centres(fields.sample_pixels(), settings.start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
-        warnings.warn(f"Markers without signal in the images: {silent}. Their activation is zero.", stacklevel=2)
+        msg = f"Markers without signal in the pixels sampled: {silent}. Their activation is zero where they have none."
+        warnings.warn(msg, stacklevel=2)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
         model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
@@ -212,7 +213,7 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
 
 
 def _random_loss(fields: Fields, settings: Settings) -> float:
-    cells = min(settings.batch_size, sum(len(crops.centres) for crops in fields.held))
+    cells = min(settings.batch_size, fields.n_cells)
     return random_nt_xent(cells, settings.views * len(settings.patch_scales), settings.temperature, PROJECTION)
 
 
@@ -276,9 +277,13 @@ class Fields:
         self.order = [waiting[i] for i in torch.randperm(len(waiting), generator=seed)]
         self.queue = cycle(self.order)
         self.held: list[Crops] = []
-        while len(self.held) < len(self.order) and self._bytes() < FIELD_MEMORY:
-            self.held.append(self._load_next())
+        self._load()
         self.drawn = 0
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of the fields in memory."""
+        return sum(len(crops.centres) for crops in self.held)
 
     def draw(self, count: int) -> list[Crops]:
         """Draw cells without replacement from the fields in memory, and let a waiting field take its turn."""
@@ -317,6 +322,11 @@ class Fields:
         self.drawn += 1
         if waiting and self.drawn % max(self.settings.steps // waiting, 1) == 0:
             self.held.pop(0)
+            self._load()
+
+    def _load(self) -> None:
+        """Fill the memory with fields; of two cells at least, since one alone has no others to be told from."""
+        while len(self.held) < len(self.order) and (self._bytes() < FIELD_MEMORY or self.n_cells < 2):
             self.held.append(self._load_next())
 
     def _load_next(self) -> Crops:
