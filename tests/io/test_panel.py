@@ -67,6 +67,17 @@ def test_numbers_of_a_data_frame():
     assert select(panel)[0].channels == ("silver",)
 
 
+def test_categories_and_gaps_of_a_data_frame():
+    panel = pd.DataFrame({"channel": ["Ag107", "Pr141"], "name": pd.Categorical(["silver", None])})
+    assert select(panel)[0].channels == ("silver", "Cytoker")
+
+
+def test_columns_of_one_name_are_refused():
+    panel = pd.DataFrame([["Ag107", "a", "Pr141"]], columns=["channel", "name", "Channel"])
+    with pytest.raises(ValueError, match=r"The panel has several columns of one name: \['channel'\]"):
+        read_panel(panel)
+
+
 def test_an_image_that_lacks_a_channel_is_read_without_it():
     panel = pd.DataFrame({"channel": ["Ir191", "Pr141"], "name": ["", ""]})
     fewer = image("other", LABELS[1:2], LABELS[1:2], METALS[1:2])

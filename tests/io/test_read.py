@@ -250,7 +250,7 @@ def test_channel_names_must_tell_the_channels_apart(tmp_path, counts):
 
 def test_arguments_of_another_kind(tmp_path, counts):
     write_stack(tmp_path / "stack.tif", counts)
-    for names in ("abc", [1, 2, 3]):
+    for names in ("abc", [1, 2, 3], 3, set(NAMES), (name for name in NAMES)):
         with pytest.raises(TypeError, match="channel_names must be a sequence of strings"):
             nm.io.read(tmp_path / "stack.tif", channel_names=names)
     with pytest.raises(TypeError, match="pixel_size must be a number"):

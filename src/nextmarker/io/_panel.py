@@ -48,7 +48,8 @@ def read_panel(panel: str | Path | pd.DataFrame) -> list[Row]:
         msg = f"A panel is a path or a DataFrame, not {type(panel).__name__}."
         raise TypeError(msg)
     source = "The panel" if isinstance(panel, pd.DataFrame) else f"The panel {panel}"
-    table = panel.fillna("") if isinstance(panel, pd.DataFrame) else _read_csv(Path(panel))
+    table = panel.astype(object) if isinstance(panel, pd.DataFrame) else _read_csv(Path(panel))
+    table = table.where(table.notna(), "")
     columns = _columns(table, source)
     texts = {column: [str(value).strip() for value in table[found]] for column, found in columns.items()}
     keep = [_yes(value, source) for value in texts["keep"]] if "keep" in texts else [True] * len(table)
@@ -76,7 +77,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _columns(table: pd.DataFrame, source: str) -> dict[str, str]:
-    known = {str(column).strip().lower(): column for column in table.columns}
+    columns = [str(column).strip().lower() for column in table.columns]
+    repeated = sorted({name for names in COLUMNS.values() for name in names if columns.count(name) > 1})
+    if repeated:
+        msg = f"{source} has several columns of one name: {repeated}. Rename or drop all but one."
+        raise ValueError(msg)
+    known = dict(zip(columns, table.columns, strict=True))
     found = {
         column: next(known[name] for name in names if name in known)
         for column, names in COLUMNS.items()

@@ -170,7 +170,8 @@ def check_arguments(channel_names: Sequence[str] | None, pixel_size: float | Non
     check_pixel_size(pixel_size)
     if channel_names is None:
         return
-    if isinstance(channel_names, str) or not all(isinstance(name, str) for name in channel_names):
+    ordered = hasattr(channel_names, "__getitem__") and not isinstance(channel_names, str)  # a set has no order
+    if not ordered or not all(isinstance(name, str) for name in channel_names):
         msg = f'channel_names must be a sequence of strings, such as ["DNA1", "CD3"], not {channel_names!r}.'
         raise TypeError(msg)
 
