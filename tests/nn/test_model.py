@@ -76,7 +76,15 @@ def test_a_missing_file_says_how_to_write_one(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"axis": "cubic"}, {"features": 0}, {"embedding": 0}, {"blocks": -1}, {"focus": 0.0}, {"faint": -1.0}],
+    [
+        {"axis": "cubic"},
+        {"features": 0},
+        {"features": 8.5},
+        {"embedding": 0},
+        {"blocks": -1},
+        {"focus": 0.0},
+        {"faint": -1.0},
+    ],
 )
 def test_a_network_that_cannot_work_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be "):

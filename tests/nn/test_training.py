@@ -152,8 +152,11 @@ def test_the_penalty_moves_the_sigmoids_and_is_no_part_of_the_loss():
     "wrong",
     [
         {"steps": 0},
+        {"steps": 2.5},
         {"batch_size": 1},
+        {"batch_size": 64.0},
         {"views": 1},
+        {"views": 2.5},
         {"views": 0, "patch_scales": (1.0, 0.8, 0.6)},
         {"patch_scales": ()},
         {"patch_scales": (1.2,)},

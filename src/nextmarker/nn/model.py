@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -27,6 +28,11 @@ MAX_PATCH_SIZE = 1024
 """Pixels; a larger one is a mistake of units."""
 
 MAX_BLOCKS = 64
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, and not below the least."""
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
@@ -65,9 +71,9 @@ class Network:
         check_fields(
             self,
             axis=(self.axis in get_args(Axis), f"one of {list(get_args(Axis))}"),
-            features=(self.features >= 1, "at least 1"),
-            embedding=(self.embedding >= 1, "at least 1"),
-            blocks=(0 <= self.blocks <= MAX_BLOCKS, f"from 0 to {MAX_BLOCKS}"),
+            features=(is_whole(self.features, 1), "a whole number, at least 1"),
+            embedding=(is_whole(self.embedding, 1), "a whole number, at least 1"),
+            blocks=(is_whole(self.blocks, 0) and self.blocks <= MAX_BLOCKS, f"a whole number from 0 to {MAX_BLOCKS}"),
             focus=(self.focus is None or self.focus > 0, "positive, or None"),
             faint=(self.faint is None or self.faint > 0, "positive, or None"),
         )
@@ -97,8 +103,8 @@ class Architecture:
             self,
             markers=(bool(self.markers) and len(set(self.markers)) == len(self.markers), "one name or more, each once"),
             patch_size=(
-                MIN_PATCH_SIZE <= self.patch_size <= MAX_PATCH_SIZE,
-                f"from {MIN_PATCH_SIZE} to {MAX_PATCH_SIZE} pixels",
+                is_whole(self.patch_size, MIN_PATCH_SIZE) and self.patch_size <= MAX_PATCH_SIZE,
+                f"from {MIN_PATCH_SIZE} to {MAX_PATCH_SIZE} whole pixels",
             ),
             pixel_size=(self.pixel_size is None or self.pixel_size > 0, "positive, or None"),
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nextmarker.nn.loss import nt_xent
-from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields
+from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_whole
 from nextmarker.nn.normalization import Penalty
 from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms
 
@@ -69,16 +69,19 @@ class Settings:
     """Where the sigmoids start, as a share of the 90th percentile of a marker's nonzero pixels (paper: 0.5)."""
 
     def __post_init__(self) -> None:
-        at_least_two_views = self.views >= 1 and self.views * len(self.patch_scales) >= 2
+        at_least_two_views = is_whole(self.views, 1) and self.views * len(self.patch_scales) >= 2
         check_fields(
             self,
-            steps=(self.steps >= 1, "at least 1"),
-            batch_size=(self.batch_size >= 2, "at least 2: a cell is told from the others of its batch"),
+            steps=(is_whole(self.steps, 1), "a whole number, at least 1"),
+            batch_size=(
+                is_whole(self.batch_size, 2),
+                "a whole number, at least 2: a cell is told from the others of its batch",
+            ),
             patch_scales=(
                 bool(self.patch_scales) and all(0 < scale <= 1 for scale in self.patch_scales),
                 "one share or more, above 0 and up to 1",
             ),
-            views=(at_least_two_views, "at least 2, or 1 with several patch_scales"),
+            views=(at_least_two_views, "a whole number, at least 2, or 1 with several patch_scales"),
             intensity_scaling=(_is_range(self.intensity_scaling), "a range (low, high) of positive factors"),
             size_scaling=(_is_range(self.size_scaling), "a range (low, high) of positive factors"),
             hidden_markers=(0 <= self.hidden_markers < 1, "a share of the markers, from 0 to less than 1"),
