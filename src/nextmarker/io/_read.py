@@ -142,6 +142,7 @@ def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_
     exports = {txt.resolve() for path in paths if _mcd.is_mcd(path) for txt in _imc_txt.exports_of(path)}
     images: list[Image] = []
     skipped: list[Skipped] = []
+    known: set[Path] = set()
     for path in paths:
         if path.resolve() in exports:
             continue
@@ -151,16 +152,16 @@ def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_
             if len(paths) == 1:
                 raise
             found, left_out = [], [Skipped(str(path), str(error))]
-        _check_new(found, images)
+        _check_new(found, known)
+        known |= {Path(image.source).resolve() for image in found}
         images += found
         skipped += left_out
     return images, skipped
 
 
-def _check_new(found: Sequence[Image], images: Sequence[Image]) -> None:
+def _check_new(images: Sequence[Image], known: set[Path]) -> None:
     """Refuse images that another path led to: their cells would count twice."""
-    known = {Path(image.source).resolve() for image in images}
-    repeated = sorted({image.source for image in found if Path(image.source).resolve() in known})
+    repeated = sorted({image.source for image in images if Path(image.source).resolve() in known})
     if repeated:
         msg = f"Given twice: {repeated}. Its cells would count twice."
         raise ValueError(msg)
