@@ -70,12 +70,14 @@ def representations(adata: AnnData, output: Path) -> dict[tuple[str, int], np.nd
         for scale, transform in (("arcsinh", np.arcsinh), ("square root", np.sqrt)):
             runs[f"{name}, {scale}", 0] = transform(adata.obsm[name])
     for kept in sorted(output.glob("*.npz")):
-        name, seed = kept.stem.rsplit("-", 1)
-        for letter, values in np.load(kept).items():
-            runs[f"{name.replace('_', ' ')} {letter}", int(seed)] = values
-    for name, seed in [(name, seed) for name, seed in runs if name in (f"{DEFAULT} I", f"{DEFAULT} F")]:
-        for means in ("mask", "disc 10 px"):
-            runs[f"{name} + {means}", seed] = np.hstack([runs[name, seed], runs[f"{means}, square root", 0]])
+        name, seed = kept.stem.replace("_", " ").rsplit("-", 1)
+        embeddings = np.load(kept)
+        for letter in "IF" if name in (DEFAULT, "untrained") else "F":
+            runs[f"{name} {letter}", int(seed)] = embeddings[letter]
+            if name == DEFAULT:
+                for means in ("mask", "disc 10 px"):
+                    both = [embeddings[letter], runs[f"{means}, square root", 0]]
+                    runs[f"{name} {letter} + {means}", int(seed)] = np.hstack(both)
     return runs
 
 
