@@ -83,6 +83,14 @@ def test_eq_2_as_printed_is_refused_on_the_logarithmic_axis_before_anything(tiss
     assert "train" not in tissue["table"].uns["nextmarker"]
 
 
+@pytest.mark.parametrize("wrong", [{"settings": {"steps": 5}}, {"network": nm.nn.Settings()}])
+def test_settings_and_network_of_another_kind_are_refused(tissue, wrong):
+    with pytest.raises(
+        TypeError, match=rf"{next(iter(wrong))} is of type (dict|Settings)\. Make it with nm\.nn\.\w+\("
+    ):
+        nm.tl.train(tissue, 9, **wrong)
+
+
 @pytest.mark.filterwarnings("ignore:Training did not work")  # one step
 def test_eq_2_as_printed_goes_with_the_linear_axis(tissue):
     model = nm.tl.train(tissue, 9, settings=PAPER, network=nm.nn.Network(axis="linear"), progress=False)

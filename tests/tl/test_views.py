@@ -140,3 +140,10 @@ def test_only_the_surroundings_are_read(tissue):
 def test_errors(tissue, arguments, error, message):
     with pytest.raises(error, match=message):
         nm.tl.draw_views(tissue, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:Training did not work")  # one step
+def test_settings_of_a_training_may_be_lists(tissue):
+    settings = nm.nn.Settings(steps=1, batch_size=8, patch_scales=[1.0, 0.6], size_scaling=[0.9, 1.1])
+    nm.tl.train(tissue, 10, settings=settings, progress=False)
+    assert [view.sizes["x"] for view in nm.tl.draw_views(tissue)] == [10, 10, 10, 6, 6]

@@ -103,6 +103,8 @@ def train(
     ------
     KeyError
         If the table or one of its images is missing.
+    TypeError
+        If `settings` are not `nm.nn.Settings`, or `network` is not an `nm.nn.Network`.
     ValueError
         If there is no such preset, settings and network do not go together, there are fewer than two cells, panels
         differ, pixels are not finite, only some images have a pixel size, or the loss does not stay finite. The table
@@ -121,6 +123,7 @@ def train(
         msg = f"preset={preset!r} is unknown; there are {list(PRESETS)}."
         raise ValueError(msg)
     settings, network = settings or PRESETS[preset][0], network or PRESETS[preset][1]
+    _check_kinds(settings, network)
     if settings.penalty == "paper" and network.axis != "linear":
         msg = (
             "Eq. 2 as printed, penalty='paper', is for sigmoids on the linear axis, and these are on the logarithmic "
@@ -166,6 +169,13 @@ def train(
         _print_outcome(record)
     _warn_of_failure(record)
     return model
+
+
+def _check_kinds(settings: object, network: object) -> None:
+    for name, value, kind in (("settings", settings, Settings), ("network", network, Network)):
+        if not isinstance(value, kind):
+            msg = f"{name} is of type {type(value).__name__}. Make it with nm.nn.{kind.__name__}(...)."
+            raise TypeError(msg)
 
 
 def _common_pixel_size(regions: Sequence[Region]) -> float | None:

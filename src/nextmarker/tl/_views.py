@@ -105,7 +105,8 @@ def _recorded_settings(trained: Mapping[str, Any]) -> Settings:
     if not trained:
         return Settings()
     ranges: dict[str, Any] = {
-        name: tuple(trained[name].tolist()) for name in ("patch_scales", "intensity_scaling", "size_scaling")
+        name: tuple(np.asarray(trained[name]).tolist())
+        for name in ("patch_scales", "intensity_scaling", "size_scaling")
     }
     return Settings(views=int(trained["views"]), hidden_markers=float(trained["hidden_markers"]), **ranges)
 
