@@ -111,11 +111,11 @@ def test_markers_are_hidden_per_cell_and_view_and_wholly():
     counts = what_the_model_sees(views=4, hidden_markers=0.4)[10]
     hidden = counts[:, :, 0, 0] == 0  # four views of 32 cells, and two markers
     assert torch.equal(counts == 0, hidden[..., None, None].expand_as(counts))
-    assert 0.3 < hidden.float().mean() < 0.5
+    assert 0.25 < hidden.float().mean() < 0.4  # 0.4 for each, without the cells of which both would be hidden
+    assert not hidden.all(1).any()
     first, second, *_ = hidden.split(32)
     assert not torch.equal(first, second)
     assert all(0 < cells_hidden < 32 for cells_hidden in first.sum(0))
-    assert 0 < (first[:, 0] & first[:, 1]).sum() < first[:, 0].sum()  # one marker tells nothing of the other
 
 
 def test_a_hidden_marker_has_no_activation_and_no_gradient():

@@ -88,14 +88,21 @@ def test_gains_are_drawn_per_cell_and_marker():
 
 @pytest.mark.parametrize("hidden", [0.0, 0.1, 0.5, 0.9])
 def test_a_share_of_the_gains_is_exactly_zero(hidden):
-    gains = random_gains(4000, 5, (0.5, 2.0), hidden, torch.Generator().manual_seed(0))
+    gains = random_gains(4000, 40, (0.5, 2.0), hidden, torch.Generator().manual_seed(0))
     is_hidden = (gains == 0).squeeze().float()
     np.testing.assert_allclose(is_hidden.mean(0), hidden, atol=0.03)  # each marker
-    assert is_hidden.sum(1).var() == pytest.approx(5 * hidden * (1 - hidden), abs=0.1)  # as of independent lots
+    assert is_hidden.sum(1).var() == pytest.approx(40 * hidden * (1 - hidden), abs=0.8)  # as of independent lots
     shown = gains[gains > 0]
     assert shown.min() >= 0.5
     assert shown.max() <= 2
     assert abs(shown.log().mean()) < 0.05  # the lot tells nothing of the factor
+
+
+@pytest.mark.parametrize(("markers", "hidden_each"), [(1, 0.0), (2, 0.9 - 0.9**2 / 2)])
+def test_one_marker_is_shown_in_any_case(markers, hidden_each):
+    gains = random_gains(4000, markers, (0.5, 2.0), 0.9, torch.Generator().manual_seed(0))
+    assert (gains > 0).any(1).all()
+    np.testing.assert_allclose((gains == 0).squeeze((2, 3)).float().mean(0), hidden_each, atol=0.03)
 
 
 def test_hiding_leaves_the_factors_of_what_is_shown():

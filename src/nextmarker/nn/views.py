@@ -89,11 +89,13 @@ def random_gains(
 
     Returns
     -------
-    Uniform in the logarithm, or zero with the probability `hidden`, float32 (count, markers, 1, 1).
+    Uniform in the logarithm, or zero with the probability `hidden`, float32 (count, markers, 1, 1). One marker of a
+    cell is shown in any case, which matters in small panels: without any, all cells look alike.
     """
     low, high = (math.log(bound) for bound in intensity_scaling)
     scaling, lot = torch.rand(2, count, markers, 1, 1, generator=generator)
-    return torch.exp(low + (high - low) * scaling) * (lot >= hidden)
+    shown = (lot >= hidden) | (lot == lot.amax(1, keepdim=True))
+    return torch.exp(low + (high - low) * scaling) * shown
 
 
 def reach(patch_size: int, step: float, size_scaling: tuple[float, float] = (1.0, 1.0)) -> int:
