@@ -16,7 +16,7 @@ from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.training import fit
 from nextmarker.tl._embed import embed_regions
-from nextmarker.tl._train import Fields
+from nextmarker.tl._fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable

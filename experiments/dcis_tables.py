@@ -74,10 +74,10 @@ def representations(adata: AnnData, output: Path) -> dict[tuple[str, int], np.nd
         embeddings = np.load(kept)
         for letter in "IF" if name in (DEFAULT, "untrained") else "F":
             runs[f"{name} {letter}", int(seed)] = embeddings[letter]
-            if name == DEFAULT:
-                for means in ("mask", "disc 10 px"):
-                    both = [embeddings[letter], runs[f"{means}, square root", 0]]
-                    runs[f"{name} {letter} + {means}", int(seed)] = np.hstack(both)
+        if name == DEFAULT:
+            for letter, means in (("I", "disc 10 px"), ("F", "disc 10 px"), ("F", "mask")):
+                both = np.hstack([embeddings[letter], runs[f"{means}, square root", 0]])
+                runs[f"{name} {letter} + {means}", int(seed)] = both
     return runs
 
 

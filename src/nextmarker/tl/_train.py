@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict
-from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,14 +12,13 @@ import torch
 from nextmarker import _keys
 from nextmarker._cells import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
-from nextmarker._tiles import cut_fields, read_field
-from nextmarker.nn.device import pick_device, to_device
+from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
 from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
-from nextmarker.nn.views import Crops, reach
+from nextmarker.tl._fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
 
     from nextmarker._cells import Region
 
-FIELD_SIZE = 1024
-"""Side, in pixels, of the pieces in which training reads an image."""
-FIELD_MEMORY = 2**30
-"""Bytes of pixels that training holds at one time; with more, fields take turns."""
 PATCH_PER_DISTANCE = 4 / 3
 """Patch size by default, in median distances between neighbouring centres."""
 LEAST_GAIN = 0.05
@@ -97,7 +91,7 @@ def train(
     Warns
     -----
     UserWarning
-        If the loss ends no better than that of random embeddings, or markers carry no signal.
+        If the loss ends no better than that of random embeddings, or markers carry no signal, or an offset under it.
 
     Raises
     ------
@@ -141,7 +135,9 @@ def train(
     side = _patch_size(regions, patch_size, unit, pixel_size)
     seed = torch.Generator().manual_seed(random_state)
     fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device))
-    start = start_centres(fields.sample_pixels(), settings.start)
+    sample = fields.sample_pixels()
+    start = start_centres(sample, settings.start)
+    _warn_of_offset(markers, sample, start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
         msg = f"Markers without signal in the pixels sampled: {silent}. Their activation is zero where they have none."
@@ -152,6 +148,7 @@ def train(
         loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
+        **asdict(network),
         "random_state": random_state,
         "patch_size": side,
         "pixel_size": pixel_size,
@@ -222,6 +219,19 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
     return round(exact)
 
 
+def _warn_of_offset(markers: Sequence[str], sample: np.ndarray, start: np.ndarray) -> None:
+    """Warn of markers whose emptiest pixels lie above the centre of their sigmoid, so that all pixels look alike."""
+    floor = np.percentile(sample, 1, axis=0)
+    offset = {marker: float(low) for marker, low, centre in zip(markers, floor, start, strict=True) if low > centre}
+    if offset:
+        msg = (
+            f"Hardly any pixel of these markers is below the counts given here: {offset}. Their images seem to hold an "
+            "offset of a camera, beside which signal is hard to see. Subtract it, image.clip(min=offset) - offset, "
+            "and make cells and model again."
+        )
+        warnings.warn(msg, stacklevel=3)
+
+
 def _random_loss(fields: Fields, settings: Settings) -> float:
     cells = min(settings.batch_size, fields.n_cells)
     return random_nt_xent(cells, settings.views * len(settings.patch_scales), settings.temperature, PROJECTION)
@@ -248,102 +258,3 @@ def _warn_of_failure(record: Mapping[str, Any]) -> None:
             "nm.nn.Settings(steps=...)."
         )
         warnings.warn(msg, stacklevel=3)
-
-
-class Fields:
-    """The pixels from which training draws its cells: a bounded number of fields, chosen in random order.
-
-    Parameters
-    ----------
-    regions
-        Images and cells.
-    markers
-        Channels to read, in this order.
-    patch_size
-        Side of a patch in pixels of the model.
-    pixel_size
-        Micrometres per pixel of the model, or None.
-    settings
-        How small cells are scaled, for how many steps they are drawn, and whether a step mixes the fields.
-    seed
-        Source of all randomness.
-    device
-        Where the pixels are kept.
-    """
-
-    def __init__(
-        self,
-        regions: Sequence[Region],
-        markers: Sequence[str],
-        patch_size: int,
-        pixel_size: float | None,
-        settings: Settings,
-        seed: torch.Generator,
-        device: torch.device,
-    ) -> None:
-        self.markers, self.patch_size, self.pixel_size = markers, patch_size, pixel_size
-        self.settings, self.seed, self.device = settings, seed, device
-        waiting = [(region, field) for region in regions for field in cut_fields(region, size=FIELD_SIZE)]
-        self.order = [waiting[i] for i in torch.randperm(len(waiting), generator=seed)]
-        self.queue = cycle(self.order)
-        self.held: list[Crops] = []
-        self._load()
-        self.drawn = 0
-
-    @property
-    def n_cells(self) -> int:
-        """Cells of the fields in memory."""
-        return sum(len(crops.centres) for crops in self.held)
-
-    def draw(self, count: int) -> list[Crops]:
-        """Draw cells without replacement from the fields in memory, and let a waiting field take its turn."""
-        self._take_turns()
-        sizes = torch.tensor([len(crops.centres) for crops in self.held])
-        chosen = self._choose(sizes, count).sort().values
-        field_of = torch.searchsorted(sizes.cumsum(0), chosen, right=True)
-        first = sizes.cumsum(0) - sizes
-        drawn = []
-        for number in field_of.unique().tolist():
-            crops = self.held[number]
-            picked = (chosen[field_of == number] - first[number]).to(self.device)
-            drawn.append(Crops(crops.pixels, crops.centres[picked], crops.step))
-        return drawn
-
-    def _choose(self, sizes: torch.Tensor, count: int) -> torch.Tensor:
-        """Choose `count` cells, numbered through all fields: from one field, then the next, or from all at once."""
-        if not self.settings.within_images:
-            return torch.randperm(int(sizes.sum()), generator=self.seed)[:count]
-        first = sizes.cumsum(0) - sizes
-        chosen = torch.empty(0, dtype=torch.int64)
-        for field in torch.randperm(len(sizes), generator=self.seed):
-            if len(chosen) < count:
-                of_field = first[field] + torch.randperm(int(sizes[field]), generator=self.seed)
-                chosen = torch.cat([chosen, of_field])[:count]
-        return chosen
-
-    def sample_pixels(self, count: int = 2_000_000) -> np.ndarray:
-        """Evenly spaced pixels of the fields in memory, (about `count`, markers)."""
-        total = sum(crops.pixels[..., 0].numel() for crops in self.held)
-        stride = max(total // count, 1)
-        return np.concatenate([crops.pixels.flatten(0, 1)[::stride].cpu().numpy() for crops in self.held])
-
-    def _take_turns(self) -> None:
-        waiting = len(self.order) - len(self.held)
-        self.drawn += 1
-        if waiting and self.drawn % max(self.settings.steps // waiting, 1) == 0:
-            self.held.pop(0)
-            self._load()
-
-    def _load(self) -> None:
-        """Fill the memory with fields; of two cells at least, since one alone has no others to be told from."""
-        while len(self.held) < len(self.order) and (self._bytes() < FIELD_MEMORY or self.n_cells < 2):
-            self.held.append(self._load_next())
-
-    def _load_next(self) -> Crops:
-        region, field = next(self.queue)
-        step = region.step(self.pixel_size)
-        tile = read_field(region, self.markers, field, halo=reach(self.patch_size, step, self.settings.size_scaling))
-        return Crops(to_device(tile.pixels, self.device), torch.from_numpy(tile.centres).to(self.device), step)
-
-    def _bytes(self) -> int:
-        return sum(crops.pixels.nbytes for crops in self.held)

@@ -11,9 +11,9 @@ import nextmarker as nm
 from nextmarker._cells import read_regions
 from nextmarker.nn.training import random_views
 from nextmarker.nn.views import reach
-from nextmarker.tl._train import Fields
+from nextmarker.tl._fields import Fields
 
-MODULE = import_module("nextmarker.tl._train")
+MODULE = import_module("nextmarker.tl._fields")
 
 
 def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
