@@ -1,6 +1,6 @@
 """Real tissue: cell types of ten patients, read from centres alone, against mean intensity in masks.
 
-Usage: ``python -m experiments.dcis DATA [-o DIR] [--seeds N] [--only NAME ...]``
+Usage: ``python -m experiments.dcis DATA [-o DIR] [--seeds N]``
 
 DATA holds NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv (label, x, y, cell_type) of one patient each. Models are
 trained on the images and the centres; masks serve the comparison only. What a model gives is kept in DIR, so that a run
@@ -38,12 +38,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv")
     parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions of every model (default: 3)")
-    parser.add_argument("--only", nargs="+", choices=models(), metavar="NAME", help=f"of {list(models())}")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     sdata = read(arguments.data)
     for seed in range(arguments.seeds):
-        for name in arguments.only or models():
+        for name in models():
             train_once(sdata, name, seed, arguments.output)
     measure_intensity(sdata, arguments.data)
     for name, table in all_tables(sdata, arguments.output).items():
@@ -104,13 +103,16 @@ def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
         model, interpretability, embedding = models()[name](sdata, seed)
         if name == DEFAULT:
             model.save(kept.with_suffix(".safetensors"))
-        np.savez(kept, I=interpretability.reshape(len(embedding), -1), F=embedding)
+        draft = kept.with_suffix(".unfinished")
+        with draft.open("wb") as file:
+            np.savez(file, I=interpretability.reshape(len(embedding), -1), F=embedding)
+        draft.replace(kept)
 
 
 def measure_intensity(sdata: SpatialData, folder: Path) -> None:
-    """Write mean counts into the table: `mask` of the masks, `disc N px` of discs around the centres."""
+    """Write mean counts into the table: `mask` of the masks, `disc_N_px` of discs around the centres."""
     adata = sdata["table"]
-    for name in ("mask", *(f"disc {radius} px" for radius in RADII)):
+    for name in ("mask", *(f"disc_{radius}_px" for radius in RADII)):
         adata.obsm[name] = np.empty(adata.shape)
     for image, cells in adata.obs.groupby("image", observed=True):
         rows = adata.obs_names.get_indexer(cells.index)
@@ -118,8 +120,7 @@ def measure_intensity(sdata: SpatialData, folder: Path) -> None:
         adata.obsm["mask"][rows] = np.column_stack([ndimage.mean(each, mask, cells["source_id"]) for each in counts])
         column, row = np.floor(region_pixels(adata.obsm["spatial"][rows], sdata, image)).astype(int).T
         for radius in RADII:
-            means = [disc_mean(channel, radius)[row, column] for channel in counts]
-            adata.obsm[f"disc {radius} px"][rows] = np.column_stack(means)
+            adata.obsm[f"disc_{radius}_px"][rows] = disc_means(counts, row, column, radius)
 
 
 def region_pixels(spatial: np.ndarray, sdata: SpatialData, image: str) -> np.ndarray:
@@ -127,11 +128,12 @@ def region_pixels(spatial: np.ndarray, sdata: SpatialData, image: str) -> np.nda
     return spatial / sdata.attrs["nextmarker_pixel_size"].get(image, 1.0)
 
 
-def disc_mean(channel: np.ndarray, radius: int) -> np.ndarray:
-    """Mean over the disc around each pixel."""
+def disc_means(counts: np.ndarray, row: np.ndarray, column: np.ndarray, radius: int) -> np.ndarray:
+    """Mean over the disc around each cell, (cells, channels), the image reflected at its edges."""
     offset = np.arange(-radius, radius + 1)
-    disc = (offset[:, None] ** 2 + offset**2 <= radius**2).astype(np.float32)
-    return ndimage.convolve(channel.astype(np.float32), disc / disc.sum(), mode="reflect")
+    down, along = np.nonzero(offset[:, None] ** 2 + offset**2 <= radius**2)
+    padded = np.pad(counts, [(0, 0), (radius, radius), (radius, radius)], mode="symmetric")
+    return padded[:, row[:, None] + down, column[:, None] + along].mean(2).T
 
 
 if __name__ == "__main__":

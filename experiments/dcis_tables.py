@@ -68,7 +68,7 @@ def representations(adata: AnnData, output: Path) -> dict[tuple[str, int], np.nd
     runs = {}
     for name in [key for key in adata.obsm if key == "mask" or key.startswith("disc")]:
         for scale, transform in (("arcsinh", np.arcsinh), ("square root", np.sqrt)):
-            runs[f"{name}, {scale}", 0] = transform(adata.obsm[name])
+            runs[f"{name.replace('_', ' ')}, {scale}", 0] = transform(adata.obsm[name])
     for kept in sorted(output.glob("*.npz")):
         name, seed = kept.stem.replace("_", " ").rsplit("-", 1)
         embeddings = np.load(kept)
@@ -91,7 +91,7 @@ def types(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFra
 def _score(obs: pd.DataFrame, values: np.ndarray) -> dict[str, float]:
     adata = _table(obs, values)
     logistic, knn = (nm.metrics.probe(adata, "cell_type", classifier=name).iloc[0] for name in ("logistic", "knn"))
-    nm.tl.cluster(adata, use_rep="values")
+    nm.tl.cluster(adata)
     clusters = nm.metrics.agreement(adata, "cell_type", "nextmarker").iloc[0]
     return {
         "logistic": logistic["balanced_accuracy"],
@@ -151,13 +151,13 @@ def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.Dat
 def _clusters(adata: AnnData, values: np.ndarray, seed: int, backend: str = "igraph") -> np.ndarray:
     table = _table(adata.obs, values)
     resolution = 1.0 if backend == "phenograph" else 0.75  # the defaults of each
-    nm.tl.cluster(table, use_rep="values", backend=backend, resolution=resolution, random_state=seed)
+    nm.tl.cluster(table, backend=backend, resolution=resolution, random_state=seed)
     return table.obs["nextmarker"].to_numpy()
 
 
 def _named(adata: AnnData, clusters: np.ndarray) -> np.ndarray:
     """The most frequent type of the cluster of each cell, as an expert might name it."""
-    main = adata.obs["cell_type"].astype(object).groupby(clusters).agg(lambda names: names.value_counts().index[0])
+    main = adata.obs["cell_type"].astype(object).groupby(clusters).agg(lambda names: names.mode().get(0, "none"))
     return main.loc[clusters].to_numpy()
 
 
@@ -238,7 +238,7 @@ def draw_background(image: xr.DataArray) -> xr.DataArray:
 
 
 def _table(obs: pd.DataFrame, values: np.ndarray) -> AnnData:
-    return AnnData(obs=obs[["image", "cell_type"]].copy(), obsm={"values": np.asarray(values, np.float32)})
+    return AnnData(obs=obs[["image", "cell_type"]].copy(), obsm={"X_nextmarker": np.asarray(values, np.float32)})
 
 
 def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:

@@ -40,10 +40,12 @@ def test_cells_have_their_types_and_intensities(folder):
 
 
 def test_disc_mean_is_that_of_the_pixels_in_the_disc():
-    channel = np.random.default_rng(0).poisson(3, (30, 30))
+    counts = np.random.default_rng(0).poisson(3, (2, 30, 30))
     row, column = np.mgrid[:30, :30]
     disc = (row - 15) ** 2 + (column - 12) ** 2 <= 49
-    assert dcis.disc_mean(channel, 7)[15, 12] == pytest.approx(channel[disc].mean(), rel=1e-5)
+    means = dcis.disc_means(counts, np.array([15, 0]), np.array([12, 29]), 7)
+    np.testing.assert_allclose(means[0], counts[:, disc].mean(1))
+    assert means.shape == (2, 2)
 
 
 def test_what_is_kept_is_not_trained_again(folder, tmp_path, monkeypatch):
@@ -97,3 +99,23 @@ def test_background_is_as_rare_as_in_the_emptiest_blocks(folder):
     assert background.dims == image.dims
     blocks = ndimage.uniform_filter(image.to_numpy().astype(float), (0, 32, 32))
     assert (background.mean(("y", "x")).to_numpy() < blocks.mean((1, 2))).all()
+
+
+def test_tables_of_types_batches_and_stability(folder, tmp_path):
+    sdata = dcis.read(folder)
+    dcis.measure_intensity(sdata, folder)
+    adata = sdata["table"]
+    for seed in (0, 1):
+        values = np.random.default_rng(seed).normal(size=(adata.n_obs, 3)).astype(np.float32)
+        np.savez(tmp_path / f"nextmarker-{seed}.npz", I=values, F=values)
+    runs = {
+        name: values
+        for name, values in dcis_tables.representations(adata, tmp_path).items()
+        if name[0] in ("mask, arcsinh", "mask, square root", "nextmarker I", "nextmarker F")
+    }
+    scores = dcis_tables.types(adata, runs)["logistic"].str[:5].astype(float)
+    assert scores["mask, arcsinh"] > 0.7
+    assert scores["nextmarker F"] < 0.4
+    assert list(dcis_tables.batch(adata, runs)["neighbor_entropy"].index) == list(scores.index)
+    assert dcis_tables.recall(adata, runs).shape == (8, 5)
+    assert float(dcis_tables.stability(adata, runs).loc["nextmarker, seeds", "ARI"]) < 0.2
