@@ -204,11 +204,16 @@ def faithfulness(sdata: SpatialData, model: nm.nn.NeXtMarker) -> pd.DataFrame:
     rows = {}
     for name in shares.index:
         inside = (adata.obs["nextmarker"].astype(str) == name).to_numpy()
-        difference = embedding[inside].mean(0) - embedding[~inside].mean(0)
-        change = (full[inside] - empty[inside]).mean(0)  # (markers, features)
-        lost = np.einsum("e,mef,mf->m", difference, crosstalk, change)
-        rows[name] = {"rank correlation": stats.spearmanr(lost, shares.loc[name, adata.var_names])[0]}
+        difference = _contrast(embedding, inside)
+        lost = _contrast(full, inside) - _contrast(empty, inside)
+        loss = np.einsum("e,mef,mf->m", difference, crosstalk, lost)
+        rows[name] = {"rank correlation": stats.spearmanr(loss, shares.loc[name, adata.var_names])[0]}
     return pd.DataFrame(rows).T.describe().loc[["count", "min", "50%", "max"]].round(3)
+
+
+def _contrast(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Mean over some cells, above that over all others."""
+    return values[inside].mean(0) - values[~inside].mean(0)
 
 
 def _blocks(adata: AnnData) -> np.ndarray:

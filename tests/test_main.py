@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +242,15 @@ def test_a_stop_while_results_are_put_in_place_comes_too_late(
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.usefixtures("instant")
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl+C as in a terminal: a shell lets what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("instant", "heard")
 def test_a_stop_before_results_are_put_in_place_leaves_the_old_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
