@@ -22,6 +22,7 @@ from scipy import ndimage
 import nextmarker as nm
 from experiments.controls import embed_control, fix_arcsinh, fuse_early, leave_as_is, share_encoder
 from experiments.dcis_tables import DEFAULT, all_tables
+from nextmarker._cells import read_regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,18 +115,13 @@ def measure_intensity(sdata: SpatialData, folder: Path) -> None:
     adata = sdata["table"]
     for name in ("mask", *(f"disc_{radius}_px" for radius in RADII)):
         adata.obsm[name] = np.empty(adata.shape)
-    for image, cells in adata.obs.groupby("image", observed=True):
-        rows = adata.obs_names.get_indexer(cells.index)
-        counts, mask = sdata[image].to_numpy(), tifffile.imread(beside(folder, image, "mask.tif"))
-        adata.obsm["mask"][rows] = np.column_stack([ndimage.mean(each, mask, cells["source_id"]) for each in counts])
-        column, row = np.floor(region_pixels(adata.obsm["spatial"][rows], sdata, image)).astype(int).T
+    for region in read_regions(sdata):
+        counts, mask = region.pixels.to_numpy(), tifffile.imread(beside(folder, region.image, "mask.tif"))
+        labels = adata.obs["source_id"].iloc[region.rows]
+        adata.obsm["mask"][region.rows] = np.column_stack([ndimage.mean(each, mask, labels) for each in counts])
+        column, row = np.floor(region.centres).astype(int).T
         for radius in RADII:
-            adata.obsm[f"disc_{radius}_px"][rows] = disc_means(counts, row, column, radius)
-
-
-def region_pixels(spatial: np.ndarray, sdata: SpatialData, image: str) -> np.ndarray:
-    """Coordinates of the image's system, in micrometres where its pixel size is known, to pixels."""
-    return spatial / sdata.attrs["nextmarker_pixel_size"].get(image, 1.0)
+            adata.obsm[f"disc_{radius}_px"][region.rows] = disc_means(counts, row, column, radius)
 
 
 def disc_means(counts: np.ndarray, row: np.ndarray, column: np.ndarray, radius: int) -> np.ndarray:
