@@ -60,7 +60,7 @@ def sdata() -> SpatialData:
             "x_c_start": centre * 0.8,
             "slope_start": 2.5 / centre,
         },
-        "train": {"loss": np.linspace(5, 3, 60), "random_loss": 6.2, "learning_rate": np.linspace(0, 1e-3, 60)},
+        "train": {"loss": np.linspace(5, 3, 60), "random_loss": 6.2, "learning_rates": np.linspace(0, 1e-3, 60)},
     }
     nm.tl.marker_attribution(adata)
     return SpatialData(images=images, shapes=shapes, tables={"table": adata})

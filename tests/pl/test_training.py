@@ -12,7 +12,7 @@ def test_draws_every_step(sdata):
     np.testing.assert_allclose(per_step.get_ydata(), record["loss"])
     assert running_mean.get_ydata()[30] == pytest.approx(record["loss"][30], abs=0.05)
     (rates,) = (other for other in ax.figure.axes if other is not ax)
-    np.testing.assert_allclose(rates.get_lines()[0].get_ydata(), record["learning_rate"])
+    np.testing.assert_allclose(rates.get_lines()[0].get_ydata(), record["learning_rates"])
     assert (ax.get_xlabel(), ax.get_ylabel(), rates.get_ylabel()) == ("step", "loss", "learning rate")
 
 

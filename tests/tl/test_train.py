@@ -27,7 +27,7 @@ def test_model_knows_its_panel_and_its_start(tissue, settings):
 def test_record_holds_loss_schedule_and_settings(tissue, settings):
     model = nm.tl.train(tissue, 9, settings=settings, random_state=3, progress=False)
     record = tissue["table"].uns["nextmarker"]["train"]
-    assert record["loss"].shape == record["learning_rate"].shape == (4,)
+    assert record["loss"].shape == record["learning_rates"].shape == (4,)
     assert np.isfinite(record["loss"]).all()
     assert record["model"] == model.digest()
     assert (record["random_state"], record["patch_size"], record["batch_size"]) == (3, 9, 48)

@@ -46,7 +46,7 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     --------
     >>> import numpy as np, nextmarker as nm
     >>> from anndata import AnnData
-    >>> record = {"loss": np.linspace(5, 3, 100), "random_loss": 6.25, "learning_rate": np.full(100, 0.001)}
+    >>> record = {"loss": np.linspace(5, 3, 100), "random_loss": 6.25, "learning_rates": np.full(100, 0.001)}
     >>> ax = nm.pl.training(AnnData(uns={"nextmarker": {"train": record}}))
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('step', 'loss')
@@ -68,7 +68,7 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     ax.axhline(trained["random_loss"], color="0.4", linewidth=1, linestyle="--", label="random embeddings")
     ax.set(xlabel="step", ylabel="loss", xlim=(1, max(len(loss), 2)))
     rates = ax.twinx()
-    rates.plot(loss.index, trained["learning_rate"], color=ORANGE, linewidth=1, label="learning rate")
+    rates.plot(loss.index, trained["learning_rates"], color=ORANGE, linewidth=1, label="learning rate")
     rates.set_ylabel("learning rate", color=ORANGE)
     rates.tick_params(axis="y", colors=ORANGE)
     rates.set_ylim(bottom=0)

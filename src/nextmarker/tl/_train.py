@@ -79,7 +79,7 @@ def train(
     -------
     The trained model. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
 
-    `loss`, `learning_rate` : float64 (steps,)
+    `loss`, `learning_rates` : float64 (steps,)
         Of every step; the loss is NT-Xent, without the penalty on the sigmoids.
     `final_loss`, `random_loss` : float
         NT-Xent averaged over the last twentieth of the steps, and that of random embeddings.
@@ -153,7 +153,7 @@ def train(
         "patch_size": side,
         "pixel_size": pixel_size,
         "loss": loss,
-        "learning_rate": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
+        "learning_rates": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
         "final_loss": float(loss[-max(len(loss) // 20, 1) :].mean()),
         "random_loss": _random_loss(fields, settings),
         "markers": np.array(markers, dtype=object),

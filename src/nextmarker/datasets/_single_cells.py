@@ -1,0 +1,171 @@
+"""Isolated cells of seven types, some of which differ only in where a marker lies or in the shape of the nucleus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, check_seed, tabulate, with_truth
+from nextmarker.io import _image
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+
+class _CellType(NamedTuple):
+    counts: tuple[float, ...]  # mean over the nucleus, per pixel, one for each marker
+    share: float  # of all cells
+    radius: float  # of the nucleus, pixels
+    lobed: bool
+    place: str  # of all markers but M1, which stains the nucleus: cell, centre or border
+
+
+_MARKERS: Final = ("M1", "M2", "M3", "M4", "M5")
+_CELLS: Final = {
+    "M2 centre": _CellType((20, 12, 1, 1, 1), 0.22, 6.5, lobed=False, place="centre"),
+    "M2 border": _CellType((20, 12, 1, 1, 1), 0.14, 6.5, lobed=False, place="border"),
+    "M3 round": _CellType((20, 1, 40, 1, 1), 0.18, 6.0, lobed=False, place="cell"),
+    "M3 lobed": _CellType((20, 1, 40, 1, 1), 0.10, 6.0, lobed=True, place="cell"),
+    "M4": _CellType((20, 1, 1, 150, 1), 0.18, 7.5, lobed=False, place="cell"),
+    "M4 M5": _CellType((20, 1, 1, 150, 6), 0.12, 6.5, lobed=False, place="cell"),
+    "M5": _CellType((20, 1, 1, 1, 6), 0.06, 5.0, lobed=False, place="cell"),
+}
+FIELD = 32  # pixels; each cell lies in a square of its own
+BACKGROUND = 0.2  # counts per pixel
+
+
+def synthetic_cells(n_cells: int = 2000, *, random_state: int = 0) -> SpatialData:
+    """Make isolated cells of seven types, some of which mean intensities cannot tell apart.
+
+    The types differ in five markers, M1 to M5, in size and in number. ``M2 centre`` and ``M2 border`` have the same
+    counts, at the centre of the nucleus or along its border; ``M3 round`` and ``M3 lobed`` have the same counts, and
+    nuclei of the same area, round or of three lobes.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells. Each lies near the middle of a field of 32 x 32 pixels.
+    random_state
+        Seed.
+
+    Returns
+    -------
+    SpatialData with
+
+    ``sdata.images["cells_1"]``
+        Counts, uint16 (c, y, x), of 1 micrometre per pixel, in a coordinate system ``cells_1``.
+    ``sdata.labels["masks_cells_1"]``
+        Nuclei, int32 (y, x), 0 where there is none.
+    ``sdata.shapes["truth_cells_1"]``
+        Circles at the centres of the nuclei, of their area, with the categorical ``cell_type`` and ``size``, the area
+        of the nucleus in pixels; the index is the label in the masks.
+    ``sdata.attrs["nextmarker_pixel_size"]``
+        Micrometres per pixel, as :func:`nextmarker.io.read` records them.
+
+    Raises
+    ------
+    TypeError
+        If a number is not an integer.
+    ValueError
+        If a number is too small.
+
+    Examples
+    --------
+    >>> import nextmarker as nm
+    >>> sdata = nm.datasets.synthetic_cells(n_cells=100)
+    >>> sdata["cells_1"].shape, sdata["cells_1"]["c"].values.tolist()
+    ((5, 288, 384), ['M1', 'M2', 'M3', 'M4', 'M5'])
+    >>> sdata["truth_cells_1"]["cell_type"].value_counts().head(3).to_dict()
+    {'M2 centre': 22, 'M3 round': 18, 'M4': 18}
+    """
+    check_integers(n_cells=n_cells)
+    check_seed(random_state)
+    rng = np.random.default_rng(random_state)
+    cells = _place(n_cells, rng)
+    rows = [_draw_row(row, rng) for _, row in cells.groupby(cells["y"] // FIELD)]
+    width = rows[0][1].shape[1]
+    counts = np.concatenate([_widen(counts, width) for counts, _ in rows], axis=1)
+    masks = np.concatenate([_widen(labels, width) for _, labels in rows])
+    truth = tabulate(cells, masks, list(_CELLS))
+    truth["size"] = np.bincount(masks.ravel())[1:]
+    return with_truth([_image.Image("cells_1", counts, _MARKERS, PIXEL_SIZE)], [masks], [truth])
+
+
+def _place(n_cells: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Choose type, size and centre of each cell, field by field."""
+    table = list(_CELLS.values())
+    kinds = rng.permutation(np.repeat(np.arange(len(table)), apportion([kind.share for kind in table], n_cells)))
+    row, column = np.divmod(np.arange(n_cells), int(np.ceil(np.sqrt(1.25 * n_cells))))
+    return pd.DataFrame(
+        {
+            "x": (column + 0.5) * FIELD + rng.uniform(-2, 2, n_cells),
+            "y": (row + 0.5) * FIELD + rng.uniform(-2, 2, n_cells),
+            "kind": kinds,
+            "radius": np.array([kind.radius for kind in table])[kinds]
+            * np.clip(rng.lognormal(0, 0.12, n_cells), 0.75, 1.25),
+        }
+    )
+
+
+def _draw_row(cells: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, uint16 (c, y, x), and labels, int32 (y, x), of cells that lie side by side."""
+    depth, body = _shape(cells, rng)
+    counts = rng.poisson(_stain(cells, depth, body, rng) + BACKGROUND).astype(np.uint16)
+    labels = np.where(depth < 1, cells.index.to_numpy()[:, None, None] + 1, 0).astype(np.int32)
+    return np.concatenate(list(counts.swapaxes(0, 1)), axis=-1), np.concatenate(list(labels), axis=-1)
+
+
+def _widen(row: np.ndarray, width: int) -> np.ndarray:
+    """Fill the last row, which may have fewer cells, with zeros."""
+    return np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])])
+
+
+def _shape(cells: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw nucleus and body of each cell in its field.
+
+    Returns
+    -------
+    How far out in its nucleus a pixel lies, 0 at the centre and 1 at the border, float (cells, y, x), and whether it
+    lies in the body, bool (cells, y, x).
+    """
+    radius = cells["radius"].to_numpy()[:, None, None]
+    pixel = np.arange(FIELD) + 0.5
+    x = pixel - (cells["x"].to_numpy() % FIELD)[:, None, None]
+    y = pixel[:, None] - (cells["y"].to_numpy() % FIELD)[:, None, None]
+    lobed = np.array([kind.lobed for kind in _CELLS.values()])[cells["kind"]]
+
+    distance = np.hypot(x, y)
+    angle = rng.uniform(0, 2 * np.pi, len(cells))[:, None, None] + np.radians([-105, 0, 105])[:, None, None, None]
+    across, down = (0.7 * radius * (turn(angle) - turn(angle).mean(axis=0)) for turn in (np.cos, np.sin))
+    to_lobe = np.hypot(x - across, y - down).min(axis=0)
+    distance = np.where(lobed[:, None, None], to_lobe, distance)
+
+    # The nucleus is made of as many of the nearest pixels as a disc has, so that lobed and round ones have one area.
+    nearest = distance.reshape(len(cells), -1).argsort(axis=1).argsort(axis=1).reshape(distance.shape)
+    depth = np.sqrt((nearest + 0.5) / np.round(np.pi * radius**2))
+    return depth, np.hypot(x, y) < 1.5 * radius
+
+
+def _stain(cells: pd.DataFrame, depth: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Expected counts without background, float (c, cells, y, x)."""
+    kinds = list(_CELLS.values())
+    nucleus = depth < 1
+    places = {
+        "nucleus": nucleus,
+        "cell": body | nucleus,
+        "centre": expit((0.5 - depth) / 0.05),
+        "border": expit((depth - 0.8) / 0.05) * nucleus,
+    }
+    profiles = {name: place / place.mean(axis=(1, 2), where=nucleus, keepdims=True) for name, place in places.items()}
+    chosen = np.array([kind.place for kind in kinds])[cells["kind"]]
+    placed = np.select([(chosen == name)[:, None, None] for name in profiles], list(profiles.values()))
+    level = np.array([kind.counts for kind in kinds])[cells["kind"]] * rng.lognormal(0, 0.2, (len(cells), 5))
+    return np.stack(
+        [
+            level[:, number, None, None] * (profiles["nucleus"] if name == "M1" else placed)
+            for number, name in enumerate(_MARKERS)
+        ]
+    )
