@@ -34,10 +34,11 @@ def test_sigmoids_on_the_logarithmic_axis(log_sdata):
     for ax, centre in zip(normalization(log_sdata["table"]), [2, 3, 4, 5], strict=True):
         start, learned = ax.get_lines()
         counts = learned.get_xdata()
-        assert ax.get_xlim() == (counts[0], counts[-1]) == (0, 16 * centre)
+        assert ax.get_xscale() == "log"
+        np.testing.assert_allclose(ax.get_xlim(), [0.8 * centre / 8, 64 * centre])  # it starts at 0.8
+        np.testing.assert_allclose([counts[0], counts[-1]], ax.get_xlim())
         np.testing.assert_allclose(learned.get_ydata(), counts**2 / (counts**2 + centre**2))
         np.testing.assert_allclose(start.get_ydata(), counts / (counts + 0.8 * centre))
-        assert learned.get_ydata()[0] == start.get_ydata()[0] == 0
 
 
 @pytest.mark.parametrize("axis", ["log", "linear"])
@@ -58,8 +59,26 @@ def test_drawn_sigmoids_are_those_of_the_network(sdata, axis):
 def test_the_histogram_goes_as_far_as_the_sigmoid(log_sdata):
     for ax, centre in zip(normalization(log_sdata), [2, 3, 4, 5], strict=True):
         _, edges, _ = ax.patches[0].get_data()
-        assert ax.get_xlim() == (0, 16 * centre)
-        assert 16 * centre <= edges[-1] <= 16 * centre + 2 * np.diff(edges)[0]
+        assert edges[0] == 0.5
+        assert 60 * centre <= edges[-1] <= 64 * centre
+
+
+def test_bars_on_the_logarithmic_axis(log_sdata):
+    """One for each of the lowest counts, then of as many counts as have about the same width on the axis."""
+    ax = normalization(log_sdata)[3]
+    heights, edges, _ = ax.patches[0].get_data()
+    np.testing.assert_allclose(edges[:3], [0.5, 1.5, 2.5])
+    assert np.diff(np.log(edges[edges > 40])) == pytest.approx(np.log(512 / 0.8) / 40, rel=0.1)
+    pixels = np.concatenate([log_sdata[image].sel(c="Ki 67").to_numpy().ravel() for image in ("left", "right")])
+    counts, _ = np.histogram(pixels, edges)
+    np.testing.assert_allclose(heights, counts / counts.max(), atol=0.1)
+
+
+def test_centre_far_below_one_count(log_sdata):
+    record = log_sdata["table"].uns["nextmarker"]["embed"]
+    record |= {"x_c": np.full(4, 1e-3), "x_c_start": np.full(4, 1e-3)}
+    for ax in normalization(log_sdata):
+        assert ax.patches[0].get_data().edges.tolist() == [0.5, 1.5]
 
 
 def test_histogram_of_positive_pixels(sdata):
@@ -73,17 +92,19 @@ def test_histogram_of_positive_pixels(sdata):
     assert heights.max() == 1
 
 
+@pytest.mark.parametrize("axis", ["log", "linear"])
 @pytest.mark.parametrize(("dtype", "unit"), [(np.uint16, 1), (np.float32, 0.01)])
-def test_the_histogram_begins_with_the_faintest_pixels(log_sdata, dtype, unit):
+def test_the_histogram_begins_with_the_faintest_pixels(log_sdata, axis, dtype, unit):
     """Bars of several counts, and those of a float image: the lowest positive counts are in the first of them."""
     record = log_sdata["table"].uns["nextmarker"]["embed"]
-    record |= {"x_c": np.full(4, 10.0 * unit), "x_c_start": np.full(4, 10.0 * unit)}
+    centre = {"log": 8.0, "linear": 40.0}[axis] * unit
+    record |= {"axis": axis, "x_c": np.full(4, centre), "x_c_start": np.full(4, centre)}
     for image in ("left", "right"):
-        counts = np.full(log_sdata[image].shape, unit, dtype)  # one of 160 counts that are shown, in bars of 4
+        counts = np.full(log_sdata[image].shape, 1.01 * unit, dtype)
         log_sdata[image] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=log_sdata[image]["c"].to_numpy())
     for ax in normalization(log_sdata):
         heights, edges, _ = ax.patches[0].get_data()
-        assert edges[0] < unit < edges[1]
+        assert edges[0] < 1.01 * unit < edges[1]
         assert heights[0] == 1
         assert (heights[1:] == 0).all()
 

@@ -25,15 +25,16 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.8"
 N_WINDOWS = 32
 WINDOW_SIZE = 128
 MOST_BINS = 40
-SHOWN = {"linear": 4, "log": 16}  # centres of the sigmoid
+SHOWN = {"linear": (0, 4), "log": (1 / 8, 64)}  # times the centre of the sigmoid
 
 
 def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> np.ndarray:
     """Draw the learned sigmoid of each marker over the histogram of its pixels.
 
     The histogram shows positive pixels only, with its highest bar at 1, up to where the sigmoid is close to 1: four
-    times its centre, or sixteen times on the logarithmic axis. The pixels come from 32 windows of 128 x 128 pixels
-    round cells, spread over all images, so that memory stays bounded.
+    times its centre. Sigmoids on the logarithmic axis are drawn on such an axis, from an eighth of their centre to 64
+    times. The pixels come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that memory stays
+    bounded.
 
     Parameters
     ----------
@@ -72,10 +73,10 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
 
     figure, axes = _grid(len(markers))
     for m, (ax, marker) in enumerate(zip(axes, markers, strict=True)):
-        limit = SHOWN[sigmoids["axis"]] * max(sigmoids["x_c"][m], sigmoids["x_c_start"][m])
+        shown = _shown(sigmoids, m)
         if pixels is not None:
-            _draw_histogram(ax, pixels[:, m], limit)
-        _draw_sigmoids(ax, sigmoids, m, limit)
+            _draw_histogram(ax, pixels[:, m], shown, sigmoids["axis"])
+        _draw_sigmoids(ax, sigmoids, m, shown)
         ax.set_title(marker, fontsize="small", pad=3)
     figure.supxlabel("raw counts per pixel", fontsize="medium")
     figure.supylabel("normalized intensity", fontsize="medium")
@@ -113,23 +114,39 @@ def _grid(n: int) -> tuple[Any, np.ndarray]:
     return figure, grid.ravel()[:n]
 
 
-def _draw_histogram(ax: Axes, pixels: np.ndarray, limit: float) -> None:
-    first, width = 0.0, limit / MOST_BINS
-    if pixels.dtype.kind in "iu":
-        first, width = 0.5, np.ceil(width)  # else some bars hold more counts than others
-    edges = np.arange(first, limit + width, width)
+def _shown(sigmoids: dict[str, Any], m: int) -> tuple[float, float]:
+    """Lowest and highest counts that are drawn of a marker."""
+    low, high = SHOWN[sigmoids["axis"]]
+    centres = sigmoids["x_c"][m], sigmoids["x_c_start"][m]
+    return low * min(centres), high * max(centres)
+
+
+def _draw_histogram(ax: Axes, pixels: np.ndarray, shown: tuple[float, float], axis: str) -> None:
+    edges = _edges(shown, axis, whole=pixels.dtype.kind in "iu")
     heights, _ = np.histogram(pixels[pixels > 0], edges)
     ax.stairs(heights / max(heights.max(), 1), edges, fill=True, color=GREY, label="positive pixels (relative)")
 
 
-def _draw_sigmoids(ax: Axes, sigmoids: dict[str, Any], m: int, limit: float) -> None:
-    counts = np.linspace(0, limit, 200)
+def _edges(shown: tuple[float, float], axis: str, *, whole: bool) -> np.ndarray:
+    """Edges of the bars; those of whole counts lie between them, else some bars would hold more counts than others."""
+    low, high = shown
+    if axis == "log":
+        edges = np.geomspace(low, max(high, 2) if whole else high, MOST_BINS + 1)
+        return np.unique(edges.round().clip(1)) - 0.5 if whole else edges
+    width = np.ceil(high / MOST_BINS) if whole else high / MOST_BINS
+    return np.arange(0.5 if whole else 0.0, high + width, width)
+
+
+def _draw_sigmoids(ax: Axes, sigmoids: dict[str, Any], m: int, shown: tuple[float, float]) -> None:
+    counts = (np.geomspace if sigmoids["axis"] == "log" else np.linspace)(*shown, 200)
     start = _sigmoid(counts, sigmoids["x_c_start"][m], sigmoids["slope_start"][m], sigmoids["axis"])
     learned = _sigmoid(counts, sigmoids["x_c"][m], sigmoids["slope"][m], sigmoids["axis"])
     ax.plot(counts, start, color=ORANGE, linestyle="--", linewidth=1.2, label="start")
     ax.plot(counts, learned, color=BLUE, linewidth=1.8, label="learned")
-    ax.set(xlim=(0, limit), ylim=(0, 1.05), yticks=(0, 0.5, 1))
-    ax.locator_params(axis="x", nbins=3)
+    ax.set(xscale=sigmoids["axis"], xlim=shown, ylim=(0, 1.05), yticks=(0, 0.5, 1))
+    ax.locator_params(axis="x", **{"numticks": 4} if sigmoids["axis"] == "log" else {"nbins": 3})
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.tick_params(labelsize="x-small")
 
 
