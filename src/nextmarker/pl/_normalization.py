@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from dask.base import compute
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.special import expit
 
 from nextmarker import _keys
@@ -144,7 +145,7 @@ def _draw_sigmoids(ax: Axes, sigmoids: dict[str, Any], m: int, shown: tuple[floa
     ax.plot(counts, start, color=ORANGE, linestyle="--", linewidth=1.2, label="start")
     ax.plot(counts, learned, color=BLUE, linewidth=1.8, label="learned")
     ax.set(xscale=sigmoids["axis"], xlim=shown, ylim=(0, 1.05), yticks=(0, 0.5, 1))
-    ax.locator_params(axis="x", **{"numticks": 4} if sigmoids["axis"] == "log" else {"nbins": 3})
+    ax.xaxis.set_major_locator(LogLocator(numticks=4) if sigmoids["axis"] == "log" else MaxNLocator(3))
     ax.minorticks_off()
     ax.xaxis.set_major_formatter("{x:g}")
     ax.tick_params(labelsize="x-small")
