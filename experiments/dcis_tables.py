@@ -107,11 +107,10 @@ def _score(obs: pd.DataFrame, values: np.ndarray) -> dict[str, float]:
 def recall(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
     """Recall of each type by logistic regression, first seed."""
     shown = ["mask, arcsinh", "mask, square root", f"{DEFAULT} I", f"{DEFAULT} F"]
-    scores = (
-        nm.metrics.probe(_table(adata.obs, runs[name, 0]), "cell_type", per_type=True).set_index("type")
-        for name in shown
-    )
-    table = pd.concat({name: each["recall"] for name, each in zip(shown, scores, strict=True)}, axis=1)
+    probe = delayed(nm.metrics.probe)
+    scores = Parallel(n_jobs=-1)(probe(_table(adata.obs, runs[name, 0]), "cell_type", per_type=True) for name in shown)
+    recalls = (each.set_index("type")["recall"] for each in scores)
+    table = pd.concat(dict(zip(shown, recalls, strict=True)), axis=1)
     table.insert(0, "cells", adata.obs["cell_type"].value_counts())
     return table.round(2)
 
@@ -119,11 +118,10 @@ def recall(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFr
 def batch(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
     """How well patients mix within types; all types together."""
     shown = [key for key in runs if key[0] in ("mask, arcsinh", "mask, square root") or key[0][-2:] in (" I", " F")]
-    rows = [
-        nm.metrics.batch_mixing(_table(adata.obs, runs[key]), "image", groupby="cell_type").iloc[-1] for key in shown
-    ]
-    index = pd.MultiIndex.from_tuples(shown, names=["representation", "seed"])
-    return over_seeds(pd.DataFrame(rows)[["silhouette", "neighbor_entropy"]].astype(float).set_axis(index))
+    mix = delayed(nm.metrics.batch_mixing)
+    scores = Parallel(n_jobs=-1)(mix(_table(adata.obs, runs[key]), "image", groupby="cell_type") for key in shown)
+    rows = pd.DataFrame([each.iloc[-1] for each in scores])[["silhouette", "neighbor_entropy"]].astype(float)
+    return over_seeds(rows.set_axis(pd.MultiIndex.from_tuples(shown, names=["representation", "seed"])))
 
 
 def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
