@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nextmarker.nn import NeXtMarker, Settings
+from nextmarker.nn.device import pick_device, to_device
 from nextmarker.nn.training import learning_rate, random_views
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
 
@@ -58,10 +59,11 @@ def classify_supervised(
     """
     torch.manual_seed(random_state)
     seed = torch.Generator().manual_seed(random_state)
-    crops = _pad(pixels, centres, reach(architecture.patch_size, 1.0, settings.size_scaling))
-    known, cells = torch.as_tensor(types).long(), torch.as_tensor(learn)
-    model = NeXtMarker(architecture, start).to(memory_format=torch.channels_last)
-    classifier = nn.Linear(architecture.network.embedding, int(known.max()) + 1)
+    device = pick_device()
+    crops = _pad(pixels, centres, reach(architecture.patch_size, 1.0, settings.size_scaling), device)
+    known, cells = torch.as_tensor(types).long().to(device), torch.as_tensor(learn)
+    model = NeXtMarker(architecture, start).to(device).to(memory_format=torch.channels_last)
+    classifier = nn.Linear(architecture.network.embedding, int(known.max()) + 1).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *classifier.parameters()], settings.learning_rate)
     for step in range(settings.steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
@@ -69,7 +71,8 @@ def classify_supervised(
         counts = random_views([_choose(crops, batch)], architecture.patch_size, settings, seed)
         loss = F.cross_entropy(classifier(model(counts)[1]), known[batch])
         optimizer.zero_grad()
-        (loss + model.normalization.penalty(settings.penalty)).backward()
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # as in fit
+            (loss + model.normalization.penalty(settings.penalty)).backward()
         optimizer.step()
     return _predict(model, classifier, crops)
 
@@ -79,16 +82,17 @@ def _predict(model: NeXtMarker, classifier: nn.Linear, crops: Crops) -> np.ndarr
     predicted = []
     for cells in torch.arange(len(crops.centres)).split(256):
         chosen = _choose(crops, cells)
-        turns = (turn.expand(len(cells), 2, 2) for turn in fixed_rotations(ROTATIONS))
+        turns = (turn.expand(len(cells), 2, 2).to(crops.pixels.device) for turn in fixed_rotations(ROTATIONS))
         embedding = sum(model(cut_patches(chosen, model.architecture.patch_size, turn))[1] for turn in turns)
         predicted.append(classifier(embedding / ROTATIONS).argmax(1))
-    return torch.cat(predicted).numpy()
+    return torch.cat(predicted).cpu().numpy()
 
 
-def _pad(pixels: np.ndarray, centres: np.ndarray, halo: int) -> Crops:
+def _pad(pixels: np.ndarray, centres: np.ndarray, halo: int, device: torch.device) -> Crops:
     """Reflect the image at its edges, and count pixels from the middle of the first."""
     padded = np.pad(pixels, [(0, 0), (halo, halo), (halo, halo)], mode="symmetric").transpose(1, 2, 0)
-    return Crops(torch.from_numpy(np.ascontiguousarray(padded)), torch.from_numpy(centres - 0.5 + halo), 1.0)
+    middle = torch.from_numpy(centres - 0.5 + halo).to(device)
+    return Crops(to_device(np.ascontiguousarray(padded), device), middle, 1.0)
 
 
 def _choose(crops: Crops, cells: torch.Tensor) -> Crops:

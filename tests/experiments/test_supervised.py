@@ -26,7 +26,7 @@ def test_it_sees_what_the_embedding_sees(cells, model):
     adata = cells["table"]
     nm.tl.embed(cells, model, progress=False)
     halo = reach(12, 1.0, (0.66, 1.5))
-    crops = supervised._pad(cells["cells_1"].to_numpy(), adata.obsm["spatial"], halo)
+    crops = supervised._pad(cells["cells_1"].to_numpy(), adata.obsm["spatial"], halo, torch.device("cpu"))
     weights = torch.nn.Linear(16, 7)
     expected = weights(torch.from_numpy(adata.obsm["X_nextmarker"])).argmax(1)
     assert (supervised._predict(model, weights, crops) == expected.numpy()).mean() > 0.99

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextmarker.nn.device import to_device
+from nextmarker.nn.device import pick_device, to_device
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32, np.float32])
@@ -18,3 +18,13 @@ def test_counts_keep_their_values_and_on_a_cpu_their_dtype(dtype):
 def test_wide_unsigned_counts_leave_the_cpu_as_floats():
     assert to_device(np.zeros(2, np.uint16), torch.device("meta")).dtype == torch.float32
     assert to_device(np.zeros(2, np.uint8), torch.device("meta")).dtype == torch.uint8
+
+
+def test_of_a_long_error_the_first_line_is_told(monkeypatch):
+    def fail(*_, **__):
+        msg = "invalid device ordinal\nset CUDA_LAUNCH_BLOCKING=1"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(ValueError, match=r"device='cuda:9' cannot be used \(invalid device ordinal\)\. Leave it out"):
+        pick_device("cuda:9")

@@ -18,7 +18,7 @@ def test_network_and_loss_of_the_paper(name):
     assert network.axis == "linear"
     assert network.focus is None
     assert network.faint is None
-    assert (settings.temperature, settings.penalty, settings.start) == (0.5, "paper", 0.5)
+    assert (settings.temperature, settings.penalty) == (0.5, "paper")
     assert settings.hidden_markers == 0
     assert settings.within_images is False
 
@@ -40,6 +40,7 @@ def test_views_of_experiment_2():
     assert [round(10 * scale) for scale in settings.patch_scales] == [10, 8, 6]
     assert settings.intensity_scaling == (0.5, 2.0)
     assert settings.size_scaling == (0.66, 1.5)
+    assert settings.start == 0.5
     patches = settings.steps * settings.batch_size * settings.views * len(settings.patch_scales)
     assert patches == pytest.approx(7e6, rel=0.1)  # as many as the paper counts
 

@@ -315,6 +315,8 @@ def test_cells_and_table_out_of_step(tissue, model):
 def test_the_model_can_be_trained_afterwards(tissue, model):
     copy = nm.nn.NeXtMarker(model.architecture, model.normalization.start.tolist())
     nm.tl.embed(tissue, copy, progress=False)
+    assert copy.training
+    assert {weight.device.type for weight in copy.parameters()} == {"cpu"}
     counts = torch.ones(2, len(model.architecture.markers), 10, 10)
     copy(counts)[1].sum().backward()
     assert copy.crosstalk.weight.grad is not None

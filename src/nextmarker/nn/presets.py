@@ -16,10 +16,10 @@ _PAPER_NETWORK: Final = Network(axis="linear", features=8, embedding=256, focus=
 
 PRESETS: Final[Mapping[str, tuple[Settings, Network]]] = {
     "default": (Settings(), Network()),
-    # Experiment 1. The paper does not tell how deep and how long; the sigmoids start as in Experiment 2.
+    # Experiment 1. The paper tells neither how deep and how long, nor where the sigmoids start.
     "paper-synthetic": (
         Settings(
-            steps=1500,
+            steps=3000,
             batch_size=256,
             views=4,
             patch_scales=(1.0,),
@@ -33,7 +33,7 @@ PRESETS: Final[Mapping[str, tuple[Settings, Network]]] = {
             ramp=0.0,
             tail=0.0,
             penalty="paper",
-            start=0.5,
+            start=0.25,
         ),
         replace(_PAPER_NETWORK, blocks=2),
     ),

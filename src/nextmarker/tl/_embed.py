@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -165,7 +166,7 @@ def embed(
     _write(adata, model, interpretability, embedding, places, parameters)
 
 
-@torch.no_grad()  # not inference_mode: tensors of the model that move here could not be trained any more
+@torch.inference_mode()
 def embed_regions(
     model: NeXtMarker,
     regions: Sequence[Region],
@@ -188,7 +189,7 @@ def embed_regions(
     I, float32 (cells, markers, features), and F, float32 (cells, embedding), in the order of the table.
     """
     known = model.architecture
-    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
     interpretability = np.empty((n_cells, len(known.markers), known.network.features), np.float32)
     with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:

@@ -77,7 +77,7 @@ def train(
 
     Returns
     -------
-    The trained model. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
+    The trained model, on the CPU. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
 
     `loss`, `learning_rates` : float64 (steps,)
         Of every step; the loss is NT-Xent, without the penalty on the sigmoids.
@@ -146,6 +146,7 @@ def train(
         torch.manual_seed(random_state)
         model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
         loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
+    model.cpu()
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
         **asdict(network),
