@@ -32,10 +32,10 @@ SHOWN = {"linear": (0, 4), "log": (1 / 8, 64)}  # times the centre of the sigmoi
 def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> np.ndarray:
     """Draw the learned sigmoid of each marker over the histogram of its pixels.
 
-    The histogram shows positive pixels only, with its highest bar at 1, up to where the sigmoid is close to 1: four
-    times its centre. Sigmoids on the logarithmic axis are drawn on such an axis, from an eighth of their centre to 64
-    times. The pixels come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that memory stays
-    bounded.
+    The histogram shows positive pixels only, as areas, with its highest bar at 1, up to where the sigmoid is close to
+    1: four times its centre. Sigmoids on the logarithmic axis are drawn on such an axis, from an eighth of their centre
+    to 64 times it. The pixels come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that
+    memory stays bounded.
 
     Parameters
     ----------
@@ -124,12 +124,13 @@ def _shown(sigmoids: dict[str, Any], m: int) -> tuple[float, float]:
 
 def _draw_histogram(ax: Axes, pixels: np.ndarray, shown: tuple[float, float], axis: str) -> None:
     edges = _edges(shown, axis, whole=pixels.dtype.kind in "iu")
-    heights, _ = np.histogram(pixels[pixels > 0], edges)
-    ax.stairs(heights / max(heights.max(), 1), edges, fill=True, color=GREY, label="positive pixels (relative)")
+    counts, _ = np.histogram(pixels[pixels > 0], edges)
+    heights = counts / np.diff(np.log(edges) if axis == "log" else edges)
+    ax.stairs(heights / (heights.max() or 1), edges, fill=True, color=GREY, label="positive pixels (relative)")
 
 
 def _edges(shown: tuple[float, float], axis: str, *, whole: bool) -> np.ndarray:
-    """Edges of the bars; those of whole counts lie between them, else some bars would hold more counts than others."""
+    """Edges of the bars, between whole counts if there are such, so that none belongs to two bars."""
     low, high = shown
     if axis == "log":
         edges = np.geomspace(low, max(high, 2) if whole else high, MOST_BINS + 1)
