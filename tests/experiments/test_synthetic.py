@@ -54,12 +54,13 @@ def test_table_of_scores(cells):
     for name, key in synthetic.KEYS.items():  # types as they are, beside types and noise
         noise = np.random.default_rng(0).normal(size=(len(codes), 3)) * (0.01 if name == "F" else 2)
         adata.obsm[key] = 5 * np.eye(7)[codes][:, :3] + noise
-        adata.obs[name] = adata.obs["cell_type"]
+        adata.obs[name], adata.obs[f"{name}_default"] = adata.obs["cell_type"], "all"
     perfect = synthetic.count(codes, codes, adata.obs["cell_type"].cat.categories)
     table = synthetic.measure(adata, dict.fromkeys(["IE", "I", "F", "supervised"], perfect), codes >= 0, codes >= 0)
     assert (table["accuracy"] == 1).all()
     assert table.loc["F", "silhouette"] > table.loc["IE", "silhouette"]
     assert table.loc[["IE", "I", "F"], ["ARI", "clusters"]].to_numpy().tolist() == [[1, 7]] * 3
+    assert (table.loc[["IE", "I", "F"], "ARI by default"] == 0).all()
     assert table.loc["supervised"].drop("accuracy").isna().all()
 
 
