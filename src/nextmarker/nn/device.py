@@ -18,7 +18,7 @@ def pick_device(device: str | None = None) -> torch.device:
     try:
         return torch.empty(0, device=device or here).device
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without GPUs
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         msg = f"device={device!r} cannot be used ({reason}). Leave it out, and device={here!r} is used."
         raise ValueError(msg) from error
 

@@ -52,7 +52,8 @@ class Settings:
     hidden_markers: float = 0.3
     """Share of the markers that a view hides, so that what markers have in common counts (paper: none)."""
     within_images: bool = True
-    """Fill a step from one field of an image, then the next, so that staining tells no cells apart (paper: mixed)."""
+    """Fill a step from one field of an image, then the next, so that staining tells no cells apart. Fields lead equally
+    often, whatever their number of cells, so that large images count no more than small ones (paper: all mixed)."""
     temperature: float = 0.5
     """Temperature of NT-Xent."""
     learning_rate: float = 1e-3

@@ -64,7 +64,8 @@ def embed(
     sdata
         Images, and a table of cells made by `nm.pp.detect_cells` or `nm.pp.add_cells`.
     model
-        A model, or the path of a saved one. Markers are matched by name: images may have more channels, in any order.
+        A model, which is left as it is, or the path of a saved one. Markers are matched by name: images may have more
+        channels, in any order.
     patch_size
         For training, if no model is given: see `nm.tl.train`.
     unit
