@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
+from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.training import fit, learning_rate, random_views
 from nextmarker.nn.views import Crops
 
@@ -62,6 +63,33 @@ def test_the_same_seed_gives_the_same_model():
     assert first == again != other
 
 
+def test_every_step_is_taken_at_its_learning_rate(monkeypatch):
+    plain, rates = torch.optim.Adam.step, []
+
+    def step(optimizer, *arguments):
+        rates.append({group["lr"] for group in optimizer.param_groups})
+        return plain(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    schedule = {"steps": 8, "batch_size": 16, "ramp": 0.25, "tail": 0.25}
+    train(0, **schedule)
+    assert rates == [{learning_rate(number, Settings(**schedule))} for number in range(8)]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.7])
+def test_the_loss_is_that_of_the_projections_at_the_temperature_asked_for(monkeypatch, temperature):
+    seen = []
+
+    def record(projections, temperature):
+        seen.append(projections.detach())
+        return nt_xent(projections, temperature)
+
+    monkeypatch.setattr("nextmarker.nn.training.nt_xent", record)
+    _, loss = train(0, steps=2, views=3, temperature=temperature)
+    assert [projections.shape for projections in seen] == [(64, 3, 128)] * 2
+    np.testing.assert_allclose(loss, [nt_xent(projections, temperature) for projections in seen], rtol=1e-5)
+
+
 @pytest.mark.parametrize("axis", ["log", "linear"])
 def test_gradients_are_computed_in_one_order_on_a_gpu_and_its_setting_is_given_back(axis):
     network = Network(axis=axis, embedding=16)
@@ -73,6 +101,24 @@ def test_gradients_are_computed_in_one_order_on_a_gpu_and_its_setting_is_given_b
     assert during
     assert all(during)
     assert not torch.backends.cudnn.deterministic
+
+
+def test_views_are_rotated_flipped_and_scaled_within_the_range_asked_for():
+    """A view of the planes x and y is again two planes, and their gradients are the transform."""
+    y, x = torch.meshgrid(*2 * [torch.arange(60.0)], indexing="ij")
+    crops = Crops(torch.stack([x, y], -1), torch.full((400, 2), 30.3, dtype=torch.float64), 1.0)
+    settings = Settings(size_scaling=(0.5, 1.4), intensity_scaling=(1.0, 1.0), hidden_markers=0.0)
+    seed = torch.Generator().manual_seed(0)
+    views = torch.cat([random_views([crops, crops], 8, settings, seed) for _ in range(2)])
+    transforms = torch.stack([views[..., 0, 1] - views[..., 0, 0], views[..., 1, 0] - views[..., 0, 0]], -1)
+    assert len(transforms.flatten(1).unique(dim=0)) == 2 * 2 * 400  # another for every cell of every tile and view
+    determinant = torch.linalg.det(transforms)
+    scale = determinant.abs().rsqrt().sort().values
+    assert scale[0] == pytest.approx(0.5, rel=0.02)
+    assert scale[-1] == pytest.approx(1.4, rel=0.02)
+    assert 0.4 < (determinant < 0).float().mean() < 0.6
+    angle = torch.atan2(transforms[:, 1, 1], transforms[:, 0, 1])
+    assert np.histogram(angle, 8, (-np.pi, np.pi))[0].min() > 150  # 1,600 in eight parts
 
 
 def what_the_model_sees(**settings):
