@@ -30,13 +30,20 @@ def test_views_of_experiment_1():
     assert settings.batch_size == 256
 
 
+def test_what_is_chosen_where_the_paper_is_silent_on_experiment_1():
+    settings, network = PRESETS["paper-synthetic"]
+    assert (settings.steps, settings.start) == (3000, 0.25)
+    assert network.blocks == 2
+
+
 def test_learning_rate_of_experiment_1_is_constant():
     settings, _ = PRESETS["paper-synthetic"]
     assert {learning_rate(step, settings) for step in range(settings.steps)} == {1e-3}
 
 
-def test_views_of_experiment_2():
-    settings, _ = PRESETS["paper-imc"]
+def test_views_and_depth_of_experiment_2():
+    settings, network = PRESETS["paper-imc"]
+    assert network.blocks == 1
     assert [round(10 * scale) for scale in settings.patch_scales] == [10, 8, 6]
     assert settings.intensity_scaling == (0.5, 2.0)
     assert settings.size_scaling == (0.66, 1.5)
