@@ -155,6 +155,21 @@ def test_every_cell_has_its_turn_within_images(make_fields):
     assert len(cells) == sum(cells_per_field(fields).values())
 
 
+def test_a_field_of_few_cells_leads_a_step_within_images_as_often_as_one_of_many(make, monkeypatch):
+    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
+    tissue = make((None,))
+    corners = np.repeat([[0, 0], [50, 0], [0, 50]], [2, 20, 200], axis=0)
+    centres = pd.DataFrame(corners + np.random.default_rng(0).uniform(0, 40, corners.shape), columns=["x", "y"])
+    nm.pp.add_cells(tissue, centres.assign(image="image_0"), overwrite=True)
+    settings, seed = nm.nn.Settings(within_images=True), torch.Generator().manual_seed(0)
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"))
+    held = cells_per_field(fields)
+    assert sorted(held.values()) == [2, 20, 200]
+    drawn = [fields.draw(2) for _ in range(600)]
+    leading = np.array([[key == crops.pixels.data_ptr() for key in held] for (crops,) in drawn])
+    np.testing.assert_allclose(leading.mean(0), 1 / 3, atol=0.08)
+
+
 def test_a_mixed_step_comes_from_all_fields_alike(make_fields):
     fields = make_fields(within_images=False)
     held = cells_per_field(fields)
