@@ -2,6 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from anndata import AnnData
+from joblib import parallel_config
 from scipy import ndimage
 
 import nextmarker as nm
@@ -90,6 +92,40 @@ def test_explanations_of_a_trained_model(folder, tmp_path, monkeypatch):
     tables = dcis_tables.explanations(sdata, tmp_path)
     assert tables["attribution"]["recall"].astype(float).between(0, 1).all()
     assert tables["faithfulness"].loc["50%", "rank correlation"] > 0.8
+
+
+def test_recall_is_the_share_of_a_types_own_markers_that_lead_its_cluster(monkeypatch):
+    own = {"T": ["CD3", "CD8"], "B": ["CD20", "CD45"], "M": ["CD68"]}
+    monkeypatch.setattr(dcis_tables, "OWN_MARKERS", own)
+    leading = {"0": "CD8 DNA CD3 CD45", "1": "CD20 DNA CD3 CD45", "2": "DNA CD3 CD8 CD68"}
+    ranked = [(cluster, marker, 1.0, 0.0) for cluster, markers in leading.items() for marker in markers.split()]
+    table = pd.DataFrame(ranked, columns=["cluster", "marker", "mean", "mean_elsewhere"])
+    cells = {"cell_type": [*"TTTT", *"BBB", *"MMM", None], "nextmarker": [*"0001", *"110", *"220", "2"]}
+    obs = pd.DataFrame(cells, index=[f"cell{i}" for i in range(11)])
+    rows = dcis_tables.named_markers(AnnData(obs=obs, uns={"marker_attribution": table}))
+    assert rows["cluster"].to_dict() == {"T": "0", "B": "1", "M": "2"}
+    assert rows["recall"].to_dict() == {"T": 1, "B": 0.5, "M": 0}
+    assert rows["share of the type"].to_dict() == {"T": 3 / 4, "B": 2 / 3, "M": 2 / 3}
+    assert rows["share of the cluster"].to_dict() == {"T": 3 / 5, "B": 2 / 3, "M": 1}
+    assert rows.loc["B", ["leading markers", "own markers"]].tolist() == ["CD20, DNA, CD3", "CD20, CD45"]
+
+
+def test_batches_are_told_of_all_types_together():
+    """Images mix in one type and lie apart in the other."""
+    types, images = np.repeat(["mixed", "apart"], [60, 30]), np.tile(["a", "b"], 45)
+    obs = pd.DataFrame({"cell_type": types, "image": images}, index=[f"cell{i}" for i in range(90)])
+    values = np.random.default_rng(0).normal(size=(3, 90, 2)) + 9.0 * ((types == "apart") & (images == "a"))[:, None]
+    names = [("mask, arcsinh", 0), ("nextmarker F", 0), ("nextmarker F", 1), ("nextmarker F + mask", 0)]
+    with parallel_config("threading"):  # starts sooner than processes do
+        table = dcis_tables.batch(AnnData(obs=obs), dict(zip(names, values[[0, 1, 2, 0]], strict=True)))
+    adata = AnnData(obs=obs, obsm=dict(zip("abc", values, strict=True)))
+    mixing = nm.metrics.batch_mixing(adata, "image", groupby="cell_type", representations=["a", "b", "c"])
+    for score in ("silhouette", "neighbor_entropy"):
+        mask, *runs = mixing.loc[mixing["type"] == "all", score]
+        assert table[score].to_dict() == {
+            "mask, arcsinh": f"{mask:.3f}",
+            "nextmarker F": f"{np.mean(runs):.3f} ± {np.std(runs):.3f}",
+        }
 
 
 def test_background_is_as_rare_as_in_the_emptiest_blocks(folder):
