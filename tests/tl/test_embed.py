@@ -320,3 +320,11 @@ def test_the_model_can_be_trained_afterwards(tissue, model):
     counts = torch.ones(2, len(model.architecture.markers), 10, 10)
     copy(counts)[1].sum().backward()
     assert copy.crosstalk.weight.grad is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_models_live_on_the_cpu_though_a_gpu_trains_and_embeds(tissue, settings):
+    model = nm.tl.train(tissue, 11, settings=settings, device="cuda", progress=False)
+    assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
+    nm.tl.embed(tissue, model, device="cuda", progress=False)
+    assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
