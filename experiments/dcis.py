@@ -38,12 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv")
     parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
-    parser.add_argument("--seeds", type=int, default=3, help="repetitions of every model (default: 3)")
+    parser.add_argument("--seeds", type=int, default=5, help="repetitions of nextmarker (default: 5)")
+    parser.add_argument("--control-seeds", type=int, default=3, help="repetitions of every control (default: 3)")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     sdata = read(arguments.data)
-    for seed in range(arguments.seeds):
-        for name in models():
+    for name in models():
+        for seed in range(arguments.seeds if name == DEFAULT else arguments.control_seeds):
             train_once(sdata, name, seed, arguments.output)
     measure_intensity(sdata, arguments.data)
     for name, table in all_tables(sdata, arguments.output).items():

@@ -129,9 +129,9 @@ def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.Dat
     ours = [_clusters(adata, values, 0) for (name, _), values in runs.items() if name == f"{DEFAULT} F"]
     means = [_clusters(adata, runs["mask, arcsinh", 0], seed, "phenograph") for seed in range(3)]
     pairs = {
-        "nextmarker, seeds": list(combinations(ours, 2)),
+        f"nextmarker, {len(ours)} seeds": list(combinations(ours, 2)),
         "nextmarker, PhenoGraph on mask means": [(one, other) for one in ours for other in means],
-        "PhenoGraph on mask means, seeds": list(combinations(means, 2)),
+        f"PhenoGraph on mask means, {len(means)} seeds": list(combinations(means, 2)),
     }
     known = adata.obs["cell_type"].notna().to_numpy()
     rows = {
