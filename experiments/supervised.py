@@ -61,7 +61,7 @@ def classify_supervised(
     seed = torch.Generator().manual_seed(random_state)
     device = pick_device()
     crops = _pad(pixels, centres, reach(architecture.patch_size, 1.0, settings.size_scaling), device)
-    known, cells = torch.as_tensor(types).long().to(device), torch.as_tensor(learn)
+    known, cells = torch.tensor(types).long().to(device), torch.as_tensor(learn)
     model = NeXtMarker(architecture, start).to(device).to(memory_format=torch.channels_last)
     classifier = nn.Linear(architecture.network.embedding, int(known.max()) + 1).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *classifier.parameters()], settings.learning_rate)
