@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import tifffile
+from anndata import AnnData
 from scipy import ndimage
 
 import nextmarker as nm
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
     parser.add_argument("--seeds", type=int, default=5, help="repetitions of nextmarker (default: 5)")
     parser.add_argument("--control-seeds", type=int, default=3, help="repetitions of every control (default: 3)")
+    parser.add_argument("--nuclear", default="HH3", help="channel in which centres are detected (default: HH3)")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     sdata = read(arguments.data)
@@ -47,7 +49,9 @@ def main() -> None:
         for seed in range(arguments.seeds if name == DEFAULT else arguments.control_seeds):
             train_once(sdata, name, seed, arguments.output)
     measure_intensity(sdata, arguments.data)
-    for name, table in all_tables(sdata, arguments.output).items():
+    tables = all_tables(sdata, arguments.output)
+    tables["detected"] = score_detected(sdata, arguments.data, arguments.output, arguments.nuclear)
+    for name, table in tables.items():
         print(f"\n{name}\n{table.to_string()}", flush=True)
         table.to_csv(arguments.output / f"{name}.csv")
 
@@ -123,6 +127,36 @@ def measure_intensity(sdata: SpatialData, folder: Path) -> None:
         column, row = np.floor(region.centres).astype(int).T
         for radius in RADII:
             adata.obsm[f"disc_{radius}_px"][region.rows] = disc_means(counts, row, column, radius)
+
+
+def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear: str) -> pd.DataFrame:
+    """Balanced accuracy of types at detected centres, beside means in the masks that they lie in; first seed."""
+    adata = sdata["table"]
+    nm.pp.detect_cells(sdata, nuclear=[nuclear], key_added="detected", table_key="detected", progress=False)
+    model = nm.nn.load_model(output / f"{DEFAULT}-0.safetensors")
+    nm.tl.embed(sdata, model, table_key="detected", progress=False)
+    cell = cells_under_centres(sdata, folder)
+    first = (cell >= 0) & ~pd.Series(cell).duplicated().to_numpy()
+    counts, embedding = adata.obsm["mask"][cell[first]], sdata["detected"].obsm["X_nextmarker"][first]
+    compared = {"mask, arcsinh": np.arcsinh(counts), "mask, square root": np.sqrt(counts), f"{DEFAULT} F": embedding}
+    found = AnnData(obs=adata.obs.iloc[cell[first]][["image", "cell_type"]], obsm=compared)
+    scores = {}
+    for name in ("logistic", "knn"):
+        table = nm.metrics.probe(found, "cell_type", representations=list(compared), classifier=name)
+        scores[name] = table.set_index("representation")["balanced_accuracy"]
+    return pd.DataFrame(scores).assign(cells=found.obs["cell_type"].notna().sum())
+
+
+def cells_under_centres(sdata: SpatialData, folder: Path) -> np.ndarray:
+    """Row of the cell whose mask each detected centre lies in, -1 for none, (centres,)."""
+    obs, cell = sdata["table"].obs, np.full(sdata["detected"].n_obs, -1)
+    for region in read_regions(sdata, "detected"):
+        inside = obs["image"] == region.image
+        row_of = pd.Series(np.flatnonzero(inside), obs["source_id"][inside])
+        column, row = np.floor(region.centres).astype(int).T
+        labels = tifffile.imread(beside(folder, region.image, "mask.tif"))[row, column]
+        cell[region.rows] = row_of.reindex(labels, fill_value=-1)
+    return cell
 
 
 def disc_means(counts: np.ndarray, row: np.ndarray, column: np.ndarray, radius: int) -> np.ndarray:

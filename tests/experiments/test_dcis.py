@@ -155,3 +155,15 @@ def test_tables_of_types_batches_and_stability(folder, tmp_path):
     assert list(dcis_tables.batch(adata, runs)["neighbor_entropy"].index) == list(scores.index)
     assert dcis_tables.recall(adata, runs).shape == (8, 5)
     assert float(dcis_tables.stability(adata, runs).loc["nextmarker, 2 seeds", "ARI"]) < 0.2
+
+
+def test_types_at_detected_centres_are_those_of_the_masks_they_lie_in(folder, tmp_path):
+    sdata = dcis.read(folder)
+    dcis.measure_intensity(sdata, folder)
+    settings = nm.nn.Settings(steps=30, batch_size=64)
+    nm.tl.train(sdata, 11, settings=settings, progress=False).save(tmp_path / "nextmarker-0.safetensors")
+    scores = dcis.score_detected(sdata, folder, tmp_path, "DNA2")
+    assert list(scores.index) == ["mask, arcsinh", "mask, square root", "nextmarker F"]
+    assert scores.loc["mask, square root", "logistic"] > 0.7  # by chance 1 of 8
+    assert scores.loc["nextmarker F", "logistic"] > 0.7
+    assert len(sdata["detected"]) > 100
