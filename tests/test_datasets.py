@@ -237,7 +237,7 @@ def test_cells_survive_writing(cells, tmp_path):
         ({"n_images": 0}, ValueError, "n_images must be at least 1, not 0"),
         ({"n_cells": 0}, ValueError, "n_cells must be at least 1, not 0"),
         ({"n_cells": 10.5}, TypeError, "n_cells must be an integer, not 10.5"),
-        ({"random_state": -1}, ValueError, "random_state must be 0 or more"),
+        ({"random_state": -1}, ValueError, "random_state must be at least 0, not -1"),
         ({"random_state": None}, TypeError, "random_state must be an integer"),
         ({"image_size": (10, 20)}, ValueError, "600 cells do not fit into 10 x 20 pixels: they need 30000"),
         ({"image_size": (300,)}, ValueError, r"must be \(height, width\)"),

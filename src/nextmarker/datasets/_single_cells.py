@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, check_seed, tabulate, with_truth
+from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, tabulate, with_truth
 from nextmarker.io import _image
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def synthetic_cells(n_cells: int = 2000, *, random_state: int = 0) -> SpatialDat
     >>> sdata["truth_cells_1"]["cell_type"].value_counts().head(3).to_dict()
     {'M2 centre': 22, 'M3 round': 18, 'M4': 18}
     """
-    check_integers(n_cells=n_cells)
-    check_seed(random_state)
+    check_integers(1, n_cells=n_cells)
+    check_integers(0, random_state=random_state)
     rng = np.random.default_rng(random_state)
     cells = _place(n_cells, rng)
     rows = [_draw_row(row, rng) for _, row in cells.groupby(cells["y"] // FIELD)]

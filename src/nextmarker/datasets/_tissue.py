@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, check_seed, tabulate, with_truth
+from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, tabulate, with_truth
 from nextmarker.io import _image
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def synthetic_tissue(
     >>> nm.datasets.TISSUE_TYPES["T helper"]
     ('CD3', 'CD4')
     """
-    check_integers(n_images=n_images, n_cells=n_cells)
-    check_seed(random_state)
+    check_integers(1, n_images=n_images, n_cells=n_cells)
+    check_integers(0, random_state=random_state)
     height, width = _size(image_size, n_cells)
     images, masks, truths = [], [], []
     for number in range(1, n_images + 1):
@@ -155,7 +155,7 @@ def _size(image_size: tuple[int, int] | None, n_cells: int) -> tuple[int, int]:
         msg = f"image_size must be (height, width) in pixels, not {len(image_size)} numbers."
         raise ValueError(msg)
     height, width = image_size
-    check_integers(height=height, width=width)
+    check_integers(1, height=height, width=width)
     if height * width < LEAST_AREA_PER_CELL * n_cells:
         msg = (
             f"{n_cells} cells do not fit into {height} x {width} pixels: they need {LEAST_AREA_PER_CELL * n_cells} "

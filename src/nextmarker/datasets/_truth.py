@@ -48,22 +48,12 @@ def with_truth(images: list[_image.Image], masks: list[np.ndarray], truths: list
     return sdata
 
 
-def check_integers(**numbers: int) -> None:
-    """Refuse what is no integer, or below 1."""
+def check_integers(least: int, **numbers: int) -> None:
+    """Refuse what is no integer, or too small."""
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
             msg = f"{name} must be an integer, not {number!r}."
             raise TypeError(msg)
-        if number < 1:
-            msg = f"{name} must be at least 1, not {number}."
+        if number < least:
+            msg = f"{name} must be at least {least}, not {number}."
             raise ValueError(msg)
-
-
-def check_seed(random_state: int) -> None:
-    """Refuse what is no seed."""
-    if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)):
-        msg = f"random_state must be an integer, not {random_state!r}."
-        raise TypeError(msg)
-    if random_state < 0:
-        msg = f"random_state must be 0 or more, not {random_state}."
-        raise ValueError(msg)
