@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TISSUES = (0, 3)  # seeds
+TISSUE_PATCH_SIZE = 11  # pixels: the default there
 
 
 class Trial(NamedTuple):
@@ -46,6 +47,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv")
     parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"some of {list(trials())} (default: all)")
     arguments = parser.parse_args()
+    unknown = [name for name in arguments.trials if name not in trials()]
+    if unknown:
+        parser.error(f"no such trials: {unknown}; there are {list(trials())}")
     sdata = read(arguments.data)
     for name in arguments.trials or trials():
         scores = measure(sdata, trials()[name])
@@ -89,12 +93,12 @@ def measure(sdata: SpatialData, trial: Trial) -> dict[str, float]:
     scores |= {"kNN": probe(adata, "X_nextmarker", "knn"), "NMI": agreement(adata)["nmi"]}
     for seed in TISSUES:
         tissue = make_tissue(seed)
-        embed(tissue, None, trial)
+        embed(tissue, round(TISSUE_PATCH_SIZE * trial.patch), trial)
         scores[f"tissue {seed}, ARI"] = agreement(tissue["table"])["ari"]
     return scores
 
 
-def embed(sdata: SpatialData, patch_size: int | None, trial: Trial) -> None:
+def embed(sdata: SpatialData, patch_size: int, trial: Trial) -> None:
     """Train and embed with what a trial changes."""
     with patch.object(training, "nt_xent", trial.loss):
         model = nm.tl.train(sdata, patch_size, settings=trial.settings, network=trial.network, progress=False)

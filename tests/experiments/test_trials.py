@@ -49,8 +49,10 @@ def test_cells_of_a_tissue_have_their_true_types():
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.filterwarnings("ignore:Training did not work")
-def test_a_trial_trains_with_what_it_changes():
-    used = []
+def test_a_trial_trains_with_what_it_changes(monkeypatch):
+    used, sizes = [], []
+    embed = trials.embed
+    monkeypatch.setattr(trials, "embed", lambda sdata, size, trial: sizes.append(size) or embed(sdata, size, trial))
 
     def loss(projections, temperature):
         used.append(tuple(projections.shape[:2]))
@@ -62,7 +64,15 @@ def test_a_trial_trains_with_what_it_changes():
     scores = trials.measure(sdata, trial)
     assert set(used) == {(16, 3)}
     assert len(used) == 3 * 2  # the data and two tissues
+    assert sizes == [12, 6, 6]
     assert sdata["table"].obsm["X_nextmarker"].shape == (240, 6)
     assert sdata["table"].uns["nextmarker"]["train"]["patch_size"] == 12
     assert list(scores) == ["F", "I", "kNN", "NMI", "tissue 0, ARI", "tissue 3, ARI"]
     assert all(0 <= score <= 1 for name, score in scores.items() if "ARI" not in name)
+
+
+def test_trials_that_are_not_there_are_told(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["trials", "data", "default", "six views"])
+    with pytest.raises(SystemExit):
+        trials.main()
+    assert "no such trials: ['six views']; there are ['default'" in capsys.readouterr().err
