@@ -159,13 +159,15 @@ def _one_image(folder: Path, stacks: Sequence[Stack], pixel_size: float | None) 
                 "If they are images of their own, read them as such: nm.io.read([...], channel_names=[...])."
             )
             raise ValueError(msg)
-    known = next((stack for stack in stacks if stack.physical_size), stacks[0])
+    known = next((stack for stack in stacks if stack.stated.size), stacks[0])
+    size, remarks = known_pixel_size(known, pixel_size)
     names = [stem(stack.path) for stack in stacks]
     return Image(
         folder.resolve().name,
         da.concatenate([stack.pixels([name]) for stack, name in zip(stacks, names, strict=True)]),
         tuple(names),
-        known_pixel_size(known, pixel_size),
+        size,
         source=str(folder),
         metadata=known.metadata,
+        remarks=remarks,
     )

@@ -15,6 +15,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale
 
 from nextmarker import _keys
+from nextmarker.io._physical import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,8 @@ class Image:
     """The file or folder, and the part of it."""
     notes: tuple[str, ...] = ()
     """What was changed or left out while reading."""
+    remarks: tuple[str, ...] = ()
+    """What is worth knowing besides: reported, but no reason for a warning."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,10 @@ def _writable(metadata: Mapping[str, str | float | int]) -> dict[str, str | floa
 
 def _report(images: Iterable[Image], skipped: Iterable[Skipped]) -> dict[str, dict[str, str]]:
     rows = [
-        (image.source or image.name, {"status": "read", "image": image.name, "note": "; ".join(image.notes)})
+        (
+            image.source or image.name,
+            {"status": "read", "image": image.name, "note": "; ".join([*image.notes, *image.remarks])},
+        )
         for image in images
     ]
     rows += [(part.source, {"status": "skipped", "image": "", "note": part.reason}) for part in skipped]
@@ -194,6 +200,9 @@ def check_pixel_size(pixel_size: float | None) -> None:
         raise TypeError(msg)
     if not (np.isfinite(pixel_size) and pixel_size > 0):
         msg = f"pixel_size must be positive, in micrometres per pixel, not {pixel_size!r}."
+        raise ValueError(msg)
+    if not SMALLEST <= pixel_size <= LARGEST:
+        msg = f"pixel_size={pixel_size!r} is not in micrometres per pixel: {SMALLEST:g} to {LARGEST:g} are plausible."
         raise ValueError(msg)
 
 

@@ -14,6 +14,7 @@ from nextmarker.io._image import Image, Skipped
 from nextmarker.io._imc_records import PLACE, BinaryRecords, Shape, lazy_pixels, missing_pixels, scanned_shape
 from nextmarker.io._imc_txt import PIXEL_SIZE, export_image, exports_of, number
 from nextmarker.io._panel import clean_names
+from nextmarker.io._physical import check_square, stated_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,12 +84,12 @@ def _best(path: Path, acquisition: Acquisition, export: Path | None, pixel_size:
     """The acquisition, or its export if that has more of it."""
     source = f"{path}: acquisition {acquisition.id}"
     try:
-        size = _pixel_size(acquisition) if pixel_size is None else float(pixel_size)
+        size, remarks = _pixel_size(acquisition, source) if pixel_size is None else (float(pixel_size), ())
     except ValueError as error:
         return Skipped(source, str(error))
     own: Image | Skipped
     try:
-        own = _image(path, acquisition, size, source)
+        own = replace(_image(path, acquisition, size, source), remarks=remarks)
         problem = "; ".join(own.notes)
     except ValueError as damage:
         own = Skipped(source, str(damage))
@@ -167,16 +168,12 @@ def _whole(acquisition: Acquisition, key: str) -> int:
     return int(text)
 
 
-def _pixel_size(acquisition: Acquisition) -> float:
-    sizes = [PIXEL_SIZE, PIXEL_SIZE]
-    for axis, size in enumerate(("pixel_size_x_um", "pixel_size_y_um")):
-        with suppress(ValueError):  # not a number: as if the file did not say
-            sizes[axis] = getattr(acquisition, size) or PIXEL_SIZE
-    x, y = sizes
-    if not (x > 0 and abs(x - y) <= 0.01 * x):
-        msg = f"its pixels are {x} by {y} micrometres, not square; if this is wrong: pixel_size=..."
-        raise ValueError(msg)
-    return x
+def _pixel_size(acquisition: Acquisition, source: str) -> tuple[float, tuple[str, ...]]:
+    """Micrometres from one shot of the laser to the next, and what is worth knowing about it."""
+    steps = (acquisition.metadata.get(f"AblationDistanceBetweenShots{axis}") or None for axis in "XY")
+    stated = stated_size((next(steps), next(steps)), (None, None))
+    size = check_square(stated.size, source) if stated.size else PIXEL_SIZE
+    return size, (stated.note,) if stated.note else ()
 
 
 def _metadata(path: Path, acquisition: Acquisition) -> dict[str, str | float | int]:

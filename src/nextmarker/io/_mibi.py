@@ -45,7 +45,7 @@ def mibi_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[St
         [page for page, _ in counts],
         channels=tuple(names),
         metals=tuple(masses),
-        physical_size=resolution(first),
+        stated=resolution(first),
         metadata=_metadata(header) | ({"date": first.datetime.isoformat()} if first.datetime else {}),
     )
     return [stack], skipped

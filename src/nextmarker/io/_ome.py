@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 from nextmarker.io._image import Skipped
 from nextmarker.io._pages import DAMAGE, explained
-from nextmarker.io._stack import MICROMETRES, Stack, make_stack
+from nextmarker.io._physical import Stated, stated_size
+from nextmarker.io._stack import Stack, make_stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, im
         chosen,
         name=part,
         channels=_channels(pixels),
-        physical_size=_physical_size(pixels),
+        stated=_stated_size(pixels),
         unsure=OTHER_AXES.get(longer[0], "") if longer else "",
         metadata=_metadata(image),
         part=part,
@@ -121,15 +122,9 @@ def _channels(pixels: Element) -> tuple[str, ...] | None:
     return tuple(names) if any(names) else None
 
 
-def _physical_size(pixels: Element) -> tuple[float, float] | None:
-    sizes = []
-    for axis in "XY":
-        size = pixels.get(f"PhysicalSize{axis}")
-        micrometres = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        if size is None or micrometres is None:
-            return None
-        sizes.append(float(size) * micrometres)
-    return sizes[0], sizes[1]
+def _stated_size(pixels: Element) -> Stated:
+    x, y, x_unit, y_unit = (pixels.get(f"PhysicalSize{key}") for key in ("X", "Y", "XUnit", "YUnit"))
+    return stated_size((x, y), (x_unit, y_unit))
 
 
 def _metadata(image: Element) -> dict[str, str | float | int]:

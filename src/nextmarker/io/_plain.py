@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from nextmarker.io._image import Skipped
 from nextmarker.io._ome import OTHER_AXES
 from nextmarker.io._pages import check_page, data_type, is_plain
-from nextmarker.io._stack import MICROMETRES, Stack, make_stack
+from nextmarker.io._physical import LARGEST, SMALLEST, Stated, micrometres
+from nextmarker.io._stack import Stack, make_stack, resolution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ def plain_stacks(
     skipped = [Skipped(f"{path}: pages {left_out}", "smaller copies or masks", expected=True)] if left_out else []
     if imagej:
         return [_imagej_stack(path, full, imagej)], skipped
-    return [make_stack(path, full, unsure=_unsure(path, _axes(full[0])))], skipped
+    return [make_stack(path, full, unsure=_unsure(path, _axes(full[0])), stated=_tags(full[0]))], skipped
 
 
 def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[str, Any]) -> Stack:
@@ -44,7 +45,7 @@ def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[s
         skipped_bytes=_planes_of_one_page(path, pages[0], planes) if planes > len(pages) else (0,),
         channels=tuple(labels) if any(labels) else None,
         unsure=_unsure(path, {axis: int(length) for axis, length in lengths.items()}),
-        physical_size=_imagej_size(pages[0], imagej),
+        stated=_imagej_size(pages[0], imagej),
     )
 
 
@@ -58,10 +59,26 @@ def _planes_of_one_page(path: Path, page: tifffile.TiffPage, planes: int) -> Seq
     return range(0, planes * nbytes, nbytes)
 
 
-def _imagej_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> tuple[float, float] | None:
-    micrometres = MICROMETRES.get(str(imagej.get("unit", "")))
+def _imagej_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> Stated:
+    unit = str(imagej.get("unit", "")).strip()
     x, y = page.resolution
-    return (micrometres / x, micrometres / y) if micrometres and x > 0 and y > 0 else None
+    if not unit or min(x, y) <= 0:
+        return Stated()
+    factor = None if unit.casefold().startswith("in") else micrometres(unit)  # inches are those of a screen or printer
+    if factor is None:
+        return Stated(note=f"the pixel size in its header is not used: its unit is {unit!r}")
+    return Stated((factor / x, factor / y))
+
+
+def _tags(page: tifffile.TiffPage) -> Stated:
+    """What the resolution tags say is reported, not used: programs write the resolution of a screen there."""
+    size = resolution(page).size
+    if size is None or not all(SMALLEST <= length <= LARGEST for length in size):
+        return Stated()
+    found = " by ".join(f"{length:g}" for length in size)
+    return Stated(
+        note=f"its resolution tags, {found} micrometres per pixel, are not used; if they are right: pixel_size=..."
+    )
 
 
 def _axes(page: tifffile.TiffPage) -> dict[str, int]:

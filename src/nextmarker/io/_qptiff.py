@@ -49,7 +49,7 @@ def qptiff_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[
         [page for page, _ in found],
         channels=tuple(names) if any(names) else None,
         originals=tuple(fluorophores) if fluorophores != names else None,
-        physical_size=resolution(found[0][0]),
+        stated=resolution(found[0][0]),
         metadata={key: text for key in KEPT if (text := _text(first, key))},
     )
     return [stack], skipped

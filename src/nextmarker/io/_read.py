@@ -55,8 +55,9 @@ def read(
         Other columns are ignored, and channels that the panel does not list are dropped. It holds for all images; one
         that lacks some of its channels is read without them, with a note in the report.
     pixel_size
-        Micrometres per pixel, of every image. By default what each file says, and 1 for imaging mass cytometry that
-        says nothing; unknown elsewhere.
+        Micrometres per pixel, of every image, from 0.01 to 100; it comes before what the files say. By default what each
+        file says, and 1 for imaging mass cytometry that says nothing; unknown elsewhere. A size that a file states and
+        that is not used, since its unit is not a length, is noted in the report.
 
     Returns
     -------

@@ -12,15 +12,12 @@ import numpy as np
 
 from nextmarker.io._image import Image, check_channels
 from nextmarker.io._pages import Plane, check_page, data_type, is_plain, read_block
+from nextmarker.io._physical import Stated, check_square
 
 if TYPE_CHECKING:
     import tifffile
 
 BLOCK = 1024  # pixels; a block is made of whole tiles or strips of the file, about this long and wide
-MICROMETRES = {
-    **{"m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "Å": 1e-4},
-    **dict.fromkeys(["µm", "μm", "um", "micron", "microns", "\\u00B5m"], 1.0),
-}
 PER_CENTIMETRE, PER_INCH = 3, 2  # TIFF's ResolutionUnit
 
 
@@ -37,8 +34,8 @@ class Stack:
     block: tuple[int, int]
     """Rows and columns that are read together."""
     channels: tuple[str, ...] | None = None
-    physical_size: tuple[float, float] | None = None
-    """Micrometres per pixel, (x, y)."""
+    stated: Stated = Stated()
+    """The size of a pixel."""
     unsure: str = ""
     """What the file calls the planes, where not channels."""
     originals: tuple[str, ...] | None = None
@@ -158,11 +155,11 @@ def _block(page: tifffile.TiffPage) -> tuple[int, int]:
     return max(BLOCK // rows, 1) * rows, max(BLOCK // columns, 1) * columns
 
 
-def resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
-    """Micrometres per pixel, (x, y), after the resolution tags."""
+def resolution(page: tifffile.TiffPage) -> Stated:
+    """The size of a pixel after the resolution tags; 1 is what programs write that know none."""
     length = {PER_CENTIMETRE: 1e4, PER_INCH: 2.54e4}.get(page.resolutionunit)
     x, y = page.resolution
-    return (length / x, length / y) if length and x > 0 and y > 0 else None
+    return Stated((length / x, length / y)) if length and min(x, y) > 0 and (x, y) != (1, 1) else Stated()
 
 
 def stem(path: Path) -> str:
@@ -173,15 +170,17 @@ def stem(path: Path) -> str:
 def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: float | None) -> Image:
     """Name the channels of a stack."""
     channels = _stack_channels(stack, channel_names)
+    size, remarks = known_pixel_size(stack, pixel_size)
     return Image(
         stack.name,
         stack.pixels(channels),
         channels,
-        known_pixel_size(stack, pixel_size),
+        size,
         originals=stack.channels if channel_names is not None else stack.originals,
         metals=stack.metals,
         metadata=stack.metadata,
         source=stack.source,
+        remarks=remarks,
     )
 
 
@@ -206,14 +205,9 @@ def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[
     return stack.channels
 
 
-def known_pixel_size(stack: Stack, pixel_size: float | None) -> float | None:
-    """Micrometres per pixel: as given, or as the file says, if it says something sensible."""
+def known_pixel_size(stack: Stack, pixel_size: float | None) -> tuple[float | None, tuple[str, ...]]:
+    """Micrometres per pixel, as given or as the file says; and what is worth knowing about what it says."""
     if pixel_size is not None:
-        return float(pixel_size)
-    if stack.physical_size is None:
-        return None
-    x, y = stack.physical_size
-    if not (np.isfinite([x, y]).all() and min(x, y) > 0 and abs(x - y) <= 0.01 * max(x, y)):
-        msg = f"{stack.path} has pixels of {x} by {y} micrometres, not square. If this is wrong: pixel_size=..."
-        raise ValueError(msg)
-    return x
+        return float(pixel_size), ()
+    remarks = (stack.stated.note,) if stack.stated.note else ()
+    return check_square(stack.stated.size, stack.path) if stack.stated.size else None, remarks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
 from nextmarker.io._panel import choose_channels, metal_or_nothing, read_panel
+from nextmarker.io._physical import check_square, length
 from nextmarker.io._tiff import file_images, read_masks, tiff_files
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def read_all(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[
     for file in tiff_files(folder / "img"):
         known = table.get(file.name, {})
         try:
-            found, left_out = file_images(file, [row.name or row.channel for row in kept], pixel_size)
+            size = _pixel_size(known, file) if pixel_size is None else pixel_size
+            found, left_out = file_images(file, [row.name or row.channel for row in kept], size)
         except ValueError as damage:
             skipped.append(Skipped(str(file), str(damage)))
             continue
@@ -109,7 +110,6 @@ def read_all(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[
         for image in found:
             named = replace(
                 image,
-                pixel_size=pixel_size or _pixel_size(known) or image.pixel_size,
                 originals=tuple(row.channel for row in kept),
                 metals=tuple(metal_or_nothing(row.channel) for row in kept),
                 metadata={**image.metadata, **_metadata(known)},
@@ -152,9 +152,7 @@ def _metadata(known: Mapping[str, str]) -> dict[str, str | float | int]:
     return metadata
 
 
-def _pixel_size(known: Mapping[str, str]) -> float | None:
-    try:
-        size = float(known["acquisition_width_um"]) / float(known["width_px"])
-    except (KeyError, ValueError, ZeroDivisionError):
-        return None
-    return size if 0 < size < math.inf else None
+def _pixel_size(known: Mapping[str, str], file: Path) -> float | None:
+    width = length(known.get("acquisition_width_um", ""))
+    pixels = length(known.get("width_px", ""))
+    return check_square((width / pixels, width / pixels), file) if width and pixels else None
