@@ -58,6 +58,11 @@ def write_qptiff(path: Path) -> None:
             tif.write(plane, description=text, tile=(16, 32), compression="lzw", **options)
 
 
+def write_colours(path: Path, **options: object) -> None:
+    pixels = np.moveaxis(COUNTS, 0, -1)
+    tifffile.imwrite(path, pixels, photometric="rgb", metadata=None, datetime="2020:01:01 10:10:10", **options)
+
+
 WRITERS = {
     "plain": write_plain,
     "plain strips": lambda path: write_plain(path, rowsperstrip=7),
@@ -70,6 +75,8 @@ WRITERS = {
     "OME pyramid": write_pyramid,
     "MIBI": write_mibi,
     "QPTIFF": write_qptiff,
+    "colours": write_colours,
+    "colours zlib tiles": lambda path: write_colours(path, compression="zlib", tile=(16, 32)),
 }
 
 
@@ -155,6 +162,7 @@ def as_tifffile_reads(content: bytes) -> list[np.ndarray]:
                 with contextlib.suppress(*DAMAGE):
                     pixels = part.asarray()
                     planes += list(pixels.reshape(-1, *pixels.shape[-2:]))
+                    planes += list(np.moveaxis(pixels, -1, 0)) if pixels.ndim == 3 else []
     return planes
 
 

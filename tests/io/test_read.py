@@ -269,20 +269,6 @@ def test_depth_and_time(tmp_path, counts, axes, found):
     np.testing.assert_array_equal(image, counts)
 
 
-def test_depth_and_time_beside_channels(tmp_path, counts):
-    tifffile.imwrite(tmp_path / "core.ome.tif", np.stack([counts] * 2), metadata={"axes": "ZCYX"})
-    with pytest.raises(ValueError, match=r"'Z': 2, 'C': 3, .*not supported yet"):
-        nm.io.read(tmp_path / "core.ome.tif", channel_names=NAMES)
-
-
-@pytest.mark.parametrize("planes", ["contig", "separate"])
-def test_colour_pictures(tmp_path, planes):
-    shape = (30, 40, 3) if planes == "contig" else (3, 30, 40)
-    tifffile.imwrite(tmp_path / "he.tif", np.zeros(shape, np.uint8), photometric="rgb", planarconfig=planes)
-    with pytest.raises(ValueError, match="colour picture"):
-        nm.io.read(tmp_path / "he.tif", channel_names=NAMES)
-
-
 def test_pixels_that_are_not_square(tmp_path, counts):
     write_ome(tmp_path / "core.ome.tif", counts, PhysicalSizeX=0.5, PhysicalSizeY=0.6)
     with pytest.raises(ValueError, match=r"0\.5 by 0\.6 micrometres"):

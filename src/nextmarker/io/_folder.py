@@ -66,7 +66,7 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     if not path.is_dir():
         msg = f"No such folder: {path}."
         raise FileNotFoundError(msg)
-    stacks, skipped = _open_all(tiff_files(path))
+    stacks, skipped = _channels_of(*_open_all(tiff_files(path)))
     if not stacks and not skipped:
         msg = f"{path} has no TIFF file; it holds {listed(path)}."
         raise ValueError(msg)
@@ -85,8 +85,9 @@ def folder_images(
     if is_mcmicro(path):
         return mcmicro_images(path, pixel_size)
     stacks, skipped = _open_all(tiff_files(path))
-    if _is_one_image(stacks):
-        return [_one_image(path, stacks, pixel_size)], skipped
+    channels, others = _channels_of(stacks, skipped)
+    if _is_one_image(channels):
+        return [_one_image(path, channels, pixel_size)], others
     images = []
     for stack in stacks:
         if stack.n_channels == 1 and stack.channels is None:
@@ -112,7 +113,7 @@ def _subfolder_images(folder: Path, pixel_size: float | None) -> tuple[list[Imag
     try:
         if is_mcmicro(folder):
             return mcmicro_images(folder, pixel_size)
-        stacks, skipped = _open_all(files)
+        stacks, skipped = _channels_of(*_open_all(files))
         if _is_one_image(stacks):
             return [_one_image(folder, stacks, pixel_size)], skipped
     except ValueError as error:
@@ -134,6 +135,12 @@ def _open_all(files: Sequence[Path]) -> tuple[list[Stack], list[Skipped]]:
             stacks += found
             skipped += left_out
     return stacks, skipped
+
+
+def _channels_of(stacks: Sequence[Stack], skipped: Sequence[Skipped]) -> tuple[list[Stack], list[Skipped]]:
+    """Put colour pictures aside: they are not channels of an image."""
+    pictures = [Skipped(stack.source, f"it has {stack.unsure}") for stack in stacks if stack.colour]
+    return [stack for stack in stacks if not stack.colour], [*skipped, *pictures]
 
 
 def _is_one_image(stacks: Sequence[Stack]) -> bool:

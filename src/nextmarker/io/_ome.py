@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import tifffile
 
 NOT_TISSUE = re.compile(r"\b(label|macro|thumbnail|overview)\b", re.IGNORECASE)
-OTHER_AXES = {"Z": "z-planes", "T": "time points"}
+AXES = {"Z": "z-planes", "T": "time points", "C": "channels"}
 
 
 def parse_xml(path: Path, text: str) -> Element:
@@ -61,10 +61,6 @@ def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, im
         msg = f"{path} is damaged: its OME header has an image without pixels."
         raise ValueError(msg)
     sizes = {axis: int(pixels.get(f"Size{axis}", 1)) for axis in "TZCYX"}
-    longer = [axis for axis in "TZC" if sizes[axis] != 1]
-    if len(longer) > 1:
-        msg = f"{path} has the axes {sizes}: time points and z-planes are not supported yet, only channels, y, x."
-        raise ValueError(msg)
     chosen = [pages[number] for number in _page_numbers(path, root, pixels, pages, sizes)]
     found = {(page.imagewidth, page.imagelength) for page in chosen}
     if found != {(sizes["X"], sizes["Y"])}:
@@ -76,7 +72,7 @@ def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, im
         name=part,
         channels=_channels(pixels),
         stated=_stated_size(pixels),
-        unsure=OTHER_AXES.get(longer[0], "") if longer else "",
+        unsure=unsure([(axis, sizes[axis]) for axis in reversed(_order(path, pixels))]),
         metadata=_metadata(image),
         part=part,
     )
@@ -85,14 +81,18 @@ def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, im
 def _page_numbers(
     path: Path, root: Element, pixels: Element, pages: Sequence[tifffile.TiffPage], sizes: dict[str, int]
 ) -> list[int]:
-    """The page of each plane. Only one axis is longer than 1, so the order of the axes does not matter."""
+    """The page of each plane, in the order of the header."""
     blocks = pixels.findall("{*}TiffData") or [ElementTree.Element("TiffData")]
     first_page = pages[min(max(int(blocks[0].get("IFD", 0)), 0), len(pages) - 1)]
-    count = max(sizes["T"], sizes["Z"], sizes["C"] // first_page.samplesperpixel)
+    lengths = sizes | {"C": sizes["C"] // first_page.samplesperpixel}
+    steps, count = {}, 1
+    for axis in _order(path, pixels):
+        steps[axis] = count
+        count *= lengths[axis]
     found: dict[int, int] = {}
     for block in blocks:
         _check_file(path, root, block)
-        start = sum(int(block.get(f"First{axis}", 0)) for axis in "TZC")
+        start = sum(int(block.get(f"First{axis}", 0)) * step for axis, step in steps.items())
         number = int(block.get("IFD", 0))
         length = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block.attrib else count)))
         within = range(min(length, len(pages) - number, count - start))
@@ -104,6 +104,23 @@ def _page_numbers(
         msg = f"{path} is damaged: its OME header tells of {count} planes, and {len(set(found.values()))} are found."
         raise ValueError(msg)
     return [found[plane] for plane in range(count)]
+
+
+def _order(path: Path, pixels: Element) -> str:
+    """The axes besides x and y, the one that changes fastest first."""
+    order = pixels.get("DimensionOrder", "XYCZT").upper()
+    if sorted(order) != sorted("XYCZT") or not order.startswith("XY"):
+        msg = f"{path} is damaged: its OME header has the DimensionOrder {order!r}."
+        raise ValueError(msg)
+    return order[2:]
+
+
+def unsure(lengths: Sequence[tuple[str, int]]) -> str:
+    """What planes are that are said not to be channels alone: the lengths of the axes, the slowest first."""
+    longer = [(axis, length) for axis, length in lengths if length > 1]
+    if len(longer) < 2 and all(axis not in "TZ" for axis, _ in longer):
+        return ""
+    return " x ".join(f"{length} {AXES.get(axis, 'planes')}" for axis, length in longer)
 
 
 def _check_file(path: Path, root: Element, block: Element) -> None:

@@ -32,6 +32,7 @@ WHOLE_NUMBERS = {3, 4, 16}
 BOUNDED = {"NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA", "ZSTD", "ZSTD_DEPRECATED"}
 JPEG = {"JPEG"}
 JPEG_2000 = {"JPEG2000", "JPEG_2000_LOSSY", "APERIO_JP2000_YCBC", "APERIO_JP2000_RGB"}
+MIXED = JPEG | {"APERIO_JP2000_YCBC"}  # of pictures with several values for each pixel
 JPEG_2000_START = b"\xff\x4f\xff\x51"
 
 # What decoders and header parsers raise when the bytes make no sense; imagecodecs' errors are RuntimeErrors.
@@ -146,8 +147,10 @@ def _problem(page: tifffile.TiffPage) -> str | None:
         return f"pixels of {page.bitspersample} bits and the type {page.dtype} are no counts."
     if _compression(page) not in BOUNDED | JPEG | JPEG_2000:
         return f"its compression {_compression(page)} is not supported. Save it again with LZW, zlib or ZSTD."
-    if page.photometric == tifffile.PHOTOMETRIC.RGB or (page.samplesperpixel > 1 and page.planarconfig == 1):
-        return f"a colour picture, with {page.samplesperpixel} values for each pixel; raw counts have one plane each."
+    if page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel < 3:
+        return f"its header is damaged: a colour picture with {page.samplesperpixel} value(s) for each pixel."
+    if is_interleaved(page) and (_compression(page) in MIXED or page.photometric == tifffile.PHOTOMETRIC.YCBCR):
+        return "a colour picture whose compression mixes its colours; counts of channels cannot be read from it."
     if min(page.imagewidth, page.imagelength) < 1 or page.imagedepth > 1:
         return f"its header is damaged: {size}, {page.imagedepth} deep."
     if wrong := [tag.name for tag in page.tags if tag.code in LAYOUT and tag.dtype not in WHOLE_NUMBERS]:
@@ -205,6 +208,16 @@ def is_plain(page: tifffile.TiffPage) -> bool:
     return page.is_final and sum(page.databytecounts) == page.nbytes
 
 
+def is_interleaved(page: tifffile.TiffPage) -> bool:
+    """Whether the values of a pixel lie side by side, and not in a plane each."""
+    return page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+
+
+def is_colour(page: tifffile.TiffPage) -> bool:
+    """Whether a page calls itself a colour picture, or looks like one."""
+    return page.photometric == tifffile.PHOTOMETRIC.RGB or is_interleaved(page)
+
+
 def read_block(path: Path, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
     """Read some pixels of one channel.
 
@@ -224,18 +237,21 @@ def read_block(path: Path, plane: Plane, rows: slice, columns: slice) -> np.ndar
 def _map_block(
     tif: tifffile.TiffFile, page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice
 ) -> np.ndarray:
-    shape = (page.imagelength, page.imagewidth)
+    height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
+    shape = (height, width, samples) if is_interleaved(page) else (samples, height, width)
     dtype = data_type(page).newbyteorder(tif.byteorder)
-    start = page.dataoffsets[0] + plane.skipped_bytes + plane.sample * prod(shape) * dtype.itemsize
+    start = page.dataoffsets[0] + plane.skipped_bytes
     mapped = np.memmap(tif.filehandle.path, dtype=dtype, mode="r", offset=start, shape=shape)
-    return np.array(mapped[rows, columns], dtype=dtype.newbyteorder("="))
+    pixels = mapped[rows, columns, plane.sample] if is_interleaved(page) else mapped[plane.sample, rows, columns]
+    return np.array(pixels, dtype=dtype.newbyteorder("="))
 
 
 def _decode_block(path: Path, page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
     top, left = rows.start, columns.start
     block = np.zeros((rows.stop - top, columns.stop - left), data_type(page))
-    for number, row, column in _pieces(page, plane.sample, rows, columns):
-        piece = _decode(path, page, plane, number)
+    interleaved = is_interleaved(page)
+    for number, row, column in _pieces(page, 0 if interleaved else plane.sample, rows, columns):
+        piece = _decode(path, page, plane, number, plane.sample if interleaved else 0)
         if piece is None:
             continue
         piece = piece[max(top - row, 0) : rows.stop - row, max(left - column, 0) : columns.stop - column]
@@ -254,7 +270,7 @@ def _pieces(page: tifffile.TiffPage, sample: int, rows: slice, columns: slice) -
             yield (sample * down + i) * across + j, i * height, j * width
 
 
-def _decode(path: Path, page: tifffile.TiffPage, plane: Plane, number: int) -> np.ndarray | None:
+def _decode(path: Path, page: tifffile.TiffPage, plane: Plane, number: int, value: int) -> np.ndarray | None:
     """Decode one strip or tile, (y, x); None where the file leaves it out, as it may if all is zero."""
     offset, count = page.dataoffsets[number], page.databytecounts[number]
     if offset == 0 and count == 0:
@@ -271,12 +287,12 @@ def _decode(path: Path, page: tifffile.TiffPage, plane: Plane, number: int) -> n
         raise ValueError(_damaged(path, plane, number, "it holds too few pixels"))
     if page.compression == tifffile.COMPRESSION.NONE and len(data) not in _sizes(page, shape):
         raise ValueError(_damaged(path, plane, number, f"it has {len(data)} bytes, not {_sizes(page, shape)[0]}"))
-    return piece[0, :, :, 0]
+    return piece[0, :, :, value]
 
 
 def _sizes(page: tifffile.TiffPage, shape: tuple[int, ...]) -> tuple[int, int]:
     """Bytes that an uncompressed strip or tile may have: the last strip may be filled up to the size of the others."""
-    bits = page.bitspersample * shape[2]
+    bits = page.bitspersample * shape[2] * shape[3]
     row = -(-bits // 8)
     return shape[1] * row, page.chunks[0] * row
 

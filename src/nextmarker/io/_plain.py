@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nextmarker.io._image import Skipped
-from nextmarker.io._ome import OTHER_AXES
-from nextmarker.io._pages import check_page, data_type, is_plain
+from nextmarker.io._ome import unsure
+from nextmarker.io._pages import check_page, data_type, is_interleaved, is_plain
 from nextmarker.io._physical import LARGEST, SMALLEST, Stated, micrometres
 from nextmarker.io._stack import Stack, make_stack, resolution
 
@@ -29,11 +29,11 @@ def plain_stacks(
     skipped = [Skipped(f"{path}: pages {left_out}", "smaller copies or masks", expected=True)] if left_out else []
     if imagej:
         return [_imagej_stack(path, full, imagej)], skipped
-    return [make_stack(path, full, unsure=_unsure(path, _axes(full[0])), stated=_tags(full[0]))], skipped
+    return [make_stack(path, full, unsure=unsure(_axes(full[0])), stated=_tags(full[0]))], skipped
 
 
 def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[str, Any]) -> Stack:
-    lengths = {"T": imagej.get("frames", 1), "Z": imagej.get("slices", 1), "C": imagej.get("channels", 1)}
+    lengths = [(axis, int(imagej.get(key, 1))) for axis, key in [("T", "frames"), ("Z", "slices"), ("C", "channels")]]
     planes = int(imagej.get("images", len(pages)))
     if len(pages) > 1 and planes != len(pages):
         msg = f"{path} is damaged: its ImageJ header tells of {planes} planes, and it has {len(pages)} pages."
@@ -44,7 +44,7 @@ def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[s
         pages,
         skipped_bytes=_planes_of_one_page(path, pages[0], planes) if planes > len(pages) else (0,),
         channels=tuple(labels) if any(labels) else None,
-        unsure=_unsure(path, {axis: int(length) for axis, length in lengths.items()}),
+        unsure=unsure(lengths),
         stated=_imagej_size(pages[0], imagej),
     )
 
@@ -52,7 +52,7 @@ def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[s
 def _planes_of_one_page(path: Path, page: tifffile.TiffPage, planes: int) -> Sequence[int]:
     """Where the planes begin that follow the first without a header: ImageJ writes large stacks so."""
     check_page(page)
-    nbytes = page.imagewidth * page.imagelength * data_type(page).itemsize
+    nbytes = page.imagewidth * page.imagelength * page.samplesperpixel * data_type(page).itemsize
     if not is_plain(page) or page.dataoffsets[0] + planes * nbytes > page.parent.filehandle.size:
         msg = f"{path} is not complete: its ImageJ header tells of {planes} planes, which it does not hold."
         raise ValueError(msg)
@@ -81,24 +81,13 @@ def _tags(page: tifffile.TiffPage) -> Stated:
     )
 
 
-def _axes(page: tifffile.TiffPage) -> dict[str, int]:
-    """Lengths of the axes before y and x, where tifffile described them."""
+def _axes(page: tifffile.TiffPage) -> list[tuple[str, int]]:
+    """Lengths of the axes before y and x, where tifffile described them; the slowest comes first."""
     try:
         header = json.loads(page.shaped_description or "{}")
         shape = [int(length) for length in header.get("shape", [])]
-        axes = str(header.get("axes", "C" * len(shape)))[:-2]
+        axes = str(header.get("axes", "Q" * len(shape)))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-    longer = [(axis, length) for axis, length in zip(axes, shape, strict=False) if length > 1]
-    if len(longer) > 1:
-        return {f"{axis} ({number})": length for number, (axis, length) in enumerate(longer)}
-    return dict(longer)
-
-
-def _unsure(path: Path, lengths: dict[str, int]) -> str:
-    """What the planes are, if they are said not to be channels."""
-    longer = {axis: length for axis, length in lengths.items() if length > 1}
-    if len(longer) > 1:
-        msg = f"{path} has the axes {longer}: time points and z-planes are not supported yet, only channels, y, x."
-        raise ValueError(msg)
-    return OTHER_AXES.get(next(iter(longer), ""), "")
+        return []
+    before = len(shape) - (3 if is_interleaved(page) else 2)
+    return list(zip(axes, shape, strict=False))[: max(before, 0)]

@@ -42,7 +42,8 @@ def read(
         - a folder that holds files of imaging mass cytometry, or TIFF stacks and folders of one TIFF per channel. What
           lies deeper is read if you name its folder.
     channel_names
-        Names of the channels of every TIFF stack, in the order of the file. Needed where a header has none. A folder of
+        Names of the channels of every TIFF stack, in the order of the file. Needed where a header has none, and where a
+        file holds its channels as colours, time points or z-planes: see :func:`nextmarker.io.read_tiff`. A folder of
         one TIFF per channel is named by its files, imaging mass cytometry by its labels.
     panel
         Which channels to keep, in which order, and what to call them: a CSV file in UTF-8, or a DataFrame, with the
@@ -55,9 +56,9 @@ def read(
         Other columns are ignored, and channels that the panel does not list are dropped. It holds for all images; one
         that lacks some of its channels is read without them, with a note in the report.
     pixel_size
-        Micrometres per pixel, of every image, from 0.01 to 100; it comes before what the files say. By default what each
-        file says, and 1 for imaging mass cytometry that says nothing; unknown elsewhere. A size that a file states and
-        that is not used, since its unit is not a length, is noted in the report.
+        Micrometres per pixel, of every image, from 0.01 to 100; it comes before what the files say. By default what
+        each file says, and 1 for imaging mass cytometry that says nothing; unknown elsewhere. A size that a file states
+        and that is not used, since its unit is not a length, is noted in the report.
 
     Returns
     -------

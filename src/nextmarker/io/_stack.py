@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,15 @@ import dask.array as da
 import numpy as np
 
 from nextmarker.io._image import Image, check_channels
-from nextmarker.io._pages import Plane, check_page, data_type, is_plain, read_block
+from nextmarker.io._pages import Plane, check_page, data_type, is_colour, is_plain, read_block
 from nextmarker.io._physical import Stated, check_square
 
 if TYPE_CHECKING:
     import tifffile
 
 BLOCK = 1024  # pixels; a block is made of whole tiles or strips of the file, about this long and wide
+PAGE_NAME = 285  # tag
+RUNNING = "page|frame|slice|plane|image|img|channel|ch|c|t|z|time|timepoint|series|layer|untitled"  # before a number
 PER_CENTIMETRE, PER_INCH = 3, 2  # TIFF's ResolutionUnit
 
 
@@ -37,7 +40,9 @@ class Stack:
     stated: Stated = Stated()
     """The size of a pixel."""
     unsure: str = ""
-    """What the file calls the planes, where not channels."""
+    """What the file calls the planes, and how many there are, where not channels."""
+    colour: bool = False
+    """Whether it is a colour picture, for all that the file says."""
     originals: tuple[str, ...] | None = None
     metals: tuple[str, ...] | None = None
     metadata: Mapping[str, str | float | int] = field(default_factory=dict)
@@ -118,6 +123,8 @@ def make_stack(
     *,
     name: str = "",
     skipped_bytes: Sequence[int] = (0,),
+    channels: tuple[str, ...] | None = None,
+    unsure: str = "",
     **known: object,
 ) -> Stack:
     """Make a stack of pages, after a check of each.
@@ -128,6 +135,8 @@ def make_stack(
         One for each channel, or with several channels stored one after another.
     skipped_bytes
         Of each plane of a page, where there is no other page to hold the next.
+    channels, unsure
+        See `Stack`. Where the header names not every plane, the pages may.
     """
     kinds: dict[tuple[int, int, np.dtype], int] = {}
     for page in pages:
@@ -138,13 +147,39 @@ def make_stack(
         msg = f"{path} holds planes of several sizes or types: {found}. Save each image to a file of its own."
         raise ValueError(msg)
     [(width, height, dtype)] = kinds
-    planes = [
+    planes = tuple(
         Plane(page.index, page.offset, sample, skip)
         for page in pages
-        for sample in range(page.samplesperpixel)
         for skip in skipped_bytes
-    ]
-    return Stack(path, name or stem(path), tuple(planes), (height, width), dtype, _block(pages[0]), **known)  # type: ignore[arg-type]
+        for sample in range(page.samplesperpixel)
+    )
+    colour = any(is_colour(page) for page in pages)
+    if colour:
+        values = f"{max(page.samplesperpixel for page in pages)} values for each pixel, as a colour picture does"
+        pages_too = f"{len(pages)} pages" if len(pages) > 1 else ""
+        unsure = " x ".join(part for part in (unsure or pages_too, values) if part)
+    elif (channels is None or len(channels) != len(planes)) and (names := page_names(path, pages, len(planes))):
+        channels, unsure = names, ""
+    return Stack(
+        path,
+        name or stem(path),
+        planes,
+        (height, width),
+        dtype,
+        _block(pages[0]),
+        channels,
+        unsure=unsure,
+        colour=colour,
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def page_names(path: Path, pages: Sequence[tifffile.TiffPage], planes: int) -> tuple[str, ...] | None:
+    """Names of the channels in the tag PageName, as MCDViewer writes them; None if they only number the pages."""
+    names = [str(page.tags.valueof(PAGE_NAME, default="")).strip() for page in pages]
+    numbered = re.compile(rf"({RUNNING}|{re.escape(stem(path))})?[\W_]*\d*\W*(of)?\W*\d*", re.IGNORECASE)
+    useful = len(set(names)) == len(names) == planes > 1 and not any(numbered.fullmatch(name) for name in names)
+    return tuple(names) if useful else None
 
 
 def _block(page: tifffile.TiffPage) -> tuple[int, int]:
@@ -171,12 +206,15 @@ def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: f
     """Name the channels of a stack."""
     channels = _stack_channels(stack, channel_names)
     size, remarks = known_pixel_size(stack, pixel_size)
+    if stack.unsure:
+        remarks = (*remarks, f"it has {stack.unsure}: read as channels, in the order of the file, since all have names")
+    named = stack.channels if stack.channels and len(stack.channels) == stack.n_channels else None
     return Image(
         stack.name,
         stack.pixels(channels),
         channels,
         size,
-        originals=stack.channels if channel_names is not None else stack.originals,
+        originals=named if channel_names is not None else stack.originals,
         metals=stack.metals,
         metadata=stack.metadata,
         source=stack.source,
@@ -185,22 +223,24 @@ def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: f
 
 
 def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[str, ...]:
-    found = f"{stack.source} has {stack.n_channels} channels"
+    n = stack.n_channels
     if channel_names is not None:
         # given names say that the planes are channels, whatever the program that wrote the file called them
-        if len(channel_names) != stack.n_channels:
-            msg = f"{found}, but channel_names has {len(channel_names)}: {list(channel_names)}."
+        if len(channel_names) != n:
+            planes = f"{n} planes ({stack.unsure})" if stack.unsure else f"{n} channels"
+            msg = f"{stack.source} has {planes}, but channel_names has {len(channel_names)}: {list(channel_names)}."
             raise ValueError(msg)
         check_channels(channel_names, stack.path)
         return tuple(channel_names)
     if stack.unsure:
         msg = (
-            f"{stack.source} has {stack.n_channels} {stack.unsure}: they are not supported yet. "
-            "If they are channels, name them: channel_names=[...]."
+            f"{stack.source} has {stack.unsure}: not supported yet, only channels, y, x. "
+            f"If all {n} planes are channels, name them in the order of the file: channel_names=[...]."
+            f"{'' if stack.colour else ' Else save one plane of each channel, or a projection.'}"
         )
         raise ValueError(msg)
-    if stack.channels is None or len(stack.channels) != stack.n_channels:
-        msg = f"{found}, and its header does not name them. Name all {stack.n_channels}: channel_names=[...]."
+    if stack.channels is None or len(stack.channels) != n:
+        msg = f"{stack.source} has {n} channels, and its header does not name them. Name all {n}: channel_names=[...]."
         raise ValueError(msg)
     return stack.channels
 

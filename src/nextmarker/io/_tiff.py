@@ -34,7 +34,10 @@ def read_tiff(
         is read. Thumbnails, and pictures of the slide and its label, are left out.
     channel_names
         Names of the channels, in the order of the file. Needed where the header has none; they take the place of those
-        in the header otherwise.
+        in the header otherwise. If they name every plane of a colour picture, or of a stack with time points or
+        z-planes, these are read as channels: page by page, the colours of a page one after another. In an ImageJ
+        hyperstack all channels of the first z-plane of the first time point come first, then those of its next
+        z-plane, then the next time point; in an OME-TIFF the `DimensionOrder` of its header says.
     pixel_size
         Micrometres per pixel. By default what the header says, and unknown where it says nothing.
 
@@ -43,7 +46,8 @@ def read_tiff(
     SpatialData with one image, (c, y, x), named as the file, or all images of an OME-TIFF, named as they are
     there. Channels are named
 
-    - after the header of an OME-TIFF, or the labels of an ImageJ stack;
+    - after the header of an OME-TIFF, or the labels of an ImageJ stack, or else the names of the pages (the tag
+      PageName), as MCDViewer writes them;
     - after the biomarker of a page of a QPTIFF (Akoya, PerkinElmer), or else its dye; the dyes are the original names;
     - after the target of a page of a MIBItiff (Ionpath), its mass as the metal; other pages than those of ion counts
       are left out.
@@ -60,8 +64,9 @@ def read_tiff(
     ValueError
         If the file is no TIFF, is damaged or cut short; if its planes differ in size; if a strip or tile of it would
         take more than 1 GiB of memory, or more than 64 MiB and 5,000 times its size in the file; if it is a colour
-        picture, or has several time points or z-planes; if channel names are missing, of another number, or given
-        twice; if pixels are not square. A damaged strip or tile raises when its pixels are needed.
+        picture, or has several time points or z-planes, and `channel_names` does not name every plane; if channel
+        names are missing, of another number, or given twice; if pixels are not square, or their size is implausible. A
+        damaged strip or tile raises when its pixels are needed.
 
     Warns
     -----
