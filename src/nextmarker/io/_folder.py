@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dask.array as da
-
+from nextmarker.io._channels import are_channels, join, open_all, without_pictures
+from nextmarker.io._cycles import Part, all_channels, are_cycles, verdict
 from nextmarker.io._image import Image, Skipped, to_spatialdata
 from nextmarker.io._mcmicro import is_mcmicro, mcmicro_images
-from nextmarker.io._stack import Stack, known_pixel_size, stack_image, stem
-from nextmarker.io._tiff import check_arguments, listed, open_file, tiff_files
+from nextmarker.io._stack import stack_image
+from nextmarker.io._tiff import check_arguments, listed, tiff_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,8 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     Parameters
     ----------
     path
-        A folder. Each TIFF in it is a channel, named as the file; the channels are sorted by name.
+        A folder. Each TIFF in it is a channel, named after its OME header, or else after the file; the channels are
+        sorted by the names of the files. If it holds no TIFF but folders of these, they are the cycles of one image.
     pixel_size
         Micrometres per pixel. By default what a header says, and unknown where none does.
 
@@ -41,13 +43,15 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     TypeError
         If `pixel_size` is not a number.
     ValueError
-        If the folder has no TIFF that can be read; if a TIFF has several channels; if the channels differ in shape or
-        data type; if pixels are not square.
+        If the folder has no TIFF that can be read; if a TIFF has several channels; if the channels differ in shape,
+        data type or pixel size; if pixels are not square, or their size is implausible; if the folders in it hold the
+        same channels, as those of several images do.
 
     Warns
     -----
     UserWarning
-        If a file cannot be read: it is skipped. If two channels have one name: the second is numbered.
+        If a file cannot be read, or is a colour picture: it is skipped. If two channels have one name: the second is
+        numbered. If every name in the headers repeats: the channels are named by their files.
 
     Examples
     --------
@@ -62,16 +66,45 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     >>> folder.cleanup()
     """
     check_arguments(None, pixel_size)
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir():
         msg = f"No such folder: {path}."
         raise FileNotFoundError(msg)
-    stacks, skipped = _channels_of(*_open_all(tiff_files(path)))
+    return to_spatialdata(*_as_one_image(path, pixel_size))
+
+
+def _as_one_image(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
+    """Read the channels in a folder, or in the folders in it, of which each is a cycle."""
+    stacks, skipped = without_pictures(*open_all(tiff_files(path)))
+    if not stacks and not skipped:
+        parts, skipped = _parts(path)
+        stacks = all_channels(parts)
+        if len(parts) > 1 and not are_cycles(parts):
+            msg = f"The folders in {path} hold the same channels: they are images of their own. Use nm.io.read instead."
+            raise ValueError(msg)
     if not stacks and not skipped:
         msg = f"{path} has no TIFF file; it holds {listed(path)}."
         raise ValueError(msg)
-    images = [_one_image(path, stacks, pixel_size)] if stacks else []
-    return to_spatialdata(images, skipped)
+    return [join(path, stacks, pixel_size)] if stacks else [], skipped
+
+
+def _parts(path: Path) -> tuple[list[Part], list[Skipped]]:
+    parts: list[Part] = []
+    skipped: list[Skipped] = []
+    for folder in _folders(path):
+        stacks, left_out = without_pictures(*open_all(_files_within(folder)))
+        skipped += left_out
+        if are_channels(stacks):
+            parts.append(Part(folder, stacks))
+    return parts, skipped
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files_within(folder: Path) -> list[Path]:
+    return tiff_files(folder) or tiff_files(folder / CHANNELS_WITHIN)
 
 
 def folder_images(
@@ -79,15 +112,15 @@ def folder_images(
 ) -> tuple[list[Image], list[Skipped]]:
     """Read all images of a folder: what cannot be read is skipped.
 
-    The folder is the output of MCMICRO, or an image with one TIFF per channel, or it holds any of these and TIFFs with
-    whole images; it is looked through one level deep.
+    The folder is the output of MCMICRO, or an image with one TIFF per channel, perhaps in a folder for each cycle, or
+    it holds any of these and TIFFs with whole images; it is looked through one level deep.
     """
     if is_mcmicro(path):
         return mcmicro_images(path, pixel_size)
-    stacks, skipped = _open_all(tiff_files(path))
-    channels, others = _channels_of(stacks, skipped)
-    if _is_one_image(channels):
-        return [_one_image(path, channels, pixel_size)], others
+    stacks, skipped = open_all(tiff_files(path))
+    channels, others = without_pictures(stacks, skipped)
+    if are_channels(channels):
+        return [join(path, channels, pixel_size)], others
     images = []
     for stack in stacks:
         if stack.n_channels == 1 and stack.channels is None:
@@ -97,84 +130,50 @@ def folder_images(
             images.append(stack_image(stack, channel_names, pixel_size))
         except ValueError as error:
             skipped.append(Skipped(stack.source, str(error)))
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        found, left_out = _subfolder_images(folder, pixel_size)
-        images += found
+    found, left_out = _images_within(path, pixel_size)
+    return images + found, skipped + left_out
+
+
+def _images_within(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
+    """Read the folders within the one that was asked for: each an image, or all of them the cycles of one."""
+    images: list[Image] = []
+    skipped: list[Skipped] = []
+    parts: list[Part] = []
+    for folder in _folders(path):
+        found, left_out = _look_into(folder, pixel_size)
         skipped += left_out
+        if isinstance(found, Part):
+            parts.append(found)
+        else:
+            images += found
+    one, note = verdict(path, parts, pixel_size)
+    if one:
+        return [*images, join(path, all_channels(parts), pixel_size)], skipped
+    for part in parts:
+        try:
+            image = join(part.folder, part.stacks, pixel_size)
+        except ValueError as error:
+            skipped.append(Skipped(str(part.folder), str(error)))
+        else:
+            images.append(replace(image, notes=(*image.notes, note)) if note else image)
     return images, skipped
 
 
-def _subfolder_images(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
-    """Read a folder within the one that was asked for, if it is one image; say so if it is not."""
-    files = tiff_files(folder) or tiff_files(folder / CHANNELS_WITHIN)
-    if not files and not is_mcmicro(folder):
+def _look_into(folder: Path, pixel_size: float | None) -> tuple[list[Image] | Part, list[Skipped]]:
+    """What lies in a folder within the one that was asked for: channels, images, or neither."""
+    if is_mcmicro(folder):
+        try:
+            return mcmicro_images(folder, pixel_size)
+        except ValueError as error:
+            return [], [Skipped(str(folder), str(error))]
+    files = _files_within(folder)
+    if not files:
         why = "it has no TIFF files; to read what else lies in it, name the folder: nm.io.read([...])"
         return [], [Skipped(str(folder), why, expected=True)]
-    try:
-        if is_mcmicro(folder):
-            return mcmicro_images(folder, pixel_size)
-        stacks, skipped = _channels_of(*_open_all(files))
-        if _is_one_image(stacks):
-            return [_one_image(folder, stacks, pixel_size)], skipped
-    except ValueError as error:
-        return [], [Skipped(str(folder), str(error))]
+    stacks, skipped = without_pictures(*open_all(files))
+    if are_channels(stacks):
+        return Part(folder, stacks), skipped
     if stacks:
         why = "it has whole images, not one TIFF per channel; they are read if you name the folder: nm.io.read([...])"
         skipped.append(Skipped(str(folder), why))
     return [], skipped
-
-
-def _open_all(files: Sequence[Path]) -> tuple[list[Stack], list[Skipped]]:
-    stacks, skipped = [], []
-    for file in files:
-        try:
-            found, left_out = open_file(file)
-        except (ValueError, OSError) as error:
-            skipped.append(Skipped(str(file), str(error)))
-        else:
-            stacks += found
-            skipped += left_out
-    return stacks, skipped
-
-
-def _channels_of(stacks: Sequence[Stack], skipped: Sequence[Skipped]) -> tuple[list[Stack], list[Skipped]]:
-    """Put colour pictures aside: they are not channels of an image."""
-    pictures = [Skipped(stack.source, f"it has {stack.unsure}") for stack in stacks if stack.colour]
-    return [stack for stack in stacks if not stack.colour], [*skipped, *pictures]
-
-
-def _is_one_image(stacks: Sequence[Stack]) -> bool:
-    """Whether the files in a folder are the channels of one image: each is a single plane."""
-    return bool(stacks) and all(stack.n_channels == 1 for stack in stacks)
-
-
-def _one_image(folder: Path, stacks: Sequence[Stack], pixel_size: float | None) -> Image:
-    """Put the channels in a folder on top of each other."""
-    several = {stack.path.name: stack.n_channels for stack in stacks if stack.n_channels > 1}
-    if several:
-        msg = (
-            f"{folder} is no folder of one TIFF per channel: these have several {several}. "
-            "Read them as images of their own: nm.io.read(...)."
-        )
-        raise ValueError(msg)
-    for what in ("shape", "dtype"):
-        found = {stack.path.name: getattr(stack, what) for stack in stacks}
-        if len(set(found.values())) > 1:
-            listing = ", ".join(f"{name} {value}" for name, value in found.items())
-            msg = (
-                f"The channels in {folder} differ in {what}: {listing}. "
-                "If they are images of their own, read them as such: nm.io.read([...], channel_names=[...])."
-            )
-            raise ValueError(msg)
-    known = next((stack for stack in stacks if stack.stated.size), stacks[0])
-    size, remarks = known_pixel_size(known, pixel_size)
-    names = [stem(stack.path) for stack in stacks]
-    return Image(
-        folder.resolve().name,
-        da.concatenate([stack.pixels([name]) for stack, name in zip(stacks, names, strict=True)]),
-        tuple(names),
-        size,
-        source=str(folder),
-        metadata=known.metadata,
-        remarks=remarks,
-    )

@@ -44,6 +44,7 @@ def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[s
         pages,
         skipped_bytes=_planes_of_one_page(path, pages[0], planes) if planes > len(pages) else (0,),
         channels=tuple(labels) if any(labels) else None,
+        slices=True,
         unsure=unsure(lengths),
         stated=_imagej_size(pages[0], imagej),
     )

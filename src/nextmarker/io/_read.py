@@ -34,7 +34,8 @@ def read(
         One path or several. Each is one of
 
         - an OME-TIFF, QPTIFF, MIBItiff or TIFF stack, see :func:`nextmarker.io.read_tiff`;
-        - a folder of one TIFF per channel, see :func:`nextmarker.io.read_folder`;
+        - a folder of one TIFF per channel, or with such a folder for each cycle, called `Cycle01` or the like, see
+          :func:`nextmarker.io.read_folder`;
         - the output folder of MCMICRO, see :func:`nextmarker.io.read_mcmicro`;
         - an .mcd file or a .txt export (imaging mass cytometry), see :func:`nextmarker.io.read_mcd` and
           :func:`nextmarker.io.read_imc_txt`; an .mcd file and its exports are read once;

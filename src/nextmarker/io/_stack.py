@@ -39,6 +39,8 @@ class Stack:
     channels: tuple[str, ...] | None = None
     stated: Stated = Stated()
     """The size of a pixel."""
+    slices: bool = False
+    """Whether `channels` are the labels of slices, as ImageJ writes them."""
     unsure: str = ""
     """What the file calls the planes, and how many there are, where not channels."""
     colour: bool = False
