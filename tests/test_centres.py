@@ -3,7 +3,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nextmarker._centres import METHODS, NuclearImage, estimate_diameter, find_nuclei, label_centroids
+from nextmarker._centres import (
+    METHODS,
+    NuclearImage,
+    contrast_to_noise,
+    estimate_diameter,
+    find_nuclei,
+    label_centroids,
+)
 
 
 def nuclear_image(pixels: np.ndarray, *, tile_size: int = 2048, chunks: int | None = None) -> NuclearImage:
@@ -142,6 +149,68 @@ def test_diameter_is_four_widths_of_a_gaussian_nucleus(width: float, height: flo
 
 def test_diameter_of_nothing_is_unknown() -> None:
     assert estimate_diameter([nuclear_image(np.zeros((50, 70)))]) is None
+
+
+def median_contrast(pixels: np.ndarray, diameter: float, method: str = "maxima", **kwargs: object) -> float:
+    image = nuclear_image(pixels, **kwargs)
+    return float(np.median(contrast_to_noise(image, find_nuclei(image, method, diameter), diameter)))
+
+
+NOISE = {
+    **{f"{rate} counts": lambda rng, rate=rate: rng.poisson(rate, (180, 200)) for rate in (0.003, 0.05, 0.5, 4, 200)},
+    "camera": lambda rng: np.maximum(rng.normal(100, 10, (180, 200)), 0),
+    "hot pixels": lambda rng: np.where(rng.random((180, 200)) < 0.001, rng.integers(1, 60_000, (180, 200)), 0),
+    "hot pixels in shot noise": lambda rng: rng.poisson(0.3, (180, 200)) + 9_999 * (rng.random((180, 200)) < 0.0005),
+    "uneven light": lambda rng: rng.poisson(np.linspace(0.1, 9, 200), (180, 200)),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("diameter", [5, 9, 16])
+@pytest.mark.parametrize("kind", NOISE)
+def test_peaks_of_noise_do_not_stand_out(kind: str, diameter: float, seed: int) -> None:
+    assert median_contrast(NOISE[kind](np.random.default_rng(seed)), diameter) < 2.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("height", [1, 5, 100])
+def test_nuclei_stand_out_even_if_dim(method: str, height: float) -> None:
+    rng = np.random.default_rng(0)
+    truth = spread_centres((180, 200), 20, rng)
+    pixels = rng.poisson(gaussian_nuclei(truth, (180, 200), 2.5, height) + 0.05)
+    assert median_contrast(pixels, 10, method) > 3.5
+
+
+def test_contrast_does_not_depend_on_gain_offset_or_tiles() -> None:
+    pixels = tissue(np.random.default_rng(3), (80, 110))
+    expected = median_contrast(pixels, 8)
+    assert median_contrast(0.001 * pixels, 8) == pytest.approx(expected)
+    assert median_contrast(pixels, 8, tile_size=60, chunks=33) == pytest.approx(expected)
+    image = nuclear_image(pixels + 500.0)
+    centres = find_nuclei(nuclear_image(pixels), "maxima", 8)
+    assert np.median(contrast_to_noise(image, centres, 8)) == pytest.approx(expected)
+
+
+def test_contrast_is_signal_over_the_noise_that_smoothing_leaves() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:101, :101] - 50.0
+    weights = [np.exp(-(rows**2 + columns**2) / (2 * w**2)) / (2 * np.pi * w**2) for w in (2.5, 5)]
+    signal = 40 * np.exp(-(rows**2 + columns**2) / 18)
+    kernel = weights[0] - weights[1]
+    expected = (kernel * signal).sum() / (10 * np.sqrt((kernel**2).sum()))
+    found = [
+        contrast_to_noise(nuclear_image(signal + rng.normal(200, 10, signal.shape)), np.array([[50.5, 50.5]]), 10)[0]
+        for _ in range(100)
+    ]
+    assert np.mean(found) == pytest.approx(expected, rel=0.05)
+
+
+def test_contrast_of_noiseless_nuclei_and_of_tiny_images() -> None:
+    disc = np.zeros((9, 9))
+    disc[4, 4] = 1
+    assert np.isfinite(contrast_to_noise(nuclear_image(disc), np.array([[4.5, 4.5], [0.5, 8.5]]), 30)).all()
+    step = np.kron(np.eye(3), np.ones((40, 40)))
+    assert contrast_to_noise(nuclear_image(step), np.array([[60.0, 60.0]]), 30)[0] > 3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint64])

@@ -227,6 +227,61 @@ def test_spatialdata_plot_colours_circles() -> None:
     mpl.pyplot.close("all")
 
 
+# --- images without nuclei
+
+
+def with_image(name: str, raw: np.ndarray) -> SpatialData:
+    """A good image and another."""
+    return SpatialData(images={"good": image(pixels(CENTRES["a"])), name: image(raw)})
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.4, 6])
+def test_cells_of_an_empty_image_are_announced_as_noise(rate: float) -> None:
+    noise = np.random.default_rng(0).poisson(rate, (3, 120, 150))
+    with pytest.warns(UserWarning, match=r"found in image 'empty' .* noise in \['DNA'\] .*images=\[\.\.\.\]") as caught:
+        detect(sdata := with_image("empty", noise))
+    assert len([w for w in caught if "noise" in str(w.message)]) == 1
+    assert (sdata["table"].obs["image"] == "good").sum() == 4
+    with pytest.warns(UserWarning, match="may be noise"):
+        detect(SpatialData(images={"alone": image(noise)}))
+
+
+@pytest.mark.parametrize("thinning", [0.3, 0.05])
+def test_dim_cells_are_no_noise(thinning: float) -> None:
+    sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=200)
+    dim = np.random.default_rng(0).binomial(sdata["tissue_1"].values[:1], thinning)
+    dim_sdata = SpatialData(images={"dim": image(dim)})
+    detect(dim_sdata, diameter=7)  # a warning would be an error
+    assert len(dim_sdata["table"]) == pytest.approx(200, rel=0.05)
+
+
+@pytest.mark.parametrize("um", [None, 1.0, 0.1])
+def test_diameter_that_is_hardly_a_nucleus_is_announced(um: float | None) -> None:
+    rows, columns = np.mgrid[:150, :200]
+    glow = np.random.default_rng(0).poisson(5 * np.exp(-((rows - 75) ** 2 + (columns - 100) ** 2) / 1800))
+    attrs = {} if um is None else {"nextmarker_pixel_size": {"glow": um}}
+    sdata = SpatialData(images={"glow": image(glow[None])}, attrs=attrs)
+    if um == 0.1:  # 5 micrometres
+        detect(sdata, diameter=None)
+        return
+    with pytest.warns(UserWarning, match=r"estimated nuclear diameter, .*'glow'.* diameter=\.\.\."):
+        detect(sdata, diameter=None)
+
+
+def histology() -> object:
+    """A slide stained with haematoxylin and eosin, as spatialdata-io reads it."""
+    return Image2DModel.parse(np.full((3, *SHAPE), 200, np.uint8), dims=("c", "y", "x"), c_coords=["r", "g", "b"])
+
+
+@pytest.mark.parametrize("arguments", [{}, {"markers": ["CD3"]}])
+def test_image_without_the_nuclear_channel_is_left_to_the_user(arguments: dict) -> None:
+    sdata = SpatialData(images={"he": histology(), "if": image(pixels(CENTRES["a"]))})
+    call = r"No channel 'DNA' in image 'he', .* images=\['if'\]"
+    assert_unchanged_by(sdata, lambda s: detect(s, **arguments), KeyError, call)
+    detect(sdata, images="if")
+    assert len(sdata["table"]) == 4
+
+
 # --- cells from elsewhere
 
 

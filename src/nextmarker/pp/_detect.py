@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._cells import pixel_size, read_image
-from nextmarker._centres import METHODS, Method, NuclearImage, estimate_diameter, find_nuclei
+from nextmarker._centres import METHODS, Method, NuclearImage, contrast_to_noise, estimate_diameter, find_nuclei
 from nextmarker._write_cells import as_list, check_target, choose_images, write_cells
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 MIN_DIAMETER = 2.0
+USUAL_DIAMETERS = (3, 20)  # micrometres
+LARGEST_ESTIMATE = 50  # pixels; near the largest nuclei that are looked for
+LEAST_CONTRAST = 3.0  # standard deviations of the noise
 
 
 def detect_cells(
@@ -39,6 +43,10 @@ def detect_cells(
 
     A centre must lie in the foreground: where the smoothed nuclear channel exceeds Otsu's threshold of its square
     roots, chosen for each image. The image is read in tiles; the result does not depend on their size.
+
+    Every image is divided into foreground and background, an empty one too, so cells are found in noise as well. A
+    warning names the images where most cells hardly stand out from the noise around them. These cells are kept: dim
+    nuclei can be real, and only you can tell. Leave such images out with `images`.
 
     Parameters
     ----------
@@ -86,10 +94,18 @@ def detect_cells(
     Raises
     ------
     KeyError
-        If an image or a nuclear channel does not exist.
+        If an image does not exist, or lacks a nuclear channel. If other images have it, the error names them.
     ValueError
         If there are no images, no image has a cell, pixels are not finite, panels differ, or the names are taken.
         Nothing is changed then.
+
+    Warns
+    -----
+    UserWarning
+        If an image has no cells; if the cells of an image may be noise: in the median they stand out from their
+        surroundings by less than three standard deviations of the pixel noise; or if the estimated diameter is unusual
+        for nuclei (below 3 or above 20 micrometres, or, where the pixel size is unknown, above 50 pixels or a third of
+        the image).
 
     Examples
     --------
@@ -106,13 +122,11 @@ def detect_cells(
     array([[20.5, 30.5],
            [45.5, 30.5]])
     """
-    chosen = choose_images(sdata, images)
-    target = check_target(sdata, chosen, markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
     channels = as_list(nuclear)
     _check_arguments(method, diameter, channels)
-    pixels = {image: read_image(sdata, image) for image in target.images}
-    for image in target.images:
-        _check_channels(image, pixels[image]["c"].to_numpy().tolist(), channels)
+    pixels = {image: read_image(sdata, image) for image in choose_images(sdata, images)}
+    _check_channels({image: array["c"].to_numpy().tolist() for image, array in pixels.items()}, channels)
+    target = check_target(sdata, list(pixels), markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
 
     nuclear_images = {image: NuclearImage(image, pixels[image], channels) for image in target.images}
     if diameter is None:
@@ -123,6 +137,8 @@ def detect_cells(
         image: find_nuclei(nuclear_images[image], method, diameters[image])
         for image in tqdm(target.images, desc="detecting cells", unit="image", disable=not progress)
     }
+    for image, nuclear_image in nuclear_images.items():
+        _warn_of_noise(nuclear_image, centres[image], diameters[image])
     write_cells(
         sdata,
         target,
@@ -146,13 +162,20 @@ def _check_arguments(method: str, diameter: float | None, channels: Sequence[str
         raise ValueError(msg)
 
 
-def _check_channels(image: str, panel: list[str], channels: Sequence[str]) -> None:
-    for channel in channels:
-        if channel not in panel:
-            close = get_close_matches(channel, panel)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            msg = f"No channel {channel!r} in image {image!r}, which has {panel}.{hint}"
-            raise KeyError(msg)
+def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) -> None:
+    """Refuse channels that an image lacks, and name the images that have them."""
+    missing = {image: [name for name in channels if name not in panel] for image, panel in panels.items()}
+    complete = [image for image in panels if not missing[image]]
+    lacking = [image for image in panels if missing[image]]
+    if not lacking:
+        return
+    image = lacking[0]
+    msg = f"No channel {missing[image][0]!r} in image {image!r}, which has {panels[image]}."
+    if complete:
+        msg += f" Choose the images that have {channels}: images={complete}."
+    elif close := get_close_matches(missing[image][0], panels[image]):
+        msg += f" Did you mean {' or '.join(map(repr, close))}?"
+    raise KeyError(msg)
 
 
 def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage]) -> dict[str, float]:
@@ -168,5 +191,34 @@ def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage]) 
             continue
         in_um = "" if um is None else f" ({diameter * um:.1f} um)"
         print(f"nuclear diameter: {diameter:g} pixels{in_um}, estimated from {len(names)} image(s)")
+        _warn_of_diameter(diameter, um, [images[name] for name in names])
         diameters |= dict.fromkeys(names, diameter)
     return diameters
+
+
+def _warn_of_diameter(diameter: float, um: float | None, images: Sequence[NuclearImage]) -> None:
+    """Warn where what holds most detail is hardly the nuclei."""
+    if um is not None:
+        least, most = USUAL_DIAMETERS[0] / um, USUAL_DIAMETERS[1] / um
+    else:
+        shortest = min(min(image.pixels.sizes["y"], image.pixels.sizes["x"]) for image in images)
+        least, most = MIN_DIAMETER, min(LARGEST_ESTIMATE, shortest / 3)
+    if not least <= diameter <= most:
+        msg = (
+            f"The estimated nuclear diameter, {diameter:g} pixels, is not between {least:.3g} and {most:.3g}: the "
+            f"images {[image.name for image in images]} may show no nuclei. Give it if you know it: diameter=...."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=4)
+
+
+def _warn_of_noise(image: NuclearImage, centres: np.ndarray, diameter: float) -> None:
+    if not len(centres):
+        return
+    contrast = float(np.median(contrast_to_noise(image, centres, diameter)))
+    if contrast < LEAST_CONTRAST:
+        msg = (
+            f"The cells found in image {image.name!r} ({len(centres)}) may be noise: they stand out by {contrast:.1f} "
+            f"standard deviations of the noise in {list(image.channels)} (median), true cells by {LEAST_CONTRAST:g} or "
+            "more. Look at them, or leave the image out: images=[...]."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)
