@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +115,7 @@ def test_an_existing_result_is_told_before_any_work(
     taken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / taken).mkdir()
+    (tmp_path / taken / "zarr.json").touch()
     assert run(tmp_path / "out.zarr") == 2
     line = error_line(capsys)
     assert taken in line
@@ -134,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert run(tmp_path / "out.zarr") == 2
     assert "Permission denied" in error_line(capsys)
 
@@ -264,10 +268,95 @@ def test_a_stop_before_results_are_put_in_place_leaves_the_old_ones(
 
 
 @pytest.mark.usefixtures("instant")
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".out.zarr.unfinished" / "store").mkdir(parents=True)
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        os._exit(9)
+
+    process = os.fork()
+    if process == 0:
+        monkeypatch.setattr(cli, "_print_clusters", die)
+        run(tmp_path / "out.zarr")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    assert len(list(tmp_path.glob(".out.zarr.*.unfinished"))) == 1
     assert run(tmp_path / "out.zarr") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_link_is_written_to_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.zarr").symlink_to("disk/out.zarr")
+    assert run(tmp_path / "link.zarr") == 0
+    assert run(tmp_path / "link.zarr", "--overwrite") == 0
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["out.zarr", "out_figures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link.zarr"]
+
+
+@pytest.mark.usefixtures("no_reading")
+@pytest.mark.parametrize("leads_to", ["missing/out.zarr", "link.zarr", "photos", "store.zarr/inner.zarr"])
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_link_that_leads_to_no_good_place_is_told_before_any_work(
+    leads_to: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "store.zarr").mkdir()
+    (tmp_path / "store.zarr" / "zarr.json").touch()
+    (tmp_path / "link.zarr").symlink_to(leads_to)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(tmp_path / "link.zarr", *more) == 2
+    line = error_line(capsys)
+    assert "choose another -o" in line
+    assert "--overwrite" not in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("no_reading")
+@pytest.mark.parametrize("leads_to", ["missing/figures", "out_figures", "file"])
+def test_figures_that_a_link_leads_astray_are_told_before_any_work(
+    leads_to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out_figures").symlink_to(leads_to)
+    assert run(tmp_path / "out.zarr", "--overwrite") == 2
+    assert "choose another -o" in error_line(capsys)
+
+
+@pytest.mark.usefixtures("no_reading")
+def test_figures_on_another_disk_are_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out_figures").symlink_to("/proc")
+    assert run(tmp_path / "out.zarr", "--overwrite") == 2
+    assert "another disk" in error_line(capsys)
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_full_disk_is_told_and_leaves_the_old_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(_: object, folder: Path) -> None:
+        (folder / "figures" / "cells.png").write_text("half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            msg = "encoder error"
+            raise RuntimeError(msg) from error
+
+    run(tmp_path / "out.zarr")
+    capsys.readouterr()
+    (tmp_path / "out.zarr" / "zarr.json").write_text("old")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(cli, "_save", fill)
+    assert run(tmp_path / "out.zarr", "--overwrite") == 2
+    assert "No space left on device" in error_line(capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "out.zarr" / "zarr.json").read_text() == "old"
+
+
+def test_the_demo_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "demo").write_text("precious")
+    assert cli.main(["demo", "-o", str(tmp_path / "demo")]) == 2
+    assert "no folder" in error_line(capsys)
 
 
 @pytest.mark.usefixtures("no_reading")

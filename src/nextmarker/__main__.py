@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -108,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    if os.path.lexists(arguments.output) and not arguments.output.is_dir():
+        msg = f"{str(arguments.output)!r} is there already and is no folder: choose another -o."
+        raise FileExistsError(msg)
     arguments.output.mkdir(parents=True, exist_ok=True)
     with _output(arguments.output / "tissue.zarr", overwrite=True) as unfinished:
         sdata = nm.datasets.synthetic_tissue()
@@ -144,12 +148,14 @@ def _analyse(
 
 
 @contextmanager
-def _output(store: Path, *, overwrite: bool) -> Iterator[Path]:
+def _output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
-    from nextmarker.io import _replace
+    from nextmarker.io import _replace, _write
 
-    figures = store.parent / f"{store.stem}_figures"
-    _check_free(store, figures, overwrite=overwrite)
+    store = _write.resolved(path)
+    figures = _write.resolved(store.parent / f"{store.stem}_figures")
+    _write.check_place(store, overwrite=overwrite, path="-o", replace="--overwrite")
+    _check_figures(figures, store, overwrite=overwrite)
     with _replace.unfinished(store) as unfinished:
         (unfinished / "figures").mkdir()
         yield unfinished
@@ -162,19 +168,17 @@ def _output(store: Path, *, overwrite: bool) -> Iterator[Path]:
     print(f"\nwritten: {store} and {figures}")
 
 
-def _check_free(store: Path, figures: Path, *, overwrite: bool) -> None:
-    if not store.parent.is_dir():
-        msg = f"There is no folder {str(store.parent)!r} to write into: make it, or choose another -o."
-        raise FileNotFoundError(msg)
-    for target in (store, figures):
-        if target.exists() and not overwrite:
-            msg = f"{str(target)!r} is there already: choose another -o, or replace it with --overwrite."
+def _check_figures(figures: Path, store: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that figures cannot be moved into."""
+    if figures.is_dir():
+        if figures.stat().st_dev != store.parent.stat().st_dev or not os.access(figures, os.W_OK):
+            msg = f"{str(figures)!r} is read-only or on another disk than {str(store)!r}: choose another -o."
+            raise PermissionError(msg)
+        if not overwrite:
+            msg = f"{str(figures)!r} is there already: choose another -o, or replace it with --overwrite."
             raise FileExistsError(msg)
-    if figures.exists() and not figures.is_dir():
+    elif os.path.lexists(figures) or not figures.parent.is_dir():
         msg = f"{str(figures)!r} is no folder, and the figures need one of this name: choose another -o."
-        raise FileExistsError(msg)
-    if store.exists() and not (store / "zarr.json").exists():
-        msg = f"{str(store)!r} is no Zarr store, and --overwrite replaces nothing else: choose another -o."
         raise FileExistsError(msg)
 
 

@@ -1,5 +1,6 @@
 """Cells for QuPath, against the form it reads: detections in pixels from the top left corner."""
 
+import errno
 import json
 import re
 
@@ -12,6 +13,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Scale
 
 import nextmarker as nm
+from nextmarker.io import _geojson
 
 CENTRES = {"a": [(0.5, 0.5), (20.25, 11.5)], "b": [(3.0, 4.0)]}
 PROPERTIES = {"objectType", "name", "classification", "measurements"}
@@ -152,3 +154,47 @@ def test_a_stop_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         nm.io.write_geojson(cells(["a"]), tmp_path / "cells.geojson", color="type")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_all_files_are_written_or_none(tmp_path, monkeypatch):
+    sdata = cells()
+    old = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+    before = {file: file.read_bytes() for file in old}
+    write = _geojson._write_features
+    written = []
+
+    def fill(file, features):
+        write(file, features)
+        written.append(file)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    sdata["table"].obs_names = ["x", "y", "z"]
+    monkeypatch.setattr(_geojson, "_write_features", fill)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+    assert told.value.errno == errno.ENOSPC
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_drafts_follow_no_link_and_files_have_the_ordinary_mode(tmp_path):
+    (tmp_path / "a.txt").write_text("dear")
+    (tmp_path / ".cells.geojson.unfinished").symlink_to("a.txt")
+    (tmp_path / "cells.geojson").symlink_to("a.txt")
+    (file,) = nm.io.write_geojson(cells(["a"]), tmp_path / "cells.geojson", color="type")
+    assert len(read(file)) == 2
+    assert (tmp_path / "a.txt").read_text() == "dear"
+    assert file.lstat().st_mode == (tmp_path / "a.txt").lstat().st_mode
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [("", IsADirectoryError), ("cells_a.geojson", IsADirectoryError), (3, TypeError)]
+)
+def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, monkeypatch, path, error):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cells_a.geojson").mkdir()
+    with pytest.raises(error, match=r"is a folder|to a path, not to int"):
+        nm.io.write_geojson(cells(), path, color="type")
+    with pytest.raises(IsADirectoryError, match=r"'cells_a\.geojson' is a folder"):
+        nm.io.write_geojson(cells(), "cells.geojson", color="type")

@@ -1,10 +1,13 @@
 """Saving: all or nothing, refused before it starts, and safe for the store that is open."""
 
+import asyncio
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +18,7 @@ import pandas as pd
 import pytest
 import spatialdata
 import xarray as xr
+import zarr
 from anndata import AnnData
 from scipy import sparse
 from shapely import points
@@ -184,7 +188,7 @@ def test_without_links_pixels_are_copied(store, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(_write, "os", SimpleNamespace(link=refuse))
+    monkeypatch.setattr(_write, "os", SimpleNamespace(**{**vars(os), "link": refuse}))
     sdata = spatialdata.read_zarr(store)
     nm.io.write(sdata, store, overwrite=True)
     assert_equal(sdata, spatialdata.read_zarr(store))
@@ -331,9 +335,130 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, sdata, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(PermissionError, match=r"Cannot write into .*Permission denied.*choose another folder"):
         nm.io.write(sdata, tmp_path / "a.zarr")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyError("X"), RuntimeError("in a thread")])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_whoever_noticed_it(tmp_path, sdata, monkeypatch, error, code):
+    def fail(*_, **__):
+        try:
+            raise OSError(code, os.strerror(code))
+        except OSError as full:
+            raise error from full
+
+    monkeypatch.setattr(gpd.GeoDataFrame, "to_parquet", fail)
+    with pytest.raises(OSError, match=rf"{os.strerror(code)}\. The disk of .* is full") as told:
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    assert told.value.errno == code
+    assert not any(tmp_path.iterdir())
+    monkeypatch.undo()
+    nm.io.write(sdata, tmp_path / "a.zarr")  # the object is as it was, transformations of shapes among it
+    assert_equal(sdata, spatialdata.read_zarr(tmp_path / "a.zarr"))
+
+
+def test_threads_that_write_on_after_an_error_do_not_bring_the_draft_back(tmp_path, sdata, monkeypatch):
+    sdata.tables["large"] = TableModel.parse(AnnData(np.ones((2000, 600))))  # zarr writes it in several chunks at once
+    put = zarr.storage.LocalStore.set
+    begun, ended = [], []
+
+    async def fail_at_one(store, key, value):
+        if "large/X/c/" in key:
+            begun.append(key)
+            await asyncio.sleep(0.1 * len(begun) - 0.1)
+            ended.append(key)
+            if len(ended) == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        await put(store, key, value)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", fail_at_one)
+    with pytest.raises(OSError, match="No space left"):
+        nm.io.write(sdata, tmp_path / "a.zarr")
+    assert len(begun) == len(ended) > 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", [".a.zarr.unfinished", ".a.zarr.abcd1234.unfinished", ".a.zarr.lock", ".nextmarker.abcd1234.unfinished"]
+)
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_others_put_beside_a_store_is_neither_followed_nor_removed(tmp_path, sdata, name, kind):
+    victim = tmp_path / "victim" if kind == "link" else tmp_path / name
+    for folder in ("replaced", "store", "photos"):
+        (victim / folder).mkdir(parents=True)
+        (victim / folder / "a.txt").write_text("dear")
+    if kind == "link":
+        (victim / "nextmarker").touch()
+        (tmp_path / name).symlink_to(victim)
+    before = sorted(tmp_path.rglob("*"))
+    if name.endswith("lock"):
+        with pytest.raises(PermissionError, match="choose another"):
+            nm.io.write(sdata, tmp_path / "a.zarr")
+        assert sorted(tmp_path.rglob("*")) == before
+    else:
+        nm.io.write(sdata, tmp_path / "a.zarr")
+        assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "a.zarr")) == before
+
+
+def test_a_file_in_the_place_of_the_lock_stays(tmp_path, sdata):
+    (tmp_path / ".a.zarr.lock").write_text("precious")
+    nm.io.write(sdata, tmp_path / "a.zarr")
+    assert (tmp_path / ".a.zarr.lock").read_text() == "precious"
+
+
+def test_the_folder_to_write_into_is_private_and_the_store_is_not(tmp_path, sdata):
+    with _replace.unfinished(tmp_path / "a.zarr") as one:
+        assert one.stat().st_mode & 0o777 == 0o700
+    with _replace.unfinished(tmp_path / "a.zarr") as other:
+        assert one.name != other.name
+    nm.io.write(sdata, tmp_path / "a.zarr")
+    (tmp_path / "ordinary").mkdir()
+    assert (tmp_path / "a.zarr").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_links_to_a_place_are_followed(tmp_path, sdata):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.zarr").symlink_to("disk/a.zarr")  # leads nowhere so far
+    for overwrite in (False, True):
+        nm.io.write(sdata, tmp_path / "link.zarr", overwrite=overwrite)
+        assert (tmp_path / "link.zarr").is_symlink()
+        assert_equal(sdata, spatialdata.read_zarr(tmp_path / "disk" / "a.zarr"))
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("leads_to", ["missing/a.zarr", "link.zarr", "file"])
+def test_links_that_lead_to_no_good_place_are_refused(tmp_path, sdata, leads_to):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link.zarr").symlink_to(leads_to)
+    with pytest.raises((FileExistsError, FileNotFoundError), match="choose another path"):
+        nm.io.write(sdata, tmp_path / "link.zarr", overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link.zarr"]
+
+
+def test_a_store_that_cannot_be_replaced_is_told_before_it_is_written(store, sdata, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == store)
+    with pytest.raises(PermissionError, match="read-only or a disk of its own"):
+        nm.io.write(sdata, store, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "store"])
+def test_what_comes_to_be_at_the_place_while_writing_is_not_replaced(tmp_path, sdata, kind):
+    target = tmp_path / "a.zarr"
+    with _replace.unfinished(target) as folder:
+        (folder / "store").mkdir()
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "zarr.json").touch()
+        if kind == "link":
+            target.symlink_to(tmp_path / "photos")
+        else:
+            target.mkdir()
+            (target / ("zarr.json" if kind == "store" else "a.txt")).touch()
+        with pytest.raises(FileExistsError, match="is there by now"):
+            _replace.put_in_place(folder / "store", target, overwrite=kind != "store")
+    assert any(target.iterdir())
 
 
 def test_two_writers_do_not_meet(tmp_path, sdata):
@@ -362,18 +487,47 @@ def test_where_folders_cannot_be_exchanged_they_are_moved(tmp_path, sdata, store
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_store_moved_aside_by_a_killed_write_comes_back(sdata, store, overwrite):
-    (store.parent / ".a.zarr.unfinished").mkdir()
-    store.rename(store.parent / ".a.zarr.unfinished" / "replaced")
-    if overwrite:
-        nm.io.write(SpatialData(), store, overwrite=True)
-        assert not spatialdata.read_zarr(store).images
-    else:
-        with pytest.raises(FileExistsError, match="is there by now"):
-            nm.io.write(SpatialData(), store)
-        assert_equal(sdata, spatialdata.read_zarr(store))
-    assert [path.name for path in store.parent.iterdir()] == ["a.zarr"]
+def replace_and_die(store):
+    """Replace a store where folders cannot be exchanged, and die between the two moves."""
+    _replace._exchange = lambda *_: False
+    _replace._move = lambda *_: os._exit(9)
+    with _replace.unfinished(store) as folder:
+        _replace.put_in_place(folder / "store", store, overwrite=True)
+
+
+@pytest.fixture
+def moved_aside(store):
+    process = os.fork()
+    if process == 0:
+        replace_and_die(store)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    assert not store.exists()
+    return store
+
+
+def test_a_store_moved_aside_by_a_killed_write_comes_back(sdata, moved_aside):
+    with pytest.raises(ValueError, match=r"is a Zarr store.*spatialdata\.read_zarr"):
+        nm.io.read(moved_aside)
+    assert_equal(sdata, spatialdata.read_zarr(moved_aside))
+    assert [path.name for path in moved_aside.parent.iterdir()] == ["a.zarr"]
+
+
+def test_a_store_moved_aside_is_not_taken_for_a_free_place(sdata, moved_aside):
+    with pytest.raises(FileExistsError, match="is there already"):
+        nm.io.write(SpatialData(), moved_aside)
+    assert_equal(sdata, spatialdata.read_zarr(moved_aside))
+    nm.io.write(SpatialData(), moved_aside, overwrite=True)
+    assert not spatialdata.read_zarr(moved_aside).images
+    assert [path.name for path in moved_aside.parent.iterdir()] == ["a.zarr"]
+
+
+def test_a_store_that_another_process_is_moving_is_left_to_it(store):
+    with _replace.unfinished(store) as folder:
+        store.rename(folder / "replaced")
+        with pytest.raises(FileNotFoundError):
+            nm.io.read(store)
+        assert not store.exists()
+    assert store.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders")
@@ -384,6 +538,55 @@ def test_folders_are_exchanged_in_one_step(tmp_path):
     assert _replace._exchange(tmp_path / "one", tmp_path / "other")
     assert (tmp_path / "one" / "other").exists()
     assert (tmp_path / "other" / "one").exists()
+
+
+RACE = """
+import os, sys, warnings
+from pathlib import Path
+import spatialdata, nextmarker as nm, nextmarker.io
+
+folder = Path(sys.argv[1])
+
+def write(number, name, overwrite):
+    sdata = spatialdata.read_zarr(folder / "a.zarr")
+    sdata["table"].obs["writer"] = sdata["cells"]["writer"] = number
+    sdata.attrs["writer"] = number
+    os.read(start, 1)
+    try:
+        nm.io.write(sdata, folder / name, overwrite=overwrite)
+    except (BlockingIOError, FileExistsError) as error:
+        return 3
+    return 0
+
+warnings.simplefilter("ignore")
+for name, overwrite in [("b.zarr", False), ("a.zarr", True)]:
+    start, ready = os.pipe()
+    writers = {}
+    for number in range(4):
+        process = os.fork()
+        if process == 0:
+            os._exit(write(number, name, overwrite))
+        writers[process] = number
+    os.write(ready, b"start")
+    for process, number in writers.items():
+        print(name, number, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the writers are forked processes")
+def test_several_writers_at_once_succeed_one_after_another_or_fail_clearly(tmp_path):
+    nm.io.write(tissue(), tmp_path / "a.zarr")
+    done = subprocess.run([sys.executable, "-c", RACE, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ends = [line.split() for line in done.stdout.splitlines()]
+    assert {end for _, _, end in ends} <= {"0", "3"}, done.stderr
+    for name in ("a.zarr", "b.zarr"):
+        stored = spatialdata.read_zarr(tmp_path / name)
+        (writer,) = set(stored["table"].obs["writer"]) | set(stored["cells"]["writer"]) | {stored.attrs["writer"]}
+        assert [name, str(writer), "0"] in ends
+        np.testing.assert_array_equal(stored["image"], tissue()["image"])
+    assert sum(name == "b.zarr" and end == "0" for name, _, end in ends) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr"]
 
 
 KILLED = """
@@ -410,7 +613,7 @@ def child(moment):
     sdata = spatialdata.read_zarr(store)
     state = int(sdata["table"].uns["state"])
     whole = sdata["image"].values.sum() == 144 and len(sdata["cells"]) == 5 and sdata["masks"].values.max() == 4
-    print(state, int(whole), int((folder / ".a.zarr.unfinished").exists()), flush=True)
+    print(state, int(whole), len(list(folder.glob(".a.zarr.*.unfinished"))), flush=True)
     sdata["table"].uns["state"] = state + 1
     kill_at(moment)
     active = True
@@ -428,7 +631,7 @@ def fork(moment):
 warnings.simplefilter("ignore")
 fork(None)
 total = int(count_file.read_text())
-for moment in [total // 10, total // 5, total // 2, total * 4 // 5, total - 40, total - 20, total - 1]:
+for moment in [total - 1, total - 20, total - 40, total * 4 // 5, total // 2, total // 5, total // 10]:
     fork(moment)
 fork(None)
 count_file.unlink()
@@ -449,8 +652,8 @@ def test_a_kill_at_any_moment_leaves_the_old_store_or_the_new_one(tmp_path):
     found = [tuple(map(int, line)) for line in lines if len(line) == 3]
     assert all(whole for _, whole, _ in found)
     states = np.diff([state for state, _, _ in found])
-    assert states.tolist()[:3] == [1, 0, 0]  # complete, killed before the new one was in place ...
-    assert states.tolist()[-1] == 1  # ... and after it
+    assert states.tolist()[:3] == [1, 1, 1]  # complete, killed after the new one was in place ...
+    assert states.tolist()[-2:] == [0, 0]  # ... and before, on what the others had left
     assert set(states) == {0, 1}
     assert sum(leftover for _, _, leftover in found) == 7
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]

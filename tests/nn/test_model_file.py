@@ -1,5 +1,6 @@
 """The file of a model: damaged, foreign and hostile files are refused, and nothing in them is executed."""
 
+import errno
 import json
 import pickle
 import struct
@@ -131,6 +132,9 @@ def test_a_damaged_file_is_refused(path, damage, reason):
         ("patch_size", 10.0),
         ("patch_size", True),
         ("pixel_size", -1),
+        ("pixel_size", 0.009),
+        ("pixel_size", 1e-6),
+        ("pixel_size", 101),
         ("pixel_size", float("nan")),
         ("pixel_size", float("inf")),
         ("pixel_size", 10**400),
@@ -270,3 +274,49 @@ def test_a_place_that_cannot_hold_the_file_is_told(tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder: name a file in it"):
         make_model().save(tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.0099, 100.1, 500, -1, float("nan")])
+def test_a_pixel_size_in_another_unit_is_refused(size):
+    with pytest.raises(ValueError, match="must be from 0.01 to 100 micrometres, or None"):
+        Architecture(("CD3",), 10, size)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_others_put_beside_a_model_is_neither_followed_nor_removed(tmp_path, kind):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "a.txt").write_text("dear")
+    draft = tmp_path / ".model.safetensors.unfinished"
+    draft.symlink_to(tmp_path / "victim" / "a.txt") if kind == "link" else draft.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    make_model().save(tmp_path / "model.safetensors")
+    assert (tmp_path / "victim" / "a.txt").read_text() == "dear"
+    (tmp_path / "model.safetensors").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_in_the_place_of_a_model_is_replaced(tmp_path):
+    (tmp_path / "a.txt").write_text("dear")
+    (tmp_path / "model.safetensors").symlink_to("a.txt")
+    make_model().save(tmp_path / "model.safetensors")
+    assert (tmp_path / "a.txt").read_text() == "dear"
+    assert load_model(tmp_path / "model.safetensors").digest() == make_model().digest()
+
+
+def test_a_model_has_the_mode_of_an_ordinary_file(path):
+    (path.parent / "ordinary").touch()
+    assert path.stat().st_mode == (path.parent / "ordinary").stat().st_mode
+
+
+def test_a_full_disk_leaves_the_old_model(path, monkeypatch):
+    def fill(draft, _):
+        draft.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(OSError, match=r"The model is not saved .*No space left on device") as told:
+        make_model().save(path)
+    assert told.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]

@@ -14,7 +14,7 @@ from shapely import points
 from nextmarker import _keys
 from nextmarker._cells import read_regions
 from nextmarker._table import get_table, require
-from nextmarker.io._replace import replaced_file
+from nextmarker.io._replace import replaced_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,8 @@ def write_geojson(
         Images with cells and a table.
     path
         The file, ``*.geojson``. Where the table has cells of several images, each gets a file of its own, with the name
-        of the image: ``cells.geojson`` becomes ``cells_<image>.geojson``. Files that are there are replaced.
+        of the image: ``cells.geojson`` becomes ``cells_<image>.geojson``. Files that are there are replaced, all of
+        them or none. A link is replaced by the file; what it leads to stays as it is.
     color
         Column of ``.obs`` that names the class of each cell: text or categories. Its colours are those that scanpy
         keeps in ``.uns[f"{color}_colors"]``, where there are any; QuPath chooses them elsewhere.
@@ -67,10 +68,14 @@ def write_geojson(
     ------
     FileNotFoundError
         If the folder to write into does not exist.
+    IsADirectoryError
+        If `path`, or a file of one of the images, is a folder.
     KeyError
         If there is no such table, column or marker.
+    OSError
+        If the folder cannot be written, or the disk is full: the old files are still there.
     TypeError
-        If `color` is a column of numbers, or a measurement one of text.
+        If `color` is a column of numbers, a measurement one of text, or `path` is not a path.
     ValueError
         If the table is out of step with the circles.
 
@@ -91,17 +96,30 @@ def write_geojson(
     adata = get_table(sdata, table_key)
     classes = _classes(adata, color)
     values = {name: _measurement(adata, name) for name in measurements}
+    files = _files(path, [region.image for region in regions])
+    with replaced_files(files[0].parent) as drafts:
+        for region, target in zip(regions, files, strict=True):
+            radii = sdata.shapes[region.name]["radius"].loc[adata.obs[_keys.INSTANCE].iloc[region.rows]].to_numpy()
+            with (drafts / target.name).open("w", encoding="utf-8") as file:
+                _write_features(file, _features(region, radii, adata.obs_names, classes, values))
+    return files
+
+
+def _files(path: str | Path, images: Sequence[str]) -> list[Path]:
+    """Name a file for each image, and refuse names that cannot be written."""
+    if not isinstance(path, (str, Path)):
+        msg = f"Cells are written to a path, not to {type(path).__name__}: nm.io.write_geojson(sdata, 'cells.geojson')."
+        raise TypeError(msg)
     target = Path(path).expanduser()
     if not target.parent.is_dir():
         msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another path."
         raise FileNotFoundError(msg)
-    files = []
-    for region in regions:
-        name = target.name if len(regions) == 1 else f"{target.stem}_{region.image}{target.suffix}"
-        radii = sdata.shapes[region.name]["radius"].loc[adata.obs[_keys.INSTANCE].iloc[region.rows]].to_numpy()
-        with replaced_file(target.with_name(name)) as draft, draft.open("w", encoding="utf-8") as file:
-            _write_features(file, _features(region, radii, adata.obs_names, classes, values))
-        files.append(target.with_name(name))
+    several = len(images) > 1 and not target.is_dir()
+    files = [target.with_name(f"{target.stem}_{image}{target.suffix}") for image in images] if several else [target]
+    folder = next((file for file in files if file.is_dir()), None)
+    if folder is not None:
+        msg = f"{str(folder)!r} is a folder: choose another name for the file, such as 'cells.geojson'."
+        raise IsADirectoryError(msg)
     return files
 
 

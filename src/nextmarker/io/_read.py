@@ -10,6 +10,7 @@ from nextmarker.io import _imc_txt, _mcd, _steinbock
 from nextmarker.io._folder import folder_images
 from nextmarker.io._image import Image, Skipped, to_spatialdata
 from nextmarker.io._panel import choose_channels
+from nextmarker.io._replace import recover
 from nextmarker.io._tiff import check_arguments, file_images, listed, tiff_files
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def _check_new(images: Sequence[Image], known: set[Path]) -> None:
 
 
 def _read_path(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
+    recover(path)
     if not path.exists():
         msg = f"No such file or folder: {path}."
         raise FileNotFoundError(msg)

@@ -1,12 +1,16 @@
-"""Put a finished file or folder in the place of an old one, so that a stop at any moment leaves one of the two."""
+"""Put finished files and folders in the place of old ones, so that a stop at any moment leaves one of the two."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import re
 import shutil
+import stat
 import sys
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +19,19 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_SUFFIX = ".unfinished"
+_MARK = "nextmarker"  # a file that tells the folders made here from those of others
 _REPLACED = "replaced"
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` to write into, ``.<name>.unfinished``; it is gone afterwards.
+    """Give an empty folder beside `target` to write into; it is gone afterwards.
 
-    What a killed writer left there is removed.
+    The folder is new, with a name that nobody can foresee, and private: a link or a folder that somebody else put
+    there is never written to. What killed writers left beside `target` is removed.
 
     Raises
     ------
@@ -31,51 +39,188 @@ def unfinished(target: Path) -> Iterator[Path]:
         If another process is writing to `target`.
     PermissionError
         If nothing can be written beside `target`.
+    OSError
+        If the disk is full.
     """
-    folder = target.with_name(f".{target.name}.unfinished")
-    lock = FileLock(folder / "lock")
-    try:
-        folder.mkdir(exist_ok=True)
-        lock.acquire(blocking=False)  # the system releases it when its process dies
-    except Timeout as error:
-        msg = f"{str(target)!r} is being written by another process: wait for it, or choose another name."
-        raise BlockingIOError(msg) from error
-    except OSError as error:
-        msg = f"Cannot write into {str(target.parent)!r} ({error.strerror}): choose another folder."
-        raise PermissionError(msg) from error
-    try:
-        _clear(folder, target)
-        yield folder
-    finally:
-        _clear(folder, target)
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.release()
+    with full_disk_told(target.parent), _locked(target):
+        _clear_leftovers(target)
+        with _private_folder(target.parent, f".{target.name}.") as folder:
+            try:
+                (folder / _MARK).touch()
+                yield folder
+            finally:
+                _put_back(folder, target)
+
+
+@contextmanager
+def replaced_files(folder: Path) -> Iterator[Path]:
+    """Give a private folder to write files into, and move them into `folder` once all of them are complete.
+
+    Raises
+    ------
+    PermissionError
+        If nothing can be written into `folder`.
+    OSError
+        If the disk is full.
+    """
+    with full_disk_told(folder), _private_folder(folder, ".nextmarker.") as drafts:
+        yield drafts
+        for draft in drafts.iterdir():
+            draft.replace(folder / draft.name)
 
 
 def put_in_place(new: Path, target: Path, *, overwrite: bool) -> None:
-    """Move `new`, in the folder given by `unfinished`, to `target`; an old one comes where `new` was.
+    """Move `new`, in the folder given by `unfinished`, to `target`; an old store comes where `new` was.
 
     Raises
     ------
     FileExistsError
-        If something came to be at `target` in the meantime, and `overwrite` is not set.
+        If something came to be at `target` in the meantime that may not be replaced.
     """
-    if not target.exists():
-        new.rename(target)
-    elif not overwrite:
-        msg = f"{str(target)!r} is there by now: choose another path, or replace it with overwrite=True."
-        raise FileExistsError(msg)
+    if not os.path.lexists(target):
+        _move(new, target)
+    elif not overwrite or target.is_symlink() or not is_store(target):
+        raise _taken(target)
     elif not _exchange(new, target):
         target.rename(new.with_name(_REPLACED))
-        new.rename(target)
+        _move(new, target)
 
 
-def _clear(folder: Path, target: Path) -> None:
-    if (folder / _REPLACED).exists() and not target.exists():  # stopped between the two moves
-        (folder / _REPLACED).rename(target)
+def recover(target: Path) -> None:
+    """Put a store back that a write, killed on a system that cannot exchange folders, had moved aside."""
+    target = Path(os.path.realpath(target))
+    if not os.path.lexists(target) and target.parent.is_dir() and any(_leftovers(target)):
+        with suppress(OSError), unfinished(target):
+            pass
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a Zarr store, of format 3 or 2."""
+    return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Name the folder to write into where an error, or whatever led to it, means that there is no space left.
+
+    Raises
+    ------
+    OSError
+        Instead of that error.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = next((cause.errno for cause in _causes(error) if isinstance(cause, OSError) and cause.errno in _FULL), 0)
+        if not code:
+            raise
+        msg = (
+            f"{os.strerror(code)}. The disk of {str(folder)!r} is full, and nothing was written: make room, or "
+            "choose another path."
+        )
+        raise OSError(code, msg) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Let one process at a time write to a target; the system releases the lock of one that dies."""
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
+    if path.is_symlink():
+        msg = f"{str(path)!r} is a link, and would be the lock of {target.name!r}: remove it, or choose another path."
+        raise PermissionError(msg)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        msg = f"{str(target)!r} is being written by another process: wait for it, or choose another name."
+        raise BlockingIOError(msg) from error
+    except OSError as error:
+        raise _not_writable(target.parent, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if path.stat().st_size == 0:  # removed before it is released: who waits for it finds it gone, and stops
+                path.unlink()
+        lock.release()
+
+
+@contextmanager
+def _private_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder that only this user can open, and remove it in the end."""
+    try:
+        folder = Path(tempfile.mkdtemp(suffix=_SUFFIX, prefix=prefix, dir=parent))
+    except OSError as error:
+        raise _not_writable(parent, error) from error
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _not_writable(folder: Path, error: OSError) -> OSError:
+    if error.errno in _FULL:
+        return error
+    return PermissionError(f"Cannot write into {str(folder)!r} ({error.strerror}): choose another folder.")
+
+
+def _clear_leftovers(target: Path) -> None:
+    for folder in _leftovers(target):
+        _put_back(folder, target)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder made here, its mark last: whoever is killed on the way leaves one that is known again."""
     for entry in folder.iterdir():
         if entry.is_dir():
-            shutil.rmtree(entry)
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != _MARK:
+            entry.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leftovers(target: Path) -> Iterator[Path]:
+    """Folders made by `unfinished` for this target and user; with the lock held, their writers are dead."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}{re.escape(_SUFFIX)}")
+    for entry in list(target.parent.iterdir()):
+        if name.fullmatch(entry.name) and _is_ours(entry):
+            yield entry
+
+
+def _is_ours(folder: Path) -> bool:
+    status = folder.lstat()
+    user = os.getuid() if hasattr(os, "getuid") else status.st_uid
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user:
+        return False
+    return (folder / _MARK).is_file() or not any(folder.iterdir())  # killed before it could be marked
+
+
+def _put_back(folder: Path, target: Path) -> None:
+    """Undo the first of two moves where the second is missing."""
+    if (folder / _REPLACED).exists() and not os.path.lexists(target):
+        (folder / _REPLACED).rename(target)
+
+
+def _move(new: Path, target: Path) -> None:
+    try:
+        new.rename(target)
+    except OSError as error:
+        if not os.path.lexists(target):
+            raise
+        raise _taken(target) from error
+
+
+def _taken(target: Path) -> FileExistsError:
+    return FileExistsError(
+        f"{str(target)!r} is there by now: choose another path, or replace it with overwrite=True if it is a store."
+    )
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -87,14 +232,3 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     paths = (_CURRENT_FOLDER, os.fsencode(one), _CURRENT_FOLDER, os.fsencode(other))
     return libc.renameat2(*paths, _EXCHANGE) == 0
-
-
-@contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Give a file beside `path` to write, and move it to `path` once it is complete."""
-    draft = path.with_name(f".{path.name}.unfinished")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import errno
+import asyncio
 import os
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import spatialdata
 import zarr
 from dask.base import tokenize
+from dask.system import CPU_COUNT
 from spatialdata import SpatialData, get_dask_backing_files
 from spatialdata.models import get_axes_names
 from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
+from zarr.core.sync import sync
 
-from nextmarker.io._replace import put_in_place, unfinished
+from nextmarker.io._replace import is_store, put_in_place, recover, unfinished
 from nextmarker.io._writable import check_writable
 
 if TYPE_CHECKING:
@@ -31,9 +36,10 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     """Write a SpatialData object to a Zarr store: all of it, or nothing.
 
     Everything that spatialdata and anndata would refuse, or change without a word, is found before the first byte is
-    written. The store grows in a hidden folder beside the target, ``.<name>.unfinished``, and takes its place in the
-    end. A stop at any moment, even a kill, leaves the old store or the new one. A killed run leaves that folder, which
-    the next write to the same path removes.
+    written. The store grows in a hidden, private folder beside the target, ``.<name>.<random>.unfinished``, and takes
+    its place in the end. A stop at any moment, even a kill, leaves the old store or the new one. A killed run leaves
+    that folder, which the next write to the same path removes. Where `path` is a link, the store is written to the
+    place that it leads to.
 
     The store that `sdata` was read from can be written again, with ``overwrite=True``: images, labels and points that
     are still those of the store are linked instead of written, so saving new results takes seconds.
@@ -80,49 +86,75 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     >>> nm.io.write(stored, f"{folder.name}/tissue.zarr", overwrite=True)
     >>> folder.cleanup()
     """
-    target = _target(path)
+    target = resolved(path)
     check_writable(sdata)
-    _check_place(target, overwrite=overwrite)
+    check_place(target, overwrite=overwrite)
     _check_complete(sdata, target)
-    try:
-        with unfinished(target) as folder:
-            stale = _build(sdata, folder / "store", target)
-            put_in_place(folder / "store", target, overwrite=overwrite)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        msg = f"The disk of {str(target.parent)!r} is full, and nothing was written: make room, or choose another path."
-        raise OSError(errno.ENOSPC, msg) from error
+    with unfinished(target) as folder, _threads_ended():
+        stale = _build(sdata, folder / "store", target)
+        put_in_place(folder / "store", target, overwrite=overwrite)
     sdata.path = target
     _read_again(sdata, stale)
 
 
-def _target(path: str | Path) -> Path:
+def resolved(path: str | Path) -> Path:
+    """Give the place that a path leads to, through links.
+
+    Raises
+    ------
+    TypeError
+        If it is not a path.
+    """
     if not isinstance(path, (str, Path)):
         msg = f"A store is written to a path, not to {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
         raise TypeError(msg)
-    return Path(path).expanduser().resolve()
+    return Path(os.path.realpath(Path(path).expanduser()))  # Path.resolve fails on links in a circle
 
 
-def _check_place(target: Path, *, overwrite: bool) -> None:
+def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: str = "overwrite=True") -> None:
+    """Refuse a place that a store cannot be written to; what a killed write moved aside is put back first.
+
+    Parameters
+    ----------
+    target
+        The place, as given by `resolved`.
+    overwrite
+        Whether a store that is there may be replaced.
+    path, replace
+        What the caller names the place and that option.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there that may not be replaced.
+    FileNotFoundError
+        If there is no folder to write into.
+    PermissionError
+        If the store that is there cannot be replaced.
+    ValueError
+        If the place lies within a store.
+    """
     if not target.parent.is_dir():
-        msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another path."
+        msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another {path}."
         raise FileNotFoundError(msg)
-    if target.exists() and not is_store(target):
-        msg = f"{str(target)!r} is there already and is no Zarr store, so it is not replaced: choose another path."
-        raise FileExistsError(msg)
-    if target.exists() and not overwrite:
-        msg = f"{str(target)!r} is there already: choose another path, or replace it with overwrite=True."
-        raise FileExistsError(msg)
     around = next((folder for folder in target.parents if is_store(folder)), None)
     if around is not None:
-        msg = f"{str(target)!r} lies within the Zarr store {str(around)!r}, which would spoil it: choose another path."
+        msg = (
+            f"{str(target)!r} lies within the Zarr store {str(around)!r}, which would spoil it: choose another {path}."
+        )
         raise ValueError(msg)
-
-
-def is_store(folder: Path) -> bool:
-    """Whether a folder is a Zarr store, of format 3 or 2."""
-    return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
+    recover(target)
+    if not os.path.lexists(target):
+        return
+    if not is_store(target):
+        msg = f"{str(target)!r} is there already and is no Zarr store, so it is not replaced: choose another {path}."
+        raise FileExistsError(msg)
+    if not overwrite:
+        msg = f"{str(target)!r} is there already: choose another {path}, or replace it with {replace}."
+        raise FileExistsError(msg)
+    if os.path.ismount(target) or not os.access(target, os.W_OK):
+        msg = f"{str(target)!r} cannot be replaced, as it is read-only or a disk of its own: choose another {path}."
+        raise PermissionError(msg)
 
 
 def _check_complete(sdata: SpatialData, target: Path) -> None:
@@ -148,6 +180,8 @@ def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str
         SpatialData(attrs=sdata.attrs).write(store, consolidate_metadata=False)
         kept = _unchanged(sdata, target, backed) if _version(store) == _version(target) else []
         elements = {kind: dict(getattr(sdata, kind)) for kind in KINDS}
+        # spatialdata takes the transformations out of shapes while it writes them, and loses them if it fails
+        elements["shapes"] = {name: frame.copy(deep=False) for name, frame in sdata.shapes.items()}
         new = SpatialData(**elements, attrs=sdata.attrs)
         new.path = store
         new.write_element([name for kind in KINDS for name in elements[kind] if (kind, name) not in kept])
@@ -156,6 +190,23 @@ def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str
         _list_labels(store, list(sdata.labels))
         new.write_consolidated_metadata()
     return [element for element in backed if element not in kept]
+
+
+@contextmanager
+def _threads_ended() -> Iterator[None]:
+    """Wait for the threads of dask and zarr: after an error in one chunk, they go on to write the others."""
+    try:
+        with ThreadPoolExecutor(CPU_COUNT) as pool, dask.config.set(pool=pool):
+            yield
+    finally:
+        sync(_tasks_ended())
+
+
+async def _tasks_ended() -> None:
+    """Wait for all that zarr, in whose event loop this runs, is doing."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)
 
 
 def _lazy_elements(sdata: SpatialData) -> Iterator[tuple[str, str, Any]]:

@@ -27,6 +27,9 @@ MIN_PATCH_SIZE = 3
 MAX_PATCH_SIZE = 1024
 """Pixels; a larger one is a mistake of units."""
 
+PIXEL_SIZES = (0.01, 100.0)
+"""Micrometres; a pixel below or above is a mistake of units."""
+
 MAX_BLOCKS = 64
 
 
@@ -106,7 +109,10 @@ class Architecture:
                 is_whole(self.patch_size, MIN_PATCH_SIZE) and self.patch_size <= MAX_PATCH_SIZE,
                 f"from {MIN_PATCH_SIZE} to {MAX_PATCH_SIZE} whole pixels",
             ),
-            pixel_size=(self.pixel_size is None or self.pixel_size > 0, "positive, or None"),
+            pixel_size=(
+                self.pixel_size is None or PIXEL_SIZES[0] <= self.pixel_size <= PIXEL_SIZES[1],
+                f"from {PIXEL_SIZES[0]:g} to {PIXEL_SIZES[1]:g} micrometres, or None",
+            ),
         )
 
 
@@ -178,7 +184,8 @@ class NeXtMarker(nn.Module):
         Parameters
         ----------
         path
-            The file to write, `*.safetensors` by custom. It appears when it is complete, and replaces an old one.
+            The file to write, `*.safetensors` by custom. It appears when it is complete, and replaces an old one, or a
+            link.
 
         Raises
         ------
@@ -186,6 +193,8 @@ class NeXtMarker(nn.Module):
             If there is no folder to write into.
         IsADirectoryError
             If `path` is a folder.
+        OSError
+            If the folder cannot be written, or the disk is full; an old file stays.
         ValueError
             If a weight is not finite.
 

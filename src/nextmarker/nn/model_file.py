@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -35,7 +36,7 @@ def encode(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], diges
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place, and put it there once it is complete.
+    """Write a file into a private folder beside its place, and put it there once it is complete.
 
     Raises
     ------
@@ -43,6 +44,8 @@ def write_file(path: Path, content: bytes) -> None:
         If there is no folder to write into.
     IsADirectoryError
         If `path` is a folder.
+    OSError
+        If the folder cannot be written, or the disk is full.
     """
     if not path.parent.is_dir():
         msg = f"There is no folder {str(path.parent)!r} to save the model into: make it, or choose another path."
@@ -50,12 +53,14 @@ def write_file(path: Path, content: bytes) -> None:
     if path.is_dir():
         msg = f"{str(path)!r} is a folder: name a file in it, such as {str(path / 'model.safetensors')!r}."
         raise IsADirectoryError(msg)
-    draft = path.with_name(f".{path.name}.unfinished")
     try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        with TemporaryDirectory(prefix=".nextmarker.", suffix=".unfinished", dir=path.parent) as folder:
+            draft = Path(folder, path.name)
+            draft.write_bytes(content)
+            draft.replace(path)
+    except OSError as error:
+        msg = f"The model is not saved to {str(path)!r} ({error.strerror}): choose another path, or make room."
+        raise OSError(error.errno, msg) from error
 
 
 def read_header(path: Path, kind: type) -> tuple[Any, str]:
