@@ -180,3 +180,32 @@ def test_pixels_in_one_place_are_refused_when_they_are_read(slide, name):
 def test_labels_that_repeat_get_their_metal(tmp_path, imc):
     imc.write_mcd(tmp_path / "slide.mcd", imc.Acquisition(1, imc.counts(), labels=["CD3_1((2))Ag107", "CD3", "DNA1"]))
     assert nm.io.read_mcd(tmp_path / "slide.mcd")["slide_1"]["c"].values.tolist() == ["CD3_Ag107", "CD3_Pr141", "DNA1"]
+
+
+@pytest.mark.parametrize("entry", ["ChannelLabel", "ChannelName"])
+def test_a_channel_that_lacks_an_entry_is_read(tmp_path, imc, entry):
+    pixels, path = imc.counts(), tmp_path / "slide.mcd"
+    imc.write_mcd(path, imc.Acquisition(1, pixels), imc.Acquisition(2, pixels, labels=["", "CD3", "DNA1"]))
+    content = path.read_bytes()
+    text = {"ChannelLabel": "<ChannelLabel>107Ag</ChannelLabel>", "ChannelName": "<ChannelName>Pr(141)</ChannelName>"}
+    assert content.count(text[entry].encode("utf-16-le")) >= 1
+    path.write_bytes(content.replace(text[entry].encode("utf-16-le"), b""))
+    sdata = nm.io.read_mcd(path)
+    metals = {"ChannelLabel": ["Ag107", "Pr141", "Ir191"], "ChannelName": ["Ag107", "", "Ir191"]}[entry]
+    names = {"ChannelLabel": MARKERS, "ChannelName": ["Ag107", "Cytoker_651((3356))Pr141", "DNA1"]}[entry]
+    assert sdata["slide_1"]["c"].values.tolist() == names
+    assert sdata["slide_2"]["c"].values.tolist() == ["Ag107", "CD3", "DNA1"]
+    assert sdata.attrs[_keys.CHANNELS]["slide_1"]["metal"] == metals
+    np.testing.assert_array_equal(sdata["slide_1"], pixels)
+
+
+def test_channels_without_label_and_metal_are_named_by_their_place(tmp_path, imc):
+    path = tmp_path / "slide.mcd"
+    imc.write_mcd(path, imc.Acquisition(1, imc.counts(), labels=["", "CD3", ""]))
+    content = path.read_bytes()
+    for metal in ("Ag(107)", "Ir(191)"):
+        content = content.replace(f"<ChannelName>{metal}</ChannelName>".encode("utf-16-le"), b"")
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="'' -> 'channel_1'"):
+        sdata = nm.io.read_mcd(path)
+    assert sdata["slide_1"]["c"].values.tolist() == ["channel_1", "CD3", "channel_3"]

@@ -157,7 +157,13 @@ def _with_distinct_channels(image: Image) -> Image:
 def _warn_about(images: Iterable[Image], skipped: Iterable[Skipped]) -> None:
     """Warn of all that was skipped or renamed, at the caller of the public reader."""
     lines = [f"{part.source}: skipped, {part.reason}" for part in skipped if not part.expected]
-    lines += [f"{image.source or image.name}: {note}" for image in images for note in image.notes]
+    sources: dict[str, list[str]] = {}
+    for image in images:
+        for note in image.notes:
+            sources.setdefault(note, []).append(image.source or image.name)
+    lines += [
+        f"{found[0]}{f' and {len(found) - 1} more' * (len(found) > 1)}: {note}" for note, found in sources.items()
+    ]
     if lines:
         warnings.warn("\n".join(["While reading (see nm.io.report):", *lines]), stacklevel=4)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import ParseError
-
-from readimc import MCDFile
 
 from nextmarker.io._image import Image, Skipped
 from nextmarker.io._imc_records import PLACE, BinaryRecords, Shape, lazy_pixels, missing_pixels, scanned_shape
 from nextmarker.io._imc_txt import PIXEL_SIZE, export_image, exports_of, number
+from nextmarker.io._mcd_schema import acquisitions_of, metals_of
 from nextmarker.io._panel import clean_names
 from nextmarker.io._physical import check_square, stated_size
 
@@ -32,7 +29,7 @@ def read_all(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Sk
     """Read every acquisition of an .mcd file that can be read, from its export where that is better."""
     exports = exports_of(path)
     try:
-        acquisitions = _acquisitions(path)
+        acquisitions = acquisitions_of(path)
     except ValueError as damage:
         lost = Skipped(str(path), f"{damage}; {len(exports)} .txt exports lie beside it")
         return _sorted_out([lost, *(_export(txt, path, pixel_size, f"{path.name} cannot be read") for txt in exports)])
@@ -48,24 +45,6 @@ def _sorted_out(parts: Iterable[Image | Skipped]) -> tuple[list[Image], list[Ski
     parts = list(parts)
     images = [part for part in parts if isinstance(part, Image)]
     return images, [part for part in parts if isinstance(part, Skipped)]
-
-
-def _acquisitions(path: Path) -> list[Acquisition]:
-    file = MCDFile(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on overlapping acquisitions: the places of the pixels tell if they do
-            file.open()
-        acquisitions = [acquisition for slide in file.slides for acquisition in slide.acquisitions]
-    except (OSError, ValueError, KeyError, ParseError) as error:
-        msg = f"its list of acquisitions, which ends the file, is missing or damaged ({error})"
-        raise ValueError(msg) from error
-    finally:
-        file.close()
-    if not acquisitions:
-        msg = "it lists no acquisition"
-        raise ValueError(msg)
-    return acquisitions
 
 
 def _export_of(acquisition: Acquisition, mcd: Path, exports: Iterable[Path]) -> Path | None:
@@ -115,7 +94,7 @@ def _export(txt: Path, mcd: Path, pixel_size: float | None, why: str) -> Image |
 def _image(path: Path, acquisition: Acquisition, pixel_size: float, source: str) -> Image:
     records = _records(path, acquisition)
     shape = _shape(records, acquisition)
-    labels, metals = tuple(acquisition.channel_labels), tuple(acquisition.channel_names)
+    labels, metals = tuple(acquisition.channel_labels), metals_of(acquisition)
     planned = (_whole(acquisition, "MaxY"), _whole(acquisition, "MaxX"))
     return Image(
         _name(acquisition, path),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nextmarker.io._image import Image, Skipped
+from nextmarker.io._no_antibody import with_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,9 +127,9 @@ def _check_rows(rows: Sequence[Row], source: str) -> None:
 def choose_channels(
     images: Sequence[Image], skipped: Sequence[Skipped], panel: str | Path | pd.DataFrame | None
 ) -> tuple[list[Image], list[Skipped]]:
-    """Apply a panel to what was read, if there is one."""
+    """Apply a panel to what was read; without one, say which channels carry no marker."""
     if panel is None:
-        return list(images), list(skipped)
+        return [with_note(image) for image in images], list(skipped)
     chosen, lacking = apply_panel(images, read_panel(panel))
     return chosen, [*skipped, *lacking]
 
@@ -218,12 +219,14 @@ def clean_names(labels: Sequence[str], metals: Sequence[str]) -> tuple[str, ...]
     """
     names = [_clean(label, metal) or metal for label, metal in zip(labels, metals, strict=True)]
     count = Counter(names)
-    return tuple(name if count[name] == 1 else f"{name}_{metal}" for name, metal in zip(names, metals, strict=True))
+    return tuple(
+        name if count[name] == 1 or not metal else f"{name}_{metal}" for name, metal in zip(names, metals, strict=True)
+    )
 
 
 def _clean(label: str, metal: str) -> str:
     symbol, mass = metal.rstrip("0123456789"), metal.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     tag = rf"(?:{symbol}{mass}|{mass}{symbol})(?:Di)?"
     apart = rf"^{tag}(?![A-Za-z0-9])|(?<![A-Za-z0-9]){tag}$|[(\[]{tag}[)\]]$"
-    without_metal = re.sub(apart, "", label.strip())
+    without_metal = re.sub(apart, "", label.strip()) if metal else label.strip()
     return re.sub(r"(?:_\d+)?\(\([^()]*\)\)$", "", without_metal.strip(" _-")).strip(" _-")

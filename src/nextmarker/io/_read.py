@@ -100,13 +100,16 @@ def read(
     UserWarning
         If something was skipped or changed: what cannot be read among files or acquisitions that can; files of one
         unnamed plane, such as masks, in a folder of stacks; stacks in a folder within it; channels whose names repeat.
+        If channels carry no antibody: gases (argon, krypton, xenon), background, and iodine, barium or lead without a
+        label.
 
     Notes
     -----
     Labels of imaging mass cytometry are reduced to markers: ``Cytoker_651((3356))Pr141`` becomes ``Cytoker``. The metal
     of the channel itself is removed at either end of its label, and a number in double brackets, with the number before
     it, at the end. A label of which nothing is left becomes the metal, ``Ag107``; where two labels become one name,
-    both get their metal behind it.
+    both get their metal behind it. Channels without an antibody, argon, xenon and the like, are read too: a warning
+    names them, and `panel` leaves them out.
 
     Images keep their panels, which may differ: :func:`nextmarker.pp.match_panels` gives them the same channels.
 

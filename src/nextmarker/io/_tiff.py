@@ -11,6 +11,7 @@ from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdat
 from nextmarker.io._mibi import is_mibi, mibi_stacks
 from nextmarker.io._ome import ome_stacks
 from nextmarker.io._pages import DAMAGE, explained, find_pages, read_header
+from nextmarker.io._panel import choose_channels
 from nextmarker.io._plain import plain_stacks
 from nextmarker.io._qptiff import is_qptiff, qptiff_stacks
 from nextmarker.io._stack import Stack, stack_image
@@ -86,7 +87,7 @@ def read_tiff(
     >>> folder.cleanup()
     """
     check_arguments(channel_names, pixel_size)
-    return to_spatialdata(*file_images(Path(path), channel_names, pixel_size))
+    return to_spatialdata(*choose_channels(*file_images(Path(path), channel_names, pixel_size), None))
 
 
 def file_images(
