@@ -57,6 +57,15 @@ def test_colours_that_a_compression_mixes_are_refused(tmp_path):
         nm.io.read(tmp_path / "he.tif", channel_names=NAMES[:3])
 
 
+def test_colours_that_are_stored_in_an_unknown_way_are_refused(tmp_path):
+    write_colours(tmp_path / "core.tif", 3, "contig", compression="zlib", tile=(32, 48))
+    with tifffile.TiffFile(tmp_path / "core.tif", mode="r+b") as tif:
+        tif.filehandle.seek(tif.pages[0].tags["PlanarConfiguration"].valueoffset)
+        tif.filehandle.write(b"\0")
+    with pytest.raises(ValueError, match=r"core\.tif, page 0: its header is damaged: .* 3 values of a pixel"):
+        nm.io.read(tmp_path / "core.tif", channel_names=NAMES[:3])
+
+
 def test_a_colour_picture_beside_one_tiff_per_channel_is_skipped(tmp_path):
     folder = tmp_path / "Point1"
     folder.mkdir()

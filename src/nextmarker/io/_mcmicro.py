@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, distinct, to_spatialdata
+from nextmarker.io._panel import NO, YES
 from nextmarker.io._stack import Stack, stack_image, stem
 from nextmarker.io._tiff import open_file, read_masks
 
@@ -15,10 +17,19 @@ if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
 
-MARKERS = "markers.csv"
-WHOLE_SLIDES, CORES = "registration", "dearray"
+MARKERS, MARKERS_LEFT = "markers.csv", "markers_bs.csv"  # of the raw images, and after background subtraction
+WHOLE_SLIDES, SUBTRACTED, CORES = "registration", "background", "dearray"
 MASKS = ("cell", "cellMask", "cellRing", "nuclei", "nucleiMask")  # the first that is there
-COLUMN = "marker_name"
+COLUMN, REMOVE = "marker_name", "remove"
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A row of the table of markers."""
+
+    name: str
+    removed: bool
+    """Whether background subtraction leaves the channel out of its image."""
 
 
 def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> SpatialData:
@@ -28,7 +39,9 @@ def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> Spatia
     ----------
     path
         A folder with `markers.csv`, whose column `marker_name` names the channels, and `registration/*.ome.tif`, or
-        `dearray/*.ome.tif` with the cores of a tissue array, which come before the whole slides. Masks are read from
+        `dearray/*.ome.tif` with the cores of a tissue array, which come before the whole slides. Where background was
+        subtracted, `background/*.ome.tif` comes before `registration/`, with the names in `markers_bs.csv`. Channels
+        whose column `remove` in `markers.csv` is TRUE are left out, of raw images too. Masks are read from
         `segmentation/<method>-<image>/cell.ome.tif`, or else from those of the nuclei.
     pixel_size
         Micrometres per pixel. By default what the OME headers say, and unknown where they say nothing.
@@ -36,7 +49,8 @@ def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> Spatia
     Returns
     -------
     SpatialData with one image per file, (c, y, x), named as the file; and the masks, int (y, x), as
-    `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for what else it holds.
+    `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for what else it holds. The report lists raw images
+    that were left out for those with the background subtracted, and channels that were removed.
 
     Raises
     ------
@@ -50,7 +64,8 @@ def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> Spatia
     Warns
     -----
     UserWarning
-        If an image or its masks cannot be read, or markers have the same name: the second is numbered.
+        If an image or its masks cannot be read, or markers have the same name: the second is numbered. If the
+        background was subtracted from some images and not from others.
 
     Examples
     --------
@@ -78,7 +93,7 @@ def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> Spatia
 
 def is_mcmicro(folder: Path) -> bool:
     """Whether a folder is laid out as MCMICRO does."""
-    return (folder / MARKERS).is_file() and bool(_image_files(folder))
+    return (folder / MARKERS).is_file() and any(_files(folder, part) for part in (CORES, SUBTRACTED, WHOLE_SLIDES))
 
 
 def mcmicro_images(folder: Path, pixel_size: float | None = None) -> tuple[list[Image], list[Skipped]]:
@@ -89,55 +104,109 @@ def mcmicro_images(folder: Path, pixel_size: float | None = None) -> tuple[list[
     ValueError
         If the table of markers cannot be read.
     """
-    markers = read_markers(folder / MARKERS)
+    markers = _read_markers(folder / MARKERS)
+    left = next((_read_markers(file) for file in _tables_left(folder) if file.is_file()), None)
+    files, skipped = _chosen_files(folder)
     images: list[Image] = []
-    skipped: list[Skipped] = []
-    for file in _image_files(folder):
+    for file, note in files:
         try:
             stacks, left_out = open_file(file)
-            images += [_image(folder, stack, markers, pixel_size) for stack in stacks]
-            skipped += left_out
+            found = [_image(folder, stack, markers, left, pixel_size) for stack in stacks]
         except (ValueError, OSError) as error:
             skipped.append(Skipped(str(file), str(error)))
+        else:
+            images += [replace(image, notes=(*image.notes, note)) if note else image for image in found]
+            skipped += left_out
     return images, skipped
 
 
-def read_markers(path: Path) -> list[str]:
-    """Read the names of the channels, in the order of the planes."""
+def _tables_left(folder: Path) -> list[Path]:
+    return [folder / MARKERS_LEFT, folder / SUBTRACTED / MARKERS_LEFT]
+
+
+def _chosen_files(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
+    """The cores where there are any; else each slide, raw only if its background was not subtracted; with notes."""
+    cores, subtracted, raw = (_files(folder, part) for part in (CORES, SUBTRACTED, WHOLE_SLIDES))
+    if cores or not subtracted:
+        return [(file, "") for file in cores or raw], []
+    done = {file: next((stem(other) for other in subtracted if _is_from(other, file)), "") for file in raw}
+    why = "raw: {} was read instead, with the background subtracted"
+    skipped = [Skipped(str(file), why.format(other), expected=True) for file, other in done.items() if other]
+    note = "its background was not subtracted, that of other images was"
+    return [*((file, "") for file in subtracted), *((file, note) for file in raw if not done[file])], skipped
+
+
+def _is_from(subtracted: Path, raw: Path) -> bool:
+    """Whether one is the other after background subtraction: ``slide_backsub`` and ``slide``."""
+    return re.fullmatch(rf"{re.escape(stem(raw))}([_-]?(backsub|background|bs))?", stem(subtracted)) is not None
+
+
+def _files(folder: Path, part: str) -> list[Path]:
+    return sorted(file for file in (folder / part).glob("*.ome.tif*") if file.is_file())
+
+
+def _read_markers(path: Path) -> list[Marker]:
+    """Read the channels, in the order of the planes."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.split("\n", 1)[0]
+        rows = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=first.count)))
     except (UnicodeDecodeError, csv.Error) as error:
         msg = f"{path} is no table that can be read: {error}. Save it as CSV in UTF-8."
         raise ValueError(msg) from error
     if not rows or COLUMN not in rows[0]:
         msg = f"{path} has no column {COLUMN!r}; it has {list(rows[0]) if rows else 'no rows'}."
         raise ValueError(msg)
-    return [(row[COLUMN] or "").strip() for row in rows]
+    return [Marker((row[COLUMN] or "").strip(), _is_removed(row.get(REMOVE), path)) for row in rows]
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """The cores of a tissue array where there are any, else the whole slides."""
-    found = [sorted(f for f in (folder / part).glob("*.ome.tif*") if f.is_file()) for part in (CORES, WHOLE_SLIDES)]
-    return found[0] or found[1]
-
-
-def _image(folder: Path, stack: Stack, markers: list[str], pixel_size: float | None) -> Image:
-    if len(markers) != stack.n_channels:
-        msg = f"{stack.source} has {stack.n_channels} channels, and {folder / MARKERS} names {len(markers)}."
+def _is_removed(value: str | None, path: Path) -> bool:
+    text = (value or "").strip().lower()
+    if text not in YES | NO:
+        msg = f"{path} has {value!r} in the column {REMOVE!r}. Write TRUE for channels to leave out, else nothing."
         raise ValueError(msg)
-    image = stack_image(stack, distinct(markers), pixel_size)
+    return text in YES
+
+
+def _image(
+    folder: Path, stack: Stack, markers: list[Marker], left: list[Marker] | None, pixel_size: float | None
+) -> Image:
+    """Name the channels after the table that has as many: of raw images, or after background subtraction."""
+    after = left or [marker for marker in markers if not marker.removed]
+    raw = stack.path.parent.name == WHOLE_SLIDES
+    table = next((one for one in ([markers] if raw else [after, markers]) if len(one) == stack.n_channels), None)
+    if table is None:
+        names = f"names {len(markers)}" + ("" if raw else f", of which background subtraction keeps {len(after)}")
+        msg = f"{stack.source} has {stack.n_channels} channels, and {folder / MARKERS} {names}."
+        raise ValueError(msg)
+    image = stack_image(stack, distinct([marker.name for marker in table]), pixel_size)
+    kept = [place for place, marker in enumerate(table) if not marker.removed]
+    if not kept:
+        msg = f"{folder / MARKERS} removes all channels of {stack.source}."
+        raise ValueError(msg)
+    removed = [marker.name for marker in table if marker.removed]
+    remarks = (f"without the channels that {MARKERS} removes: {', '.join(removed)}",) if removed else ()
     labels, note = _masks(folder, stack)
-    # markers that repeat are numbered, and reported, with those of all readers
-    return replace(image, channels=tuple(markers), originals=None, labels=labels, notes=(note,) if note else ())
+    return replace(
+        image,
+        pixels=image.pixels[kept],
+        # markers that repeat are numbered, and reported, with those of all readers
+        channels=tuple(table[place].name for place in kept),
+        originals=None,
+        labels=labels,
+        notes=(note,) if note else (),
+        remarks=(*image.remarks, *remarks),
+    )
 
 
 def _masks(folder: Path, stack: Stack) -> tuple[da.Array | None, str]:
     """Masks of an image, ``segmentation/<method>-<image>/cell.ome.tif``, and what kept them from being read."""
+    names = list(dict.fromkeys([stem(stack.path), re.sub(r"[_-]?(backsub|background|bs)$", "", stem(stack.path))]))
     files = [
         file
+        for name in names
         for kind in MASKS
-        for file in sorted((folder / "segmentation").glob(f"*-{stem(stack.path)}/{kind}.*"))
+        for file in sorted((folder / "segmentation").glob(f"*-{name}/{kind}.*"))
         if stem(file) == kind
     ]
     for file in files[:1]:

@@ -149,6 +149,8 @@ def _problem(page: tifffile.TiffPage) -> str | None:
         return f"its compression {_compression(page)} is not supported. Save it again with LZW, zlib or ZSTD."
     if page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel < 3:
         return f"its header is damaged: a colour picture with {page.samplesperpixel} value(s) for each pixel."
+    if page.samplesperpixel > 1 and page.planarconfig not in (1, 2):
+        return f"its header is damaged: it does not say how the {page.samplesperpixel} values of a pixel are stored."
     if is_interleaved(page) and (_compression(page) in MIXED or page.photometric == tifffile.PHOTOMETRIC.YCBCR):
         return "a colour picture whose compression mixes its colours; counts of channels cannot be read from it."
     if min(page.imagewidth, page.imagelength) < 1 or page.imagedepth > 1:
