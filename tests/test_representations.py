@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
 from scipy import sparse
 
 from nextmarker import _representations
-from nextmarker._representations import read_labels, read_representations, sample
+from nextmarker._representations import read_features, read_labels, read_representations, sample
 
 EVERY = np.ones(4, dtype=bool)
 
@@ -65,6 +65,33 @@ def test_representations_are_finite_numbers(adata):
     with pytest.raises(ValueError, match=r"of 1 cells is not finite.*'c'"):
         read_representations(adata, None, EVERY)
     assert len(read_representations(adata, None, np.array([True, True, False, False]))["X_nextmarker"]) == 2
+
+
+def test_features_in_step_with_the_markers(adata):
+    features = np.arange(96.0).reshape(4, 3, 8)
+    adata.obsm["X_interpretability"] = features.reshape(4, -1)
+    adata.layers["interpretability"] = features.mean(2)
+    everything = read_representations(adata, None, EVERY)
+    np.testing.assert_array_equal(everything["X_interpretability"], features.reshape(4, -1))
+    np.testing.assert_array_equal(read_features(adata[::-1], 8), features[::-1].reshape(4, -1))
+    moved = adata[:, [1, 0, 2]].copy()
+    embedded_so = moved.copy()
+    embedded_so.obsm["X_interpretability"] = features[:, [1, 0, 2]].reshape(4, -1)
+    read_features(embedded_so)
+    for changed in (adata[:, :2], moved, concat([adata, embedded_so])):  # .obsm is not put in the order of the first
+        with pytest.raises(ValueError, match=r"'X_interpretability'.*tables of several panels.*nm.tl.embed"):
+            read_representations(changed, None, np.ones(changed.n_obs, bool))
+        read_representations(changed, ["X", "X_nextmarker", "layers/interpretability"], np.ones(changed.n_obs, bool))
+    with pytest.raises(ValueError, match="'X_interpretability'"):
+        read_features(adata, 7)
+
+
+def test_embeddings_of_several_models_are_not_compared(adata):
+    adata.obs["nextmarker_embedding"] = [f"{digit * 16}-00000000" for digit in "aabb"]
+    with pytest.raises(ValueError, match="embedded by 2 models"):
+        read_representations(adata, "X_nextmarker", EVERY)
+    assert list(read_representations(adata, "X", EVERY)) == ["X"]
+    assert len(read_representations(adata, "X_nextmarker", np.array([True, True, False, False]))["X_nextmarker"]) == 2
 
 
 def test_labels_of_the_cells_that_have_all(adata):

@@ -1,12 +1,21 @@
 """The table: found, protected, and its record."""
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from nextmarker._table import get_table, read_attribution, refuse_foreign_keys, require, write_results
+from nextmarker._table import (
+    embedded_as,
+    get_table,
+    read_record,
+    record_name,
+    refuse_foreign_keys,
+    require,
+    write_results,
+)
 
 
 @pytest.fixture
@@ -43,14 +52,42 @@ def test_what_is_missing_is_said_with_what_is_there(adata):
         require(adata, "obsm", "X_nextmarker", "nm.tl.embed(sdata)")
 
 
-def test_an_attribution_of_other_clusters_is_refused(adata):
-    adata.obs["type"] = pd.Categorical(["T", "B"], categories=["T", "B", "none"])
-    table = pd.DataFrame({"cluster": ["T", "T", "B", "B"], "n_cells": [1, 1, 1, 1]})
-    write_results(adata, "why", {"uns/why": table}, {"groupby": "type"})
-    assert read_attribution(adata, "why").equals(table)
+def embed(adata, names):
+    adata.obs["nextmarker_embedding"] = pd.Categorical(names)
 
-    adata.obs["type"] = pd.Categorical(["T", "T"])
-    with pytest.raises(ValueError, match=r"'why'.*\{'T': 2\}.*nm.tl.marker_attribution"):
-        read_attribution(adata, "why")
-    with pytest.raises(KeyError, match=r"No 'other'.*groupby='type'\), or else"):
-        read_attribution(adata, "other", "type", ", or else")
+
+def test_default_names_are_ours_where_cells_were_embedded_though_the_record_is_lost(adata):
+    embed(adata, ["0123456789abcdef-01234567"] * 2)
+    adata.obs["nextmarker"] = adata.obs["mine"] = "0"
+    refuse_foreign_keys(adata, ["obs/nextmarker"])
+    with pytest.raises(ValueError, match=r"'mine' in .obs.*key_added"):
+        refuse_foreign_keys(adata, ["obs/mine"])
+    embed(adata, ["theirs", "theirs"])  # a column of somebody else, who happened upon the name
+    for name in ("nextmarker", "nextmarker_embedding"):
+        with pytest.raises(ValueError, match=f"'{name}' in .obs"):
+            refuse_foreign_keys(adata, [f"obs/{name}"])
+
+
+def test_embeddings_of_the_cells(adata):
+    assert embedded_as(adata).isna().all()
+    embed(adata, ["0123456789abcdef-01234567", None])
+    assert embedded_as(adata).tolist()[0] == "0123456789abcdef-01234567"
+    assert embedded_as(adata[1:]).cat.categories.empty
+
+
+def test_each_result_has_a_record_of_its_own(adata):
+    assert record_name("cluster", "nextmarker") == "cluster"
+    assert record_name("cluster", "fine") == "cluster_fine"
+    assert record_name("marker_attribution", "embed") != "embed"
+    write_results(adata, record_name("cluster", "fine"), {}, {"resolution": 2.0})
+    assert read_record(adata, "cluster_fine")["resolution"] == 2
+    assert read_record(adata, "cluster") == {}
+
+
+def test_a_part_of_a_table_leaves_the_table_as_it_was(adata):
+    write_results(adata, "embed", {"obsm/X": np.ones((2, 3))}, {"seed": 0})
+    part = adata[:1]
+    with pytest.warns(anndata.ImplicitModificationWarning):
+        write_results(part, "other", {"obs/new": [1]}, {"seed": 1})
+    assert "other" in part.uns["nextmarker"]
+    assert "other" not in adata.uns["nextmarker"]

@@ -35,4 +35,7 @@ CONNECTIVITIES: Final = "connectivities"
 DISTANCES: Final = "distances"
 NEIGHBORS: Final = "neighbors"
 ATTRIBUTION: Final = "marker_attribution"
+EMBEDDED: Final = "nextmarker_embedding"  # obs: the model and the run of nm.tl.embed that embedded the cell
 RECORD: Final = "nextmarker"
+EMBED_STEP: Final = "embed"  # uns[RECORD]: the record of a step
+CLUSTER_STEP: Final = "cluster"

@@ -1,4 +1,4 @@
-"""What the metrics read from a table: representations of cells, by name, and what is known about the cells."""
+"""What is read from a table to compare cells: their representations, by name, and what is known about them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 from nextmarker import _keys
+from nextmarker._provenance import OURS, refuse_several_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
     KeyError
         If the table lacks one.
     ValueError
-        If one holds anything but finite numbers.
+        If one holds anything but finite numbers, is one of several models, or does not fit the markers of the table.
     """
     available = _available(adata)
     chosen = [names] if isinstance(names, str) else list(names or [name for name in DEFAULTS if name in available])
@@ -46,7 +47,48 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
             "Write the embedding with nm.tl.embed(sdata), or name others: representations=[...]."
         )
         raise KeyError(msg)
+    if set(chosen) & set(OURS):
+        refuse_several_models(adata, cells)
+    if _keys.INTERPRETABILITY_FEATURES in chosen:
+        read_features(adata)
     return {name: _read(adata, name, cells) for name in chosen}
+
+
+def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
+    """Read all of I, (cells, markers * features), and refuse it if it is out of step with the markers of the table.
+
+    `.obsm` does not follow when the markers of a table are chosen or put in another order, or cut when tables are
+    joined; `.layers` does, and holds the mean of the features of each marker.
+
+    Parameters
+    ----------
+    n_features
+        Features of a marker, where known.
+
+    Raises
+    ------
+    ValueError
+        If columns are missing, or are those of other markers.
+    """
+    flat = np.asarray(adata.obsm[_keys.INTERPRETABILITY_FEATURES])
+    width = n_features or max(flat.shape[1] // max(adata.n_vars, 1), 1)
+    activation = adata.layers.get(_keys.INTERPRETABILITY)
+    if adata.n_vars and (flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat)):
+        msg = (
+            f"The table has {adata.n_vars} markers, and .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] holds the features "
+            f"of others or in another order: markers were chosen or moved, or tables of several panels joined, after "
+            f"embedding. Do this before that, or embed again with nm.tl.embed(sdata)."
+        )
+        raise ValueError(msg)
+    return flat
+
+
+def _is_mean(activation: np.ndarray | None, flat: np.ndarray) -> bool:
+    """Tell whether the activation, where there is one, is the mean of each marker's features."""
+    if activation is None:
+        return True
+    mean = flat.reshape(*activation.shape, -1).mean(2, dtype=np.float64)
+    return np.allclose(mean, np.asarray(activation), rtol=1e-3, atol=1e-6)
 
 
 def _available(adata: AnnData) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from nextmarker import _keys
@@ -13,10 +15,24 @@ from nextmarker import _keys
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
     from spatialdata import SpatialData
 
 _WRITTEN = "written"
+_EMBEDDING_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")  # the digest of the model, and that of the embedding
+# by step, the name that its result has by default
+_DEFAULT_NAMES = {_keys.CLUSTER_STEP: _keys.CLUSTERS, _keys.ATTRIBUTION: _keys.ATTRIBUTION}
+_DEFAULT_PLACES = {
+    f"obsm/{_keys.EMBEDDING}",
+    f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
+    f"layers/{_keys.INTERPRETABILITY}",
+    f"varm/{_keys.CROSSTALK}",
+    f"obs/{_keys.EMBEDDED}",
+    f"obs/{_keys.CLUSTERS}",
+    f"obsp/{_keys.CLUSTERS}_{_keys.CONNECTIVITIES}",
+    f"obsp/{_keys.CLUSTERS}_{_keys.DISTANCES}",
+    f"uns/{_keys.CLUSTERS}_{_keys.NEIGHBORS}",
+    f"uns/{_keys.ATTRIBUTION}",
+}
 
 
 def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnData:
@@ -53,35 +69,11 @@ def require(adata: AnnData, slot: str, key: str, mend: str) -> Any:
     return holder[key]
 
 
-def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend: str = "") -> pd.DataFrame:
-    """Look up an attribution, and refuse it if it is of other clusters than the table has now.
-
-    Parameters
-    ----------
-    key
-        Name of the attribution in `.uns`.
-    groupby
-        The clusters it must be of; by default those it was made of.
-    mend
-        What else helps, beside writing it again.
-    """
-    call = f"nm.tl.marker_attribution(adata{f', groupby={groupby!r}' if groupby else ''}){mend}"
-    table = require(adata, "uns", key, call)
-    groupby = groupby or adata.uns.get(_keys.RECORD, {}).get(key, {}).get("groupby")
-    if groupby not in adata.obs:
-        return table
-    sizes = {str(name): size for name, size in adata.obs[groupby].value_counts().items() if size}
-    if sizes != {str(name): size for name, size in zip(table["cluster"], table["n_cells"], strict=True)}:
-        msg = (
-            f".uns[{key!r}] is the attribution of other clusters than .obs[{groupby!r}], which has the sizes {sizes}. "
-            f"Write it again with {call}."
-        )
-        raise ValueError(msg)
-    return table
-
-
 def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = "key_added") -> None:
     """Refuse to replace what nextmarker did not write; a step that is run again replaces its own result.
+
+    `.uns`, and the record with it, is lost when tables are joined. So the default names are taken for ours as well
+    wherever the cells show that nextmarker embedded them.
 
     Parameters
     ----------
@@ -91,6 +83,8 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = 
         The argument by which the user chooses another name, where there is one.
     """
     own = set(adata.uns.get(_keys.RECORD, {}).get(_WRITTEN, []))
+    if embedded_as(adata).notna().any():
+        own |= _DEFAULT_PLACES
     for place in keys:
         slot, key = place.split("/", 1)
         if key in getattr(adata, slot) and place not in own:
@@ -102,13 +96,30 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = 
             raise ValueError(msg)
 
 
+def embedded_as(adata: AnnData) -> pd.Series:
+    """Read the name of the embedding of each cell, as `nm.tl.embed` wrote it: categorical, missing where unknown."""
+    column = adata.obs.get(_keys.EMBEDDED, pd.Series(index=adata.obs_names, dtype=object)).astype("category")
+    others = [name for name in column.cat.categories if not _EMBEDDING_NAME.fullmatch(str(name))]
+    return column.cat.remove_categories(others).cat.remove_unused_categories()
+
+
+def record_name(step: str, key: str) -> str:
+    """Name the record of a result, so that each `key_added` has its own."""
+    return step if key == _DEFAULT_NAMES[step] else f"{step}_{key}"
+
+
+def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:
+    """Read what a step was run with; empty where that is not known."""
+    return adata.uns.get(_keys.RECORD, {}).get(name, {})
+
+
 def write_results(adata: AnnData, step: str, results: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     """Write the results of a step and its record, all at once.
 
     Parameters
     ----------
     step
-        Name of the step, under which `.uns["nextmarker"]` keeps its record.
+        Name of the record, under which `.uns["nextmarker"]` keeps it.
     results
         Values by place, `"slot/key"`.
     parameters

@@ -92,3 +92,24 @@ def test_clusters_made_again_are_not_drawn(sdata):
     sdata["table"].obs["nextmarker"] = pd.Categorical(["0"] * 40)
     with pytest.raises(ValueError, match=r"other clusters.*nm.tl.marker_attribution"):
         nm.pl.marker_attribution(sdata)
+
+
+def test_renamed_clusters_are_drawn_by_their_new_names(sdata):
+    before = dots(marker_attribution(sdata)).get_facecolors()
+    adata = sdata["table"]
+    adata.obs["nextmarker"] = adata.obs["nextmarker"].cat.rename_categories({"0": "T", "1": "B", "2": "other"})
+    ax = marker_attribution(sdata)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["T", "B", "other"]
+    np.testing.assert_allclose(dots(ax).get_facecolors(), before)
+
+
+def test_an_attribution_of_another_embedding_is_not_drawn(sdata):
+    adata = sdata["table"]
+    for number in range(2):
+        adata.obs["nextmarker_embedding"] = pd.Categorical([f"{'a' * 16}-0000000{number}"] * 40)
+        if number == 0:
+            adata.obs["group"] = adata.obs["nextmarker"]
+            nm.tl.marker_attribution(adata, groupby="group")
+            marker_attribution(sdata)
+    with pytest.raises(ValueError, match=r"another embedding.*nm.tl.marker_attribution\(adata, groupby='group'\)"):
+        marker_attribution(sdata)

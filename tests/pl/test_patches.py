@@ -4,6 +4,7 @@ from geopandas import GeoDataFrame
 from shapely import points
 from spatialdata.models import Image2DModel, ShapesModel
 
+import nextmarker as nm
 from nextmarker.pl import patches
 
 MAGENTA, CYAN, YELLOW = (1, 0, 1), (0, 1, 1), (1, 1, 0)
@@ -86,6 +87,35 @@ def test_cluster_without_raised_markers(sdata):
     table = sdata["table"].uns["marker_attribution"]
     table.loc[table["cluster"] == "1", "mean"] = 0
     assert labels(patches(sdata)[1])[1:] == ["no marker raised"]
+
+
+def test_clusters_of_an_earlier_embedding_are_drawn_with_a_warning(sdata):
+    adata = sdata["table"]
+    for number in range(2):
+        adata.obs["nextmarker_embedding"] = [f"{'a' * 16}-0000000{number}"] * 40
+        if number == 0:
+            nm.tl.cluster(adata, n_neighbors=5, key_added="mine")
+            nm.tl.marker_attribution(adata, groupby="mine")
+            patches(sdata, groupby="mine")
+    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)"):
+        patches(sdata, groupby="mine", markers=["DNA"])
+    with (
+        pytest.warns(UserWarning, match="earlier embedding"),
+        pytest.raises(ValueError, match="another embedding.*markers="),
+    ):
+        patches(sdata, groupby="mine")
+
+
+def test_renamed_clusters_keep_their_markers(sdata):
+    before = [labels(ax)[1:] for ax in patches(sdata)]
+    adata = sdata["table"]
+    adata.obs["nextmarker"] = adata.obs["nextmarker"].cat.rename_categories({"0": "T", "1": "B", "2": "other"})
+    axes = patches(sdata)
+    assert [labels(ax)[0].partition("\n")[0] for ax in axes] == ["T", "B", "other"]
+    assert [labels(ax)[1:] for ax in axes] == before
+    adata.obs["merged"] = adata.obs["nextmarker"].map({"T": "T", "B": "T", "other": "other"})
+    with pytest.raises(ValueError, match=r"merged since.*groupby='merged'"):
+        patches(sdata, groupby="merged")
 
 
 def test_silent_marker_is_black(sdata):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import spatialdata as sd
 import torch
-from anndata import AnnData, read_h5ad, read_zarr
+from anndata import AnnData, concat, read_h5ad, read_zarr
 
 import nextmarker as nm
 from nextmarker.tl import marker_attribution, top_markers
@@ -150,7 +150,7 @@ def test_fraction_above_given_thresholds(adata):
     np.testing.assert_allclose(
         wide(adata, "fraction", "mapping").loc["B cell"], (activation[30:50] > thresholds).mean(0)
     )
-    np.testing.assert_allclose(adata.uns["nextmarker"]["mapping"]["threshold"], thresholds)
+    np.testing.assert_allclose(adata.uns["nextmarker"]["marker_attribution_mapping"]["threshold"], thresholds)
 
 
 def test_cells_without_category_are_left_out(adata):
@@ -252,3 +252,80 @@ def test_clusters_made_again_have_no_top_markers(adata):
     adata.obs["nextmarker"] = pd.Categorical(["0"] * 60)
     with pytest.raises(ValueError, match=r"other clusters.*nm.tl.marker_attribution"):
         top_markers(adata)
+
+
+def test_an_attribution_does_not_touch_the_record_of_another_step(adata):
+    adata.uns["nextmarker"] = {"embed": {"patch_size": 11}}
+    marker_attribution(adata, key_added="embed")
+    assert adata.uns["nextmarker"]["embed"] == {"patch_size": 11}
+
+
+MODEL, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+def parts(adata, models=(MODEL, MODEL)) -> list[AnnData]:
+    """Two tables that were embedded, clustered and explained one by one."""
+    tables = [adata[::2].copy(), adata[1::2].copy()]
+    for number, (table, model) in enumerate(zip(tables, models, strict=True)):
+        table.obs["nextmarker_embedding"] = pd.Categorical([f"{model}-0000000{number}"] * 30)
+        nm.tl.cluster(table, n_neighbors=5)
+        marker_attribution(table)
+        table.obs["type"] = adata.obs["nextmarker"]
+    return tables
+
+
+@pytest.mark.parametrize("how", [{"merge": "same"}, {"merge": "first", "uns_merge": "first"}])
+def test_tables_explained_one_by_one_are_explained_together(adata, how):
+    joined = concat(parts(adata), **how)
+    marker_attribution(joined, groupby="type", key_added="types")
+    reference = adata[joined.obs_names].copy()
+    marker_attribution(reference)
+    pd.testing.assert_frame_equal(joined.uns["types"], reference.uns["marker_attribution"], check_categorical=False)
+    before = list(joined.uns)
+    with pytest.raises(ValueError, match=r"cluster 0 of one.*nm.tl.cluster\(adata\)"):
+        marker_attribution(joined)
+    assert list(joined.uns) == before
+    nm.tl.cluster(joined, n_neighbors=5)
+    marker_attribution(joined)
+    assert not top_markers(joined).empty
+
+
+def test_weights_that_were_lost_when_tables_were_joined(adata):
+    with pytest.raises(KeyError, match=r"'nextmarker_crosstalk'.*anndata.concat\(tables, merge='same'\)"):
+        marker_attribution(concat(parts(adata)), groupby="type")
+
+
+def test_tables_of_two_models_are_refused(adata):
+    with pytest.raises(ValueError, match=r"2 models.*nm.tl.embed\(sdata, model\)"):
+        marker_attribution(concat(parts(adata, (MODEL, OTHER)), merge="first"), groupby="type")
+
+
+@pytest.mark.parametrize("part", [slice(30, None), slice(59, None)])
+def test_weights_of_another_model_do_not_explain_the_embedding(adata, part):
+    """Seen from the numbers alone, though only one cell be of the other model."""
+    rng = np.random.default_rng(1)
+    for value in (lambda f: f[::-1], lambda f: f + 0.1 * rng.normal(size=f.shape)):
+        other = adata.copy()
+        other.obsm["X_nextmarker"][part] = value(other.obsm["X_nextmarker"])[part]
+        with pytest.raises(ValueError, match=r"'X_nextmarker'.*do not belong together.*nm.tl.embed"):
+            marker_attribution(other)
+        assert "marker_attribution" not in other.uns
+
+
+def test_clusters_of_an_earlier_embedding_are_explained_with_a_warning(adata):
+    adata.obs["nextmarker_embedding"] = pd.Categorical([f"{MODEL}-00000000"] * 60)
+    nm.tl.cluster(adata, n_neighbors=5, key_added="mine")
+    adata.obs["nextmarker_embedding"] = pd.Categorical([f"{MODEL}-00000001"] * 60)
+    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)"):
+        marker_attribution(adata, groupby="mine")
+    assert adata.uns["nextmarker"]["marker_attribution"]["embedded_as"].tolist() == [f"{MODEL}-00000001"]
+    top_markers(adata)
+
+
+def test_renamed_clusters_have_their_new_names_in_the_list(adata):
+    marker_attribution(adata)
+    before = top_markers(adata)
+    adata.obs["nextmarker"] = adata.obs["nextmarker"].cat.rename_categories({"T/NK": "T", "B cell": "B"})
+    after = top_markers(adata)
+    assert after["cluster"].cat.categories.tolist() == ["T", "B", "other"]
+    assert after["marker"].tolist() == before["marker"].tolist()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 import spatialdata as sd
-from anndata import AnnData, read_h5ad
+from anndata import AnnData, concat, read_h5ad
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
@@ -197,3 +197,76 @@ def test_bad_input_changes_nothing(adata, spoil, arguments, error, message):
     with pytest.raises(error, match=message):
         cluster(adata, **arguments)
     assert (list(adata.obs), list(adata.obsp), list(adata.uns)) == before
+
+
+@pytest.mark.parametrize("backend", ["igraph", "leidenalg", "phenograph"])
+def test_resolution_decides_how_many_clusters_whatever_the_backend(backend):
+    adata = AnnData(obsm={"X_nextmarker": np.random.default_rng(0).normal(size=(200, 5))})
+    numbers = []
+    for resolution in (0.01, 1.0, 4.0):
+        cluster(adata, n_neighbors=15, resolution=resolution, backend=backend)
+        numbers.append(adata.obs["nextmarker"].nunique())
+    assert numbers[0] == 1  # the graph is connected
+    assert 1 < numbers[1] < numbers[2]
+
+
+def test_two_clusterings_have_two_records(adata):
+    cluster(adata, n_neighbors=15, resolution=0.01, key_added="coarse")
+    cluster(adata, n_neighbors=20, resolution=4.0, key_added="fine", backend="leidenalg")
+    cluster(adata, n_neighbors=10)
+    records = [adata.uns["nextmarker"][name] for name in ("cluster_coarse", "cluster_fine", "cluster")]
+    assert [record["resolution"] for record in records] == [0.01, 4.0, 0.75]
+    assert [record["n_neighbors"] for record in records] == [15, 20, 10]
+    assert [record["backend"] for record in records] == ["igraph", "leidenalg", "igraph"]
+
+
+MODEL, OTHER = "0123456789abcdef", "fedcba9876543210"
+
+
+def parts(adata, models=(MODEL, MODEL)) -> list[AnnData]:
+    """Two tables that were embedded and clustered one by one."""
+    tables = [adata[:150].copy(), adata[150:].copy()]
+    for number, (table, model) in enumerate(zip(tables, models, strict=True)):
+        table.obs["nextmarker_embedding"] = pd.Categorical([f"{model}-0000000{number}"] * 150)
+        cluster(table, n_neighbors=15)
+        cluster(table, n_neighbors=15, key_added="mine")
+    return tables
+
+
+@pytest.mark.parametrize("how", [{}, {"uns_merge": "same"}, {"uns_merge": "first", "pairwise": True}])
+def test_tables_clustered_one_by_one_are_clustered_together(adata, how):
+    joined = concat(parts(adata), **how)
+    cluster(joined, n_neighbors=15, resolution=0.3)
+    assert adjusted_rand_score(joined.obs["truth"], joined.obs["nextmarker"]) == 1
+    assert joined.obsp["nextmarker_connectivities"][:150, 150:].nnz > 0  # patients are linked
+    assert joined.uns["nextmarker"]["cluster"]["model"] == MODEL
+    assert len(joined.uns["nextmarker"]["cluster"]["embedded_as"]) == 2
+    if not how:  # nothing tells that this is not the user's
+        with pytest.raises(ValueError, match="'mine' in .obs"):
+            cluster(joined, n_neighbors=15, key_added="mine")
+
+
+def test_cells_of_two_models_are_not_clustered_together(adata):
+    joined = concat(parts(adata, (MODEL, OTHER)))
+    before = joined.obs["nextmarker"].tolist()
+    joined.obsm["X_corrected"] = joined.obsm["X_nextmarker"]
+    with pytest.raises(ValueError, match=r"2 models.*nm.tl.embed\(sdata, model\)"):
+        cluster(joined, n_neighbors=15)
+    assert joined.obs["nextmarker"].tolist() == before
+    assert "nextmarker" not in joined.uns
+    cluster(joined, n_neighbors=15, use_rep="X_corrected")  # made to be compared
+    assert "embedded_as" not in joined.uns["nextmarker"]["cluster"]
+    cluster(joined[:150].copy(), n_neighbors=15)
+
+
+def test_features_out_of_step_with_the_markers_are_not_clustered(adata):
+    features = np.random.default_rng(0).random((300, 3, 8))
+    table = AnnData(
+        np.ones((300, 3), np.float32),
+        obsm={"X_interpretability": features.reshape(300, -1)},
+        layers={"interpretability": features.mean(2)},
+    )
+    cluster(table.copy(), n_neighbors=15, use_rep="X_interpretability")
+    for changed in (table[:, [1, 0, 2]], table[:, :2]):
+        with pytest.raises(ValueError, match=r"'X_interpretability'.*nm.tl.embed"):
+            cluster(changed.copy(), n_neighbors=15, use_rep="X_interpretability")

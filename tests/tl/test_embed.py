@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from anndata import concat
+from spatialdata.models import TableModel
 
 import nextmarker as nm
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
@@ -281,6 +283,43 @@ def test_a_key_of_somebody_else_is_kept(tissue, model):
 
 def test_running_again_replaces_its_own_result(tissue, model):
     for ours, theirs in zip(embedded(tissue, model), embedded(tissue, model), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_each_cell_carries_the_name_of_its_embedding(make, model, settings):
+    first, again, fewer_turns = make(), make(), make()
+    for sdata, rotations in ((first, 4), (again, 4), (fewer_turns, 1)):
+        nm.tl.embed(sdata, model, rotations=rotations, progress=False)
+    names = [sdata["table"].obs["nextmarker_embedding"].unique().tolist() for sdata in (first, again, fewer_turns)]
+    assert names[0] == names[1] != names[2]
+    assert {name.partition("-")[0] for (name,) in names} == {model.digest()}
+    assert first["table"].uns["nextmarker"]["embed"]["embedded_as"] == names[0][0]
+
+
+def test_embedding_again_names_the_results_that_are_older(tissue, model):
+    nm.tl.embed(tissue, model, progress=False)
+    nm.tl.cluster(tissue)
+    nm.tl.cluster(tissue, key_added="fine")
+    nm.tl.marker_attribution(tissue)
+    nm.tl.embed(tissue, model, progress=False)  # the same again
+    nm.tl.top_markers(tissue)
+    with pytest.warns(UserWarning, match="cluster, cluster_fine, marker_attribution.*nm.tl.cluster"):
+        nm.tl.embed(tissue, model, rotations=1, progress=False)
+    with pytest.raises(ValueError, match="another embedding"):
+        nm.tl.top_markers(tissue)
+    nm.tl.cluster(tissue)
+    nm.tl.marker_attribution(tissue)
+    nm.tl.top_markers(tissue)
+
+
+def test_a_table_joined_after_embedding_is_embedded_again(make, model):
+    one, other = make(), make()
+    for sdata in (one, other):
+        nm.tl.embed(sdata, model, progress=False)
+    adata = one["table"]
+    half = adata.n_obs // 2
+    one.tables["table"] = TableModel.parse(concat([adata[:half], adata[half:]]))  # .uns and .varm are lost
+    for ours, theirs in zip(embedded(one, model), results(other["table"]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -113,6 +113,16 @@ def test_a_cell_by_its_name(tissue):
         assert ours.attrs["cell"] == name
 
 
+def test_a_name_of_several_cells_is_refused(tissue):
+    names = tissue["table"].obs_names.to_numpy(dtype=object)
+    names[7] = names[2]
+    tissue["table"].obs_names = names
+    with pytest.raises(ValueError, match=r"2 cells.*position, first 2.*obs_names_make_unique"):
+        nm.tl.draw_views(tissue, names[2], patch_size=9)
+    nm.tl.draw_views(tissue, 2, patch_size=9)
+    nm.tl.draw_views(tissue, names[3], patch_size=9)
+
+
 def test_only_the_surroundings_are_read(tissue):
     reads = Counter()
     image = centre_on_pixels(tissue).images["image_0"]

@@ -11,7 +11,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from nextmarker import _keys
-from nextmarker._table import get_table, read_attribution
+from nextmarker._provenance import read_attribution
+from nextmarker._table import get_table, read_record, record_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,8 @@ def marker_attribution(
 ) -> Axes:
     """Draw clusters against markers, with the clusters' sizes as bars.
 
-    The size of a dot is the share of the cluster's cells above the threshold of `nm.tl.marker_attribution`.
+    The size of a dot is the share of the cluster's cells above the threshold of `nm.tl.marker_attribution`. Clusters
+    that were renamed since have their new names.
 
     Parameters
     ----------
@@ -60,7 +62,8 @@ def marker_attribution(
     KeyError
         If there is no such table or attribution.
     ValueError
-        If `method` is unknown, or the clusters were made again after the attribution.
+        If `method` is unknown, or the cells were embedded or clustered again, or clusters merged, after the
+        attribution.
 
     Examples
     --------
@@ -84,7 +87,7 @@ def marker_attribution(
         msg = f"method must be one of {list(get_args(Method))}, not {method!r}."
         raise ValueError(msg)
     table = read_attribution(adata, key)
-    groupby = adata.uns.get(_keys.RECORD, {}).get(key, {}).get("groupby", "cluster")
+    groupby = read_record(adata, record_name(_keys.ATTRIBUTION, key)).get("groupby", "cluster")
 
     fraction = table.pivot(index="cluster", columns="marker", values="fraction")
     if method == "activation":

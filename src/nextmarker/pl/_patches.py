@@ -12,7 +12,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions
-from nextmarker._table import get_table, read_attribution
+from nextmarker._provenance import check_clusters, read_attribution
+from nextmarker._table import get_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,7 @@ def patches(
     adata = get_table(sdata, table_key)
     regions = read_regions(sdata, table_key)
     clusters = _read_clusters(adata, groupby)
+    check_clusters(adata, groupby)
     shown = _choose_markers(adata, clusters, markers, key, groupby)
     channels = list(dict.fromkeys(marker for own in shown.values() for marker in own))
     _check_channels(regions, channels)

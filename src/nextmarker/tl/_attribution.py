@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._table import get_table, read_attribution, refuse_foreign_keys, require, write_results
+from nextmarker._provenance import check_clusters, choose_examples, made_from, read_attribution, refuse_several_models
+from nextmarker._representations import read_features
+from nextmarker._table import get_table, read_record, record_name, refuse_foreign_keys, require, write_results
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
 EMBED = "nm.tl.embed(sdata)"
+JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
+SAMPLE = 10_000  # cells whose F is compared with that of their I
 
 
 def marker_attribution(
@@ -61,16 +65,24 @@ def marker_attribution(
         - `fraction`: share of the cluster's cells above the threshold
         - `contribution`: share of the marker in the difference of the embedding from all other cells; zero if there
           are no others, or no difference
-    `.uns["nextmarker"][key_added]`
-        The record: `groupby`, and `threshold` of each of `markers`.
+    `.uns["nextmarker"]["marker_attribution"]`
+        The record: `groupby`, `threshold` of each of `markers`, the embedding it was made from, and some cells of each
+        cluster, by which it is recognized if it is renamed. For another `key_added` it is
+        `["marker_attribution_<key_added>"]`.
+
+    Warns
+    -----
+    UserWarning
+        If the clusters were made from an earlier embedding.
 
     Raises
     ------
     KeyError
         If the table, its embedding or the column is missing.
     ValueError
-        If the column is not categorical or empty, `threshold` names unknown markers, or the markers of the table were
-        changed after embedding. Nothing is written then.
+        If the column is not categorical or empty, `threshold` names unknown markers, the markers of the table were
+        changed after embedding, I, its weights and F do not belong together, cells were embedded by several models, or
+        the clusters are those of several tables that were clustered one by one. Nothing is written then.
 
     Notes
     -----
@@ -103,6 +115,7 @@ def marker_attribution(
     clusters = _read_clusters(adata, groupby)
     thresholds = _thresholds(activation, adata.var_names, threshold)
     refuse_foreign_keys(adata, [f"uns/{key_added}"])
+    check_clusters(adata, groupby, strict=True)
 
     sizes = np.bincount(clusters.codes[clusters.codes >= 0])
     mean = _means(activation, clusters)
@@ -113,12 +126,16 @@ def marker_attribution(
         "fraction": _means(activation > thresholds, clusters),
         "contribution": _contributions(mean_features - _elsewhere(mean_features, sizes), crosstalk),
     }
-    write_results(
-        adata,
-        key_added,
-        {f"uns/{key_added}": _as_rows(tables, sizes, clusters.categories, adata.var_names)},
-        {"groupby": groupby, "threshold": thresholds, "markers": adata.var_names.to_numpy(dtype=object)},
-    )
+    record = {
+        "groupby": groupby,
+        "threshold": thresholds,
+        "markers": adata.var_names.to_numpy(dtype=object),
+        "examples": choose_examples(clusters, adata.obs_names),
+        "clustering": read_record(adata, record_name(_keys.CLUSTER_STEP, groupby)).get("clustering"),
+        **made_from(adata),
+    }
+    rows = _as_rows(tables, sizes, clusters.categories, adata.var_names)
+    write_results(adata, record_name(_keys.ATTRIBUTION, key_added), {f"uns/{key_added}": rows}, record)
 
 
 def top_markers(
@@ -140,14 +157,20 @@ def top_markers(
 
     Returns
     -------
-    Rows of `.uns[key]`, cluster by cluster, the first marker first.
+    Rows of `.uns[key]`, cluster by cluster, the first marker first. Clusters that were renamed after the attribution
+    have their new names.
+
+    Warns
+    -----
+    UserWarning
+        If the table has only some of the cells that the attribution describes.
 
     Raises
     ------
     KeyError
         If there is no such table or attribution.
     ValueError
-        If the clusters were made again after the attribution.
+        If the cells were embedded or clustered again, or clusters merged, after the attribution.
 
     Examples
     --------
@@ -165,24 +188,30 @@ def top_markers(
 
 def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read activation (cells, markers), I (cells, markers, features) and W (markers, embedding, features)."""
+    refuse_several_models(adata)
     activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
-    flat = np.asarray(require(adata, "obsm", _keys.INTERPRETABILITY_FEATURES, EMBED))
-    weights = np.asarray(require(adata, "varm", _keys.CROSSTALK, EMBED))
-    n_embedding = require(adata, "obsm", _keys.EMBEDDING, EMBED).shape[1]
-    n_features = weights.shape[1] // n_embedding
-    expected = adata.n_vars * n_features
-    # .obsm does not follow when the markers of a table are chosen or put in another order; .layers does
-    if flat.shape[1] != expected or not np.allclose(
-        flat.reshape(adata.n_obs, adata.n_vars, n_features).mean(2, dtype=np.float64), activation, rtol=1e-3, atol=1e-6
-    ):
+    require(adata, "obsm", _keys.INTERPRETABILITY_FEATURES, EMBED)
+    embedding = np.asarray(require(adata, "obsm", _keys.EMBEDDING, EMBED))
+    weights = np.asarray(require(adata, "varm", _keys.CROSSTALK, JOIN))
+    n_features = weights.shape[1] // embedding.shape[1]
+    features = read_features(adata, n_features).reshape(adata.n_obs, adata.n_vars, n_features)
+    crosstalk = weights.reshape(adata.n_vars, embedding.shape[1], n_features)
+    _refuse_other_weights(embedding, features, crosstalk)
+    return activation, features, crosstalk
+
+
+def _refuse_other_weights(embedding: np.ndarray, features: np.ndarray, crosstalk: np.ndarray) -> None:
+    """Refuse weights of another model: F = sum of W_m I_m + b, with one b for all cells."""
+    rows = np.unique(np.linspace(0, len(embedding) - 1, SAMPLE).astype(int))
+    flat = features[rows].reshape(len(rows), -1)
+    weights = crosstalk.transpose(0, 2, 1).reshape(flat.shape[1], -1)
+    bias = embedding[rows] - flat @ weights
+    if not (np.ptp(bias, axis=0) <= 1e-3 * (np.abs(flat) @ np.abs(weights)).max()).all():
         msg = (
-            f"The table has {adata.n_vars} markers, and .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] holds the features "
-            f"of {flat.shape[1] // n_features} or of the same in another order: markers were chosen or moved after "
-            f"embedding. Attribute before that, or embed again with {EMBED}."
+            f".obsm[{_keys.EMBEDDING!r}], .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] and .varm[{_keys.CROSSTALK!r}] do "
+            f"not belong together: tables of several models were joined, or one was replaced. Embed again with {EMBED}."
         )
         raise ValueError(msg)
-    features = flat.reshape(adata.n_obs, adata.n_vars, n_features)
-    return activation, features, weights.reshape(adata.n_vars, n_embedding, n_features)
 
 
 def _read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:

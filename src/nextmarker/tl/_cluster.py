@@ -13,7 +13,9 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
-from nextmarker._table import get_table, refuse_foreign_keys, require, write_results
+from nextmarker._provenance import OURS, digest, made_from, refuse_several_models
+from nextmarker._representations import read_features
+from nextmarker._table import get_table, record_name, refuse_foreign_keys, require, write_results
 
 if TYPE_CHECKING:
     import igraph
@@ -77,15 +79,17 @@ def cluster(
     - `.obsp[f"{key_added}_connectivities"]`: Jaccard graph, symmetric CSR, float64 (cells, cells)
     - `.obsp[f"{key_added}_distances"]`: distances to the neighbours, CSR, (cells, cells)
     - `.uns[f"{key_added}_neighbors"]`: where the graph is, for scanpy's `neighbors_key`
-    - `.uns["nextmarker"]["cluster"]`: the record of this step
+    - `.uns["nextmarker"]["cluster"]`: the record of this step, with the embedding it was made from; for another
+      `key_added` it is `["cluster_<key_added>"]`
 
     Raises
     ------
     KeyError
         If there is no such table or embedding.
     ValueError
-        If the table has too few cells, the embedding holds values that are not finite, `backend` is unknown, or a
-        result would replace something that nextmarker did not write. Nothing is written then.
+        If the table has too few cells, the embedding holds values that are not finite, cells were embedded by several
+        models, `X_interpretability` is out of step with the markers, `backend` is unknown, or a result would replace
+        something that nextmarker did not write. Nothing is written then.
 
     Examples
     --------
@@ -124,8 +128,9 @@ def cluster(
         membership = leiden(_as_igraph(connectivities), resolution, random_state)
 
     parameters = {"n_neighbors": n_neighbors, "metric": "euclidean", "use_rep": use_rep, "random_state": random_state}
+    clusters = _largest_first(membership)
     results = {
-        "clusters": _largest_first(membership),
+        "clusters": clusters,
         _keys.CONNECTIVITIES: connectivities,
         _keys.DISTANCES: distances,
         _keys.NEIGHBORS: {
@@ -134,16 +139,24 @@ def cluster(
             "params": {"method": "jaccard", **parameters},
         },
     }
-    write_results(
-        adata,
-        "cluster",
-        {place: results[name] for name, place in places.items()},
-        {**parameters, "resolution": resolution, "backend": backend, "key_added": key_added},
-    )
+    record = {
+        **parameters,
+        "resolution": resolution,
+        "backend": backend,
+        "key_added": key_added,
+        "clustering": digest(clusters.codes),
+        **(made_from(adata) if use_rep in OURS else {}),
+    }
+    step = record_name(_keys.CLUSTER_STEP, key_added)
+    write_results(adata, step, {place: results[name] for name, place in places.items()}, record)
 
 
 def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int) -> np.ndarray:
     embedding = np.asarray(require(adata, "obsm", use_rep, "nm.tl.embed(sdata)"))
+    if use_rep in OURS:
+        refuse_several_models(adata)
+    if use_rep == _keys.INTERPRETABILITY_FEATURES:
+        read_features(adata)
     if n_neighbors < 2:
         msg = f"n_neighbors must be at least 2, not {n_neighbors}; 30 is the default."
         raise ValueError(msg)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions
+from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
 from nextmarker.nn.device import pick_device, to_device
@@ -98,14 +100,17 @@ def embed(
         Activation of a marker: the mean of its features. Zero for a marker the model does not know.
     `.varm["nextmarker_crosstalk"]` : float32 (markers, 256 * 8)
         The weights W_m of F = sum of W_m I_m + b, each (256, 8) made flat.
+    `.obs["nextmarker_embedding"]` : categorical
+        The name of this embedding: the digest of the model, and that of F. It stays with the cells when tables are
+        cut or joined, and tells which results belong to them.
     `.uns["nextmarker"]["embed"]`
-        The record: model digest, patch size, network, learned sigmoids, and as `filled_with_zero` the markers that
-        were missing, by image.
+        The record: model digest, name of the embedding, patch size, network, learned sigmoids, and as
+        `filled_with_zero` the markers that were missing, by image.
 
     Warns
     -----
     UserWarning
-        If markers are filled with zero counts.
+        If markers are filled with zero counts, or clusters or attributions of another embedding stay in the table.
 
     Raises
     ------
@@ -290,6 +295,7 @@ def _places() -> dict[str, str]:
         "features": f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
         "activation": f"layers/{_keys.INTERPRETABILITY}",
         "crosstalk": f"varm/{_keys.CROSSTALK}",
+        "name": f"obs/{_keys.EMBEDDED}",
     }
 
 
@@ -309,19 +315,23 @@ def _write(
     features[:, at] = interpretability[:, shared]
     crosstalk = np.zeros((adata.n_vars, known.network.embedding * known.network.features), np.float32)
     crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()[shared]
+    name = name_embedding(model.digest(), embedding)
     results = {
         places["embedding"]: embedding,
         places["features"]: features.reshape(adata.n_obs, -1),
         places["activation"]: features.mean(2),
         places["crosstalk"]: crosstalk,
+        places["name"]: pd.Categorical([name]).repeat(adata.n_obs),
     }
     record = {
         **parameters,
         "model": model.digest(),
+        "embedded_as": name,
         "markers": np.array(known.markers, dtype=object),
         "patch_size": known.patch_size,
         "pixel_size": known.pixel_size,
         **asdict(known.network),
         **model.normalization.as_arrays(),
     }
-    write_results(adata, "embed", results, record)
+    warn_of_replaced_embedding(adata, name)
+    write_results(adata, _keys.EMBED_STEP, results, record)

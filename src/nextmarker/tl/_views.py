@@ -67,7 +67,8 @@ def draw_views(
     KeyError
         If the table, its image or the cell is missing, or the patch size is not known.
     ValueError
-        If the patch size is too small, the image lacks a marker of the table, or its pixels are not finite.
+        If the patch size is too small, several cells have this name, the image lacks a marker of the table, or its
+        pixels are not finite.
 
     Examples
     --------
@@ -124,7 +125,14 @@ def _check_patch_size(patch_size: int | None) -> int:
 def _row(adata: AnnData, cell: str | int) -> int:
     """Position of a cell in the table."""
     if isinstance(cell, str) and cell in adata.obs_names:
-        return int(adata.obs_names.get_loc(cell))
+        rows = np.flatnonzero(adata.obs_names == cell)
+        if len(rows) > 1:
+            msg = (
+                f"{len(rows)} cells of the table are named {cell!r}, as after joining tables. Give a position, first "
+                f"{rows[0]}, or make the names unique: adata.obs_names_make_unique()."
+            )
+            raise ValueError(msg)
+        return int(rows[0])
     if not isinstance(cell, str) and 0 <= cell < adata.n_obs:
         return int(cell)
     first, last = adata.obs_names[[0, -1]]

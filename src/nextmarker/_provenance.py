@@ -1,0 +1,230 @@
+"""What a result was made from: whether clusters and attributions belong to the embedding that the cells have."""
+
+from __future__ import annotations
+
+import warnings
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nextmarker import _keys
+from nextmarker._table import embedded_as, read_record, record_name, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from anndata import AnnData
+
+OURS = (_keys.EMBEDDING, _keys.INTERPRETABILITY_FEATURES)
+EXAMPLES = 10
+"""Cells of each cluster that an attribution keeps by name, to recognize the cluster by."""
+
+
+def digest(values: np.ndarray) -> str:
+    """Fingerprint of an array, 16 hexadecimal digits."""
+    return sha256(np.ascontiguousarray(values).data).hexdigest()[:16]
+
+
+def name_embedding(model: str, embedding: np.ndarray) -> str:
+    """Name an embedding by its model and its values: `nm.tl.embed` gives this name to each cell."""
+    return f"{model}-{digest(embedding)[:8]}"
+
+
+def made_from(adata: AnnData) -> dict[str, Any]:
+    """Name model and embeddings of the cells, for the record of what is made from them; nothing where not known."""
+    names = embedded_as(adata).cat.categories
+    if names.empty:
+        return {}
+    return {"model": _model(names[0]), "embedded_as": names.to_numpy(dtype=object)}
+
+
+def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> None:
+    """Refuse cells that were embedded by several models, whose embeddings cannot be compared.
+
+    Parameters
+    ----------
+    cells
+        Which cells, bool (cells,); by default all.
+    """
+    names = embedded_as(adata) if cells is None else embedded_as(adata)[cells]
+    sizes = names.dropna().astype(object).map(_model).value_counts()
+    if len(sizes) > 1:
+        msg = (
+            f"The cells were embedded by {len(sizes)} models, whose embeddings cannot be compared; cells of each: "
+            f"{sizes.to_dict()}. Embed all cells with one model: nm.tl.embed(sdata, model)."
+        )
+        raise ValueError(msg)
+
+
+def warn_of_replaced_embedding(adata: AnnData, new: str) -> None:
+    """Warn that results of an earlier embedding stay in the table when the embedding `new` replaces it."""
+    older = [
+        name
+        for name, record in adata.uns.get(_keys.RECORD, {}).items()
+        if isinstance(record, dict) and name != _keys.EMBED_STEP and new not in record.get("embedded_as", [new])
+    ]
+    if older:
+        msg = (
+            f"The embedding has changed, and these results are still those of the earlier one: {', '.join(older)}. "
+            "Run these steps again: nm.tl.cluster(adata), nm.tl.marker_attribution(adata)."
+        )
+        warnings.warn(msg, stacklevel=4)
+
+
+def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> None:
+    """Warn of clusters that were not made from the embedding that the cells have now.
+
+    Cells may have been left out or reordered, and clusters renamed.
+
+    Parameters
+    ----------
+    groupby
+        Column of `.obs`. One that `nm.tl.cluster` did not write is not looked at.
+    strict
+        Refuse numbered clusters of several clusterings, instead of warning.
+    """
+    record = read_record(adata, record_name(_keys.CLUSTER_STEP, groupby))
+    known = set(record.get("embedded_as", ()))
+    current = _embeddings(adata, adata.obs[groupby].notna().to_numpy())
+    ours = record or groupby == _keys.CLUSTERS
+    if not ours or record.get("use_rep", _keys.EMBEDDING) not in OURS or current <= known:
+        return
+    again = f"nm.tl.cluster(adata{'' if groupby == _keys.CLUSTERS else f', key_added={groupby!r}'})"
+    if known and current.isdisjoint(known):
+        msg = f"The clusters in .obs[{groupby!r}] were made from an earlier embedding. Cluster again: {again}."
+        warnings.warn(msg, stacklevel=3)
+    elif _are_numbers(adata.obs[groupby]):  # named clusters, such as cell types, mean the same in every table
+        msg = (
+            f"The clusters in .obs[{groupby!r}] are not known to come from one clustering: after joining tables, "
+            f"cluster 0 of one is not cluster 0 of another. Cluster all cells together: {again}."
+        )
+        if strict and len(current) > 1:
+            raise ValueError(msg)
+        warnings.warn(msg, stacklevel=3)
+
+
+def choose_examples(clusters: pd.Categorical, names: pd.Index) -> np.ndarray | None:
+    """Choose up to ten cells of each cluster, by name, cluster by cluster; None if names repeat."""
+    if not names.is_unique:
+        return None
+    rows = [np.flatnonzero(clusters.codes == code) for code in range(len(clusters.categories))]
+    chosen = [own[np.linspace(0, len(own) - 1, min(EXAMPLES, len(own))).astype(int)] for own in rows]
+    return names[np.concatenate(chosen)].to_numpy(dtype=object)
+
+
+def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend: str = "") -> pd.DataFrame:
+    """Look up an attribution, and refuse it if it is of another embedding or other clusters than the table has now.
+
+    Clusters that were renamed have their new names in the result. Where cells were left out, a warning says so.
+
+    Parameters
+    ----------
+    key
+        Name of the attribution in `.uns`.
+    groupby
+        The clusters it must be of, by the same names; by default those it was made of.
+    mend
+        What else helps, beside writing it again.
+    """
+    record = read_record(adata, record_name(_keys.ATTRIBUTION, key))
+    column = groupby or record.get("groupby")
+    call = _attribution_call(key, column) + mend
+    table = require(adata, "uns", key, call)
+    _refuse_older_attribution(adata, key, record, call)
+    if column not in adata.obs:
+        return table
+
+    then = table.groupby("cluster", observed=True)["n_cells"].first().rename(index=str)
+    where = f".uns[{key!r}] is the attribution of other clusters than .obs[{column!r}]"
+    names = _current_names(adata.obs[column], then, record.get("examples", ()))
+    if names is None and groupby is None and sorted(then) == sorted(_sizes(adata.obs[column])):
+        return table  # at most renamed, and not known how
+    names = names or {name: name for name in then.index}
+    _refuse_merged(names, where, call)
+    _compare_sizes(then.rename(names), _sizes(adata.obs[column]), where, call)
+    if all(old == new for old, new in names.items()):
+        return table
+    return table.assign(cluster=table["cluster"].astype("category").cat.rename_categories(names))
+
+
+def _model(name: str) -> str:
+    return str(name).partition("-")[0]
+
+
+def _embeddings(adata: AnnData, cells: np.ndarray | slice = slice(None)) -> set[str]:
+    """Names of the embeddings that some cells have; empty where not known."""
+    return set(embedded_as(adata)[cells].dropna())
+
+
+def _are_numbers(labels: pd.Series) -> bool:
+    return all(str(name).isdigit() for name in labels.dropna().unique())
+
+
+def _sizes(labels: pd.Series) -> pd.Series:
+    """Cells by label, as a string, without labels that no cell has."""
+    sizes = labels.value_counts()
+    return sizes[sizes > 0].rename(index=str)
+
+
+def _attribution_call(key: str, groupby: str | None) -> str:
+    name = "" if key == _keys.ATTRIBUTION else f", key_added={key!r}"
+    column = "" if groupby in (None, _keys.CLUSTERS) else f", groupby={groupby!r}"
+    return f"nm.tl.marker_attribution(adata{name}{column})"
+
+
+def _refuse_older_attribution(adata: AnnData, key: str, record: Mapping[str, Any], call: str) -> None:
+    known = set(record.get("embedded_as", ()))
+    if known and not _embeddings(adata) <= known:
+        msg = (
+            f".uns[{key!r}] was made from another embedding, or from some of these cells only. "
+            f"Write it again with {call}."
+        )
+        raise ValueError(msg)
+    clusters = read_record(adata, record_name(_keys.CLUSTER_STEP, record.get("groupby", "")))
+    if "clustering" in clusters and clusters["clustering"] != record.get("clustering", clusters["clustering"]):
+        msg = (
+            f".uns[{key!r}] is the attribution of other clusters: .obs[{record['groupby']!r}] was clustered again. "
+            f"Write it again with {call}."
+        )
+        raise ValueError(msg)
+
+
+def _current_names(labels: pd.Series, then: pd.Series, examples: Iterable[str]) -> dict[str, str] | None:
+    """Find what clusters are called now, by the examples of each; one whose examples are gone keeps its name.
+
+    Returns
+    -------
+    Name now by name then, or None if there are no examples.
+    """
+    owners = np.repeat(then.index, then.clip(upper=EXAMPLES))
+    cells = pd.Index(list(examples))
+    if len(owners) != len(cells) or not labels.index.is_unique:
+        return None
+    pairs = pd.DataFrame({"then": owners, "now": labels.astype(object).reindex(cells).to_numpy()}).dropna().astype(str)
+    pairs = pairs.drop_duplicates()
+    whole = pairs[~pairs["then"].duplicated(keep=False)]  # the others were divided, and have no one name now
+    return {name: name for name in then.index} | dict(zip(whole["then"], whole["now"], strict=True))
+
+
+def _refuse_merged(names: Mapping[str, str], where: str, call: str) -> None:
+    new = list(names.values())
+    merged = {old: name for old, name in names.items() if new.count(name) > 1}
+    if merged:
+        msg = f"{where}, where some were merged since: {merged}. Write it for the merged clusters with {call}."
+        raise ValueError(msg)
+
+
+def _compare_sizes(then: pd.Series, now: pd.Series, where: str, call: str) -> None:
+    """Refuse clusters that gained cells, and warn of cells that were left out."""
+    lost = then.sub(now, fill_value=0)
+    if (lost < 0).any():
+        msg = f"{where}, which has the sizes {now.to_dict()}. Write it again with {call}."
+        raise ValueError(msg)
+    if (lost > 0).any():
+        msg = (
+            f"The attribution describes {then.sum()} cells, of which the table has {now.sum()} now; its numbers are "
+            f"those of all. Write it for these cells alone with {call}."
+        )
+        warnings.warn(msg, stacklevel=4)
