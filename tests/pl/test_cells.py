@@ -1,10 +1,13 @@
 import dask.array as da
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from scipy import sparse
 from spatialdata.models import Image2DModel
 
+import nextmarker as nm
 from nextmarker.pl import cells
 
 
@@ -88,6 +91,76 @@ def test_color_by_number(sdata):
     assert "area" in [other.get_ylabel() for other in ax.figure.axes]
 
 
+def colour_bars(ax):
+    return [other for other in ax.figure.axes if other is not ax]
+
+
+@pytest.mark.parametrize("as_matrix", [np.asarray, sparse.csr_matrix])
+def test_color_by_marker(sdata, as_matrix):
+    adata = sdata["table"]
+    intensities = np.random.default_rng(1).uniform(size=(40, 4)).astype(np.float32)
+    adata.X = as_matrix(intensities)
+    adata.obs["DNA"] = 1.0
+    ax = cells(sdata, "right", color="Ki 67")
+    np.testing.assert_allclose(ax.collections[0].get_array(), intensities[20:, 3])
+    assert [bar.get_ylabel() for bar in colour_bars(ax)] == ["Ki 67"]
+    ax = cells(sdata, color="CD3", layer="interpretability")
+    np.testing.assert_allclose(ax.collections[0].get_array(), adata.layers["interpretability"][:20, 1])
+    np.testing.assert_allclose(cells(sdata, color="DNA").collections[0].get_array(), 1)  # .obs comes first
+    dots = cells(sdata, color="DNA", layer="interpretability").collections[0]
+    np.testing.assert_allclose(dots.get_array(), adata.layers["interpretability"][:20, 0])
+
+
+@pytest.mark.parametrize("dtype", [bool, "boolean", object])
+def test_color_by_true_and_false(sdata, dtype):
+    positive = np.arange(40) % 3 == 0
+    sdata["table"].obs["positive"] = pd.Series(positive, sdata["table"].obs_names).astype(dtype)
+    ax = cells(sdata, color="positive")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["False", "True"]
+    np.testing.assert_allclose(ax.collections[1].get_offsets(), centres(sdata, "left")[positive[:20]])
+    assert not colour_bars(ax)
+    if dtype == "boolean":
+        sdata["table"].obs.loc["cell4", "positive"] = pd.NA
+        ax = cells(sdata, color="positive")
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["False", "True", "none"]
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "float64"])
+def test_cells_without_number_are_grey(sdata, dtype):
+    numbers = pd.Series(np.arange(40), sdata["table"].obs_names).astype(dtype)
+    numbers.iloc[[3, 5]] = [np.nan, np.inf] if dtype == "float64" else pd.NA
+    sdata["table"].obs["number"] = numbers
+    ax = cells(sdata, color="number")
+    without, with_number = ax.collections
+    np.testing.assert_allclose(without.get_offsets(), centres(sdata, "left")[[3, 5]])
+    np.testing.assert_allclose(without.get_facecolors(), [to_rgba("0.6")])
+    np.testing.assert_allclose(with_number.get_array(), np.delete(np.arange(20), [3, 5]))
+    assert with_number.get_clim() == (0, 19)
+    assert [bar.get_ylabel() for bar in colour_bars(ax)] == ["number"]
+    sdata["table"].obs["number"] = np.nan
+    ax = cells(sdata, color="number")
+    assert len(ax.collections[0].get_offsets()) == 20
+    assert not colour_bars(ax)
+
+
+def test_legend_of_axes_that_hold_more(sdata):
+    _, ax = plt.subplots()
+    ax.scatter([1], [1], label="mine")
+    cells(sdata, color="nextmarker", ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["0", "1", "2"]
+
+
+def test_clusters_of_an_earlier_embedding_are_drawn_with_a_warning(sdata):
+    adata = sdata["table"]
+    for number in range(2):
+        adata.obs["nextmarker_embedding"] = [f"{'a' * 16}-0000000{number}"] * 40
+        if number == 0:
+            nm.tl.cluster(adata, n_neighbors=5, key_added="mine")
+            cells(sdata, color="mine")
+    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)"):
+        cells(sdata, color="mine")
+
+
 def test_crop_without_cells(sdata):
     x, y = centres(sdata, "left")[0]
     ax = cells(sdata, color="nextmarker", crop=(int(x) + 1, int(y) + 1, 1, 1))
@@ -99,7 +172,10 @@ def test_crop_without_cells(sdata):
     [
         ({"image": "middle"}, KeyError, r"'middle'.*\['left', 'right'\]"),
         ({"channel": "DAPI"}, KeyError, "no channel 'DAPI'.*'DNA'"),
-        ({"color": "type"}, KeyError, "'type'.*'nextmarker'"),
+        ({"color": "type"}, KeyError, "'type'.*'nextmarker'.*'HLA-DR/DP'.*color="),
+        ({"color": "CD3", "layer": "arcsinh"}, KeyError, r"'arcsinh' in .layers.*\['interpretability'\].*layer="),
+        ({"color": "area", "layer": "interpretability"}, KeyError, "no marker of this name"),
+        ({"layer": "interpretability"}, ValueError, r"'interpretability'.*color=.*'CD3'"),
         ({"crop": (90, 0, 10, 10)}, ValueError, "outside.*90 pixels wide and 60 high"),
     ],
 )

@@ -11,7 +11,8 @@ import scanpy as sc
 
 from nextmarker import _keys
 from nextmarker._cells import Region, read_regions
-from nextmarker._table import get_table
+from nextmarker._provenance import check_clusters
+from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 ORANGE = "#E69F00"
+GREY = "0.6"  # of cells without a value
 # after Okabe and Ito, without black, which a nuclear channel hides
 FEW_COLORS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2"]
 MOST_PIXELS = 2048
@@ -33,6 +35,7 @@ def cells(
     *,
     channel: str | None = None,
     color: str | None = None,
+    layer: str | None = None,
     crop: tuple[float, float, float, float] | None = None,
     table_key: str = _keys.TABLE,
     ax: Axes | None = None,
@@ -51,8 +54,11 @@ def cells(
         Channel to draw. By default the nuclear channels given to `nm.pp.detect_cells`: several are scaled alike and
         averaged.
     color
-        Column of `.obs` by which to colour the cells, categorical or numeric. Colours of categories are those that
-        scanpy keeps in `.uns[f"{color}_colors"]`, where it has any.
+        What to colour the cells by: a column of `.obs`, or a marker, whose values are those in `.X`. Categories, text
+        and True/False get a legend, in the colours that scanpy keeps in `.uns[f"{color}_colors"]`, where it has any;
+        numbers get a colour bar. Cells without a value, or one that is not finite, are grey.
+    layer
+        Layer of the table with the values of the marker, such as `"interpretability"`.
     crop
         (x, y, width, height) in pixels, with x and y of the upper left corner; by default the whole image.
     table_key
@@ -64,12 +70,18 @@ def cells(
     -------
     Axes in pixels of the image, with y downwards.
 
+    Warns
+    -----
+    UserWarning
+        If `color` are clusters made from an earlier embedding, or clusters of tables that were joined.
+
     Raises
     ------
     KeyError
-        If the table, the image, the channel or the column does not exist, or the nuclear channel is not known.
+        If the table, the image, the channel, the column or marker, or the layer does not exist, or the nuclear channel
+        is not known.
     ValueError
-        If the crop lies outside the image.
+        If the crop lies outside the image, or `layer` comes without a marker.
 
     Examples
     --------
@@ -82,12 +94,7 @@ def cells(
     """
     region = _choose_region(read_regions(sdata, table_key), image)
     adata = get_table(sdata, table_key)
-    if color is not None and color not in adata.obs:
-        msg = (
-            f"No column {color!r} in .obs of the table, which has {adata.obs.columns.tolist()}. "
-            "Cluster the cells with nm.tl.cluster(adata), or name a column: color=..."
-        )
-        raise KeyError(msg)
+    values = _read_values(adata, color, layer)
     channels = _choose_channels(adata, region, channel)
     left, top, right, bottom = _choose_crop(region, crop)
     background, extent = _read_background(region.pixels.sel(c=channels), left, top, right, bottom)
@@ -100,7 +107,8 @@ def cells(
     x, y = region.centres.T
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
     size = _dot_size(ax, inside.sum(), right - left, bottom - top)
-    _draw_centres(ax, region.centres[inside], adata, region.rows[inside], color, size)
+    style: dict[str, Any] = {"s": size, "linewidths": 0.3 if size > 9 else 0, "edgecolors": "white"}
+    _draw_centres(ax, region.centres[inside], region.rows[inside], adata, values, style)
     ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="x (pixels)", ylabel="y (pixels)")
     ax.set_title(f"{region.image}: {' + '.join(channels)}, {inside.sum():,} cells", fontsize="medium")
     return ax
@@ -169,41 +177,84 @@ def _dot_size(ax: Axes, n_cells: int, width: float, height: float) -> float:
     return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
 
 
-def _draw_centres(
-    ax: Axes, centres: np.ndarray, adata: AnnData, rows: np.ndarray, color: str | None, size: float
-) -> None:
-    style: dict[str, Any] = {"s": size, "linewidths": 0.3 if size > 9 else 0, "edgecolors": "white"}
-    x, y = centres.T
+def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Series | None:
+    """Read what the cells are coloured by: a column of `.obs` or a marker, under its name; None for nothing."""
+    if layer is not None:
+        require(adata, "layers", layer, "nm.tl.embed(sdata), or name another: layer=...")
+    elif color is None:
+        return None
+    elif color in adata.obs:
+        check_clusters(adata, color)
+        return adata.obs[color]
     if color is None:
+        msg = f"Name the marker of layer {layer!r} to colour the cells by: color=..., of {adata.var_names.tolist()}."
+        raise ValueError(msg)
+    if color not in adata.var_names:
+        msg = (
+            f"No column {color!r} in .obs of the table, which has {adata.obs.columns.tolist()}, and no marker of this "
+            f"name among {adata.var_names.tolist()}. Cluster the cells with nm.tl.cluster(adata), or name another: "
+            "color=..."
+        )
+        raise KeyError(msg)
+    return adata[:, color].to_df(layer)[color]
+
+
+def _draw_centres(
+    ax: Axes, centres: np.ndarray, rows: np.ndarray, adata: AnnData, values: pd.Series | None, style: dict[str, Any]
+) -> None:
+    x, y = centres.T
+    if values is None:
         ax.scatter(x, y, color=ORANGE, **style)
-        return
-    column = adata.obs[color]
-    if pd.api.types.is_numeric_dtype(column):
-        dots = ax.scatter(x, y, c=column.iloc[rows], cmap="viridis", **style)
-        ax.figure.colorbar(dots, ax=ax, label=color, shrink=0.7)
-        return
-    column = column.astype("category").cat
-    shown = column.codes.to_numpy()[rows]
-    for code, (name, shade) in enumerate(zip(column.categories, _category_colors(adata, color), strict=False)):
-        if (shown == code).any():
-            ax.scatter(x[shown == code], y[shown == code], color=shade, label=str(name), **style)
-    if (shown < 0).any():
-        ax.scatter(x[shown < 0], y[shown < 0], color="0.6", label="none", **style)
+    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        _draw_numbers(ax, x, y, values.iloc[rows].to_numpy(dtype=float, na_value=np.nan), str(values.name), style)
+    else:
+        _draw_categories(ax, x, y, values.astype("category"), rows, adata, style)
+
+
+def _draw_numbers(
+    ax: Axes, x: np.ndarray, y: np.ndarray, numbers: np.ndarray, name: str, style: dict[str, Any]
+) -> None:
+    known = np.isfinite(numbers)
+    if not known.all():
+        ax.scatter(x[~known], y[~known], color=GREY, **style)
+    if known.any():
+        dots = ax.scatter(x[known], y[known], c=numbers[known], cmap="viridis", **style)
+        ax.figure.colorbar(dots, ax=ax, label=name, shrink=0.7)
+
+
+def _draw_categories(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    values: pd.Series,
+    rows: np.ndarray,
+    adata: AnnData,
+    style: dict[str, Any],
+) -> None:
+    codes = values.cat.codes.to_numpy()[rows]
+    names = values.cat.categories
+    dots = [
+        ax.scatter(x[codes == code], y[codes == code], color=shade, label=str(name), **style)
+        for code, (name, shade) in enumerate(zip(names, _category_colors(adata, values), strict=False))
+        if (codes == code).any()
+    ]
+    if (codes < 0).any():
+        dots.append(ax.scatter(x[codes < 0], y[codes < 0], color=GREY, label="none", **style))
     ax.legend(
-        handles=ax.collections,
-        title=color,
+        handles=dots,
+        title=values.name,
         loc="upper left",
         bbox_to_anchor=(1, 1),
-        ncols=max(-(-len(ax.collections) // 20), 1),
-        markerscale=float(np.sqrt(36 / size)),
+        ncols=max(-(-len(dots) // 20), 1),
+        markerscale=float(np.sqrt(36 / style["s"])),
         fontsize="small",
         frameon=False,
     )
 
 
-def _category_colors(adata: AnnData, color: str) -> Sequence[str]:
-    n = adata.obs[color].astype("category").cat.categories.size
-    kept = adata.uns.get(f"{color}_colors", [])
+def _category_colors(adata: AnnData, values: pd.Series) -> Sequence[str]:
+    n = values.cat.categories.size
+    kept = adata.uns.get(f"{values.name}_colors", [])
     if len(kept) >= n:
         return list(kept)
     palettes = (FEW_COLORS, sc.pl.palettes.default_20, sc.pl.palettes.default_102)
