@@ -10,6 +10,7 @@ from nextmarker.io._channels import are_channels, join, open_all, without_pictur
 from nextmarker.io._cycles import Part, all_channels, are_cycles, verdict
 from nextmarker.io._image import Image, Skipped, to_spatialdata
 from nextmarker.io._mcmicro import is_mcmicro, mcmicro_images
+from nextmarker.io._ome_zarr import is_spatialdata, is_zarr, zarr_images
 from nextmarker.io._stack import stack_image
 from nextmarker.io._tiff import check_arguments, listed, tiff_files
 
@@ -130,17 +131,19 @@ def folder_images(
             images.append(stack_image(stack, channel_names, pixel_size))
         except ValueError as error:
             skipped.append(Skipped(stack.source, str(error)))
-    found, left_out = _images_within(path, pixel_size)
+    found, left_out = _images_within(path, channel_names, pixel_size)
     return images + found, skipped + left_out
 
 
-def _images_within(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
+def _images_within(
+    path: Path, channel_names: Sequence[str] | None, pixel_size: float | None
+) -> tuple[list[Image], list[Skipped]]:
     """Read the folders within the one that was asked for: each an image, or all of them the cycles of one."""
     images: list[Image] = []
     skipped: list[Skipped] = []
     parts: list[Part] = []
     for folder in _folders(path):
-        found, left_out = _look_into(folder, pixel_size)
+        found, left_out = _look_into(folder, channel_names, pixel_size)
         skipped += left_out
         if isinstance(found, Part):
             parts.append(found)
@@ -159,13 +162,17 @@ def _images_within(path: Path, pixel_size: float | None) -> tuple[list[Image], l
     return images, skipped
 
 
-def _look_into(folder: Path, pixel_size: float | None) -> tuple[list[Image] | Part, list[Skipped]]:
+def _look_into(
+    folder: Path, channel_names: Sequence[str] | None, pixel_size: float | None
+) -> tuple[list[Image] | Part, list[Skipped]]:
     """What lies in a folder within the one that was asked for: channels, images, or neither."""
-    if is_mcmicro(folder):
-        try:
+    try:
+        if is_zarr(folder):
+            return zarr_images(folder, channel_names, pixel_size)
+        if is_mcmicro(folder):
             return mcmicro_images(folder, pixel_size)
-        except ValueError as error:
-            return [], [Skipped(str(folder), str(error))]
+    except ValueError as error:
+        return [], [Skipped(str(folder), str(error), expected=is_spatialdata(folder))]
     files = _files_within(folder)
     if not files:
         why = "it has no TIFF files; to read what else lies in it, name the folder: nm.io.read([...])"

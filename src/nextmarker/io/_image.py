@@ -19,7 +19,6 @@ from nextmarker.io._physical import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     import dask.array as da
     import xarray as xr
@@ -212,7 +211,7 @@ def check_pixel_size(pixel_size: float | None) -> None:
         raise ValueError(msg)
 
 
-def check_channels(channels: Sequence[str], source: Path) -> None:
+def check_channels(channels: Sequence[str], source: str) -> None:
     """Refuse given names that do not tell the channels apart."""
     repeated = sorted({name for name in channels if list(channels).count(name) > 1})
     if repeated:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from nextmarker.io import _imc_txt, _mcd, _steinbock
 from nextmarker.io._folder import folder_images
 from nextmarker.io._image import Image, Skipped, to_spatialdata
+from nextmarker.io._ome_zarr import is_zarr, zarr_images
 from nextmarker.io._panel import choose_channels
 from nextmarker.io._replace import recover
 from nextmarker.io._tiff import check_arguments, file_images, listed, tiff_files
@@ -35,18 +36,21 @@ def read(
         One path or several. Each is one of
 
         - an OME-TIFF, QPTIFF, MIBItiff or TIFF stack, see :func:`nextmarker.io.read_tiff`;
+        - an OME-Zarr image: its full resolution, named as the store, its channels after their `omero` labels. Of a
+          plate, or a collection of several images, name those to read;
         - a folder of one TIFF per channel, or with such a folder for each cycle, called `Cycle01` or the like, see
           :func:`nextmarker.io.read_folder`;
         - the output folder of MCMICRO, see :func:`nextmarker.io.read_mcmicro`;
         - an .mcd file or a .txt export (imaging mass cytometry), see :func:`nextmarker.io.read_mcd` and
           :func:`nextmarker.io.read_imc_txt`; an .mcd file and its exports are read once;
         - a directory of steinbock, see :func:`nextmarker.io.read_steinbock`;
-        - a folder that holds files of imaging mass cytometry, or TIFF stacks and folders of one TIFF per channel. What
-          lies deeper is read if you name its folder.
+        - a folder that holds files of imaging mass cytometry, or TIFF stacks, OME-Zarr images and folders of one TIFF
+          per channel. What lies deeper is read if you name its folder.
     channel_names
-        Names of the channels of every TIFF stack, in the order of the file. Needed where a header has none, and where a
-        file holds its channels as colours, time points or z-planes: see :func:`nextmarker.io.read_tiff`. A folder of
-        one TIFF per channel is named by its files, imaging mass cytometry by its labels.
+        Names of the channels of every TIFF stack and OME-Zarr image, in the order of the file. Needed where a header
+        has none, and where a TIFF holds its channels as colours, time points or z-planes: see
+        :func:`nextmarker.io.read_tiff`. A folder of one TIFF per channel is named by its files or their headers,
+        imaging mass cytometry by its labels.
     panel
         Which channels to keep, in which order, and what to call them: a CSV file in UTF-8, or a DataFrame, with the
         columns
@@ -201,14 +205,11 @@ def _read_imc_folder(folder: Path, channel_names: Sequence[str] | None, pixel_si
 
 
 def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
-    if (path / "zarr.json").is_file():
-        msg = f"{path} is a Zarr store. What nextmarker wrote is read with spatialdata.read_zarr({str(path)!r})."
-        raise ValueError(msg)
     images, skipped = folder_images(path, channel_names, pixel_size)
     if not images and not skipped:
         msg = (
-            f"No images in {path}: neither TIFF files nor folders of one TIFF per channel, nor .mcd files or .txt "
-            f"exports of imaging mass cytometry. It holds {listed(path)}."
+            f"No images in {path}: neither TIFF files nor folders of one TIFF per channel, nor OME-Zarr, nor .mcd "
+            f"files or .txt exports of imaging mass cytometry. It holds {listed(path)}."
         )
         raise ValueError(msg)
     return images, skipped
@@ -218,6 +219,7 @@ def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: fl
 FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Sequence[str] | None, float | None], Found]], ...] = (
     (_mcd.is_mcd, lambda path, _, pixel_size: _mcd.read_all(path, pixel_size)),
     (_imc_txt.is_export, lambda path, _, pixel_size: _imc_txt.read_alone(path, pixel_size)),
+    (is_zarr, zarr_images),
     (_steinbock.is_steinbock, lambda path, _, pixel_size: _steinbock.read_all(path, pixel_size)),
     (_holds_imc, _read_imc_folder),
     (Path.is_dir, _read_folder),

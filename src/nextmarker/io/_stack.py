@@ -86,14 +86,14 @@ class Pixels:
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
         # dask merges what is asked for into the index: only those rows and columns are read
-        channels, rows, columns = (_within(part, n) for part, n in zip(index, self.shape, strict=True))
+        channels, rows, columns = (within(part, n) for part, n in zip(index, self.shape, strict=True))
         pixels = np.empty(
             (channels.stop - channels.start, rows.stop - rows.start, columns.stop - columns.start), self.dtype
         )
         for plane, channel in zip(pixels, range(channels.start, channels.stop), strict=True):
             plane[...] = self._plane(channel, rows, columns)
         # what is left of the index is where in these pixels its parts begin
-        return pixels[tuple(_shifted(part, n) for part, n in zip(index, self.shape, strict=True))]
+        return pixels[tuple(shifted(part, n) for part, n in zip(index, self.shape, strict=True))]
 
     def _plane(self, channel: int, rows: slice, columns: slice) -> np.ndarray:
         try:
@@ -107,15 +107,15 @@ class Pixels:
         return pixels
 
 
-def _within(part: int | slice, length: int) -> slice:
+def within(part: int | slice, length: int) -> slice:
     """The smallest slice without steps that holds what is asked for."""
     picked = range(length)[part]
     picked = range(picked, picked + 1) if isinstance(picked, int) else picked
     return slice(min(picked, default=0), max(picked, default=-1) + 1)
 
 
-def _shifted(part: int | slice, length: int) -> int | slice:
-    """The same part, counted from where `_within` begins."""
+def shifted(part: int | slice, length: int) -> int | slice:
+    """The same part, counted from where `within` begins."""
     return 0 if isinstance(part, (int, np.integer)) else slice(None, None, part.indices(length)[2])
 
 
@@ -226,25 +226,38 @@ def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: f
 
 def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[str, ...]:
     n = stack.n_channels
-    if channel_names is not None:
-        # given names say that the planes are channels, whatever the program that wrote the file called them
-        if len(channel_names) != n:
-            planes = f"{n} planes ({stack.unsure})" if stack.unsure else f"{n} channels"
-            msg = f"{stack.source} has {planes}, but channel_names has {len(channel_names)}: {list(channel_names)}."
-            raise ValueError(msg)
-        check_channels(channel_names, stack.path)
-        return tuple(channel_names)
-    if stack.unsure:
+    if stack.unsure and channel_names is None:
         msg = (
             f"{stack.source} has {stack.unsure}: not supported yet, only channels, y, x. "
             f"If all {n} planes are channels, name them in the order of the file: channel_names=[...]."
             f"{'' if stack.colour else ' Else save one plane of each channel, or a projection.'}"
         )
         raise ValueError(msg)
-    if stack.channels is None or len(stack.channels) != n:
-        msg = f"{stack.source} has {n} channels, and its header does not name them. Name all {n}: channel_names=[...]."
+    return name_channels(stack.source, n, stack.channels, channel_names, stack.unsure)
+
+
+def name_channels(
+    source: str, n: int, header: Sequence[str] | None, given: Sequence[str] | None, unsure: str = ""
+) -> tuple[str, ...]:
+    """Names of `n` channels, as given or as in the header.
+
+    Raises
+    ------
+    ValueError
+        If there are none, of another number, or given twice.
+    """
+    if given is not None:
+        # given names say that the planes are channels, whatever the program that wrote the file called them
+        if len(given) != n:
+            planes = f"{n} planes ({unsure})" if unsure else f"{n} channels"
+            msg = f"{source} has {planes}, but channel_names has {len(given)}: {list(given)}."
+            raise ValueError(msg)
+        check_channels(given, source)
+        return tuple(given)
+    if header is None or len(header) != n:
+        msg = f"{source} has {n} channels, and its header does not name them. Name all {n}: channel_names=[...]."
         raise ValueError(msg)
-    return stack.channels
+    return tuple(header)
 
 
 def known_pixel_size(stack: Stack, pixel_size: float | None) -> tuple[float | None, tuple[str, ...]]:
