@@ -6,8 +6,8 @@ import xarray as xr
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
-from nextmarker._cells import Region, pixel_size, read_image, read_regions, shared_markers
-from nextmarker.pp import add_cells
+from nextmarker._cells import Region, read_image, read_regions, shared_markers
+from nextmarker.pp import add_cells, set_pixel_size
 
 
 def image(names: list[str], **kwargs: object) -> object:
@@ -16,9 +16,8 @@ def image(names: list[str], **kwargs: object) -> object:
 
 
 def tissue() -> SpatialData:
-    sdata = SpatialData(
-        images={"a": image(["DNA", "CD3"]), "b": image(["DNA", "CD3"])}, attrs={"nextmarker_pixel_size": {"b": 0.5}}
-    )
+    sdata = SpatialData(images={"a": image(["DNA", "CD3"]), "b": image(["DNA", "CD3"])})
+    set_pixel_size(sdata, {"b": 0.5})
     frame = pd.DataFrame({"x": [10, 20, 5], "y": [11, 3, 4], "image": ["a", "a", "b"]})
     add_cells(sdata, frame, progress=False)
     return sdata
@@ -119,19 +118,20 @@ def test_shared_markers() -> None:
         shared_markers(sdata, ["a", "c"], ["CD3"])
 
 
-def test_pixel_size_is_none_where_unknown() -> None:
-    sdata = tissue()
-    assert pixel_size(sdata, "a") is None
-    assert pixel_size(sdata, "b") == 0.5
-
-
 def test_step_between_pixels_of_two_sizes() -> None:
     a, b = read_regions(tissue())
     assert isinstance(b, Region)
     assert b.step(1.0) == 2
     assert a.step(None) == b.step(None) == 1
-    with pytest.raises(ValueError, match="'a' is not known"):
+    with pytest.raises(ValueError, match="'a' is not known.*nm.pp.set_pixel_size"):
         a.step(1.0)
+
+
+@pytest.mark.parametrize("model_pixel", [0.011 / 1.2, 50.0])
+def test_pixels_that_cannot_be_of_one_kind(model_pixel) -> None:
+    _, b = read_regions(tissue())
+    with pytest.raises(ValueError, match=r"pixels of .* um, and image 'b' has pixels of 0.5 um"):
+        b.step(model_pixel)
 
 
 def test_markers_that_an_image_lacks_are_named():

@@ -38,7 +38,7 @@ def centres(truth):
 def check_form(sdata, names, n_cells):
     """Images, masks and truth agree in name, place, type and number."""
     assert list(sdata.images) == names
-    assert sorted(sdata.coordinate_systems) == names
+    assert sorted(sdata.coordinate_systems) == sorted([*names, "micrometre"])
     assert sdata.attrs[_keys.PIXEL_SIZE] == dict.fromkeys(names, 1.0)
     for name in names:
         image, masks, truth = sdata[name], sdata[f"masks_{name}"], sdata[f"truth_{name}"]
@@ -52,7 +52,7 @@ def check_form(sdata, names, n_cells):
         np.testing.assert_allclose(np.pi * truth["radius"] ** 2, areas[labels > 0])
         assert isinstance(truth["cell_type"].dtype, pd.CategoricalDtype)
         for element in (image, masks, truth):
-            assert list(get_transformation(element, get_all=True)) == [name]
+            assert list(get_transformation(element, get_all=True)) == [name, "micrometre"]
             matrix = get_transformation(element, name).to_affine_matrix(("x", "y"), ("x", "y"))
             np.testing.assert_array_equal(matrix, np.eye(3))
 

@@ -7,15 +7,31 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from scipy.spatial import KDTree
+from spatialdata.transformations import get_transformation
 
 from nextmarker import _keys
+from nextmarker._coordinates import (
+    apply,
+    check_inside,
+    from_system,
+    full_resolution,
+    pixel_size,
+    spatial_system,
+    to_pixels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import geopandas as gpd
+    import xarray as xr
+    from anndata import AnnData
     from spatialdata import SpatialData
+
+
+LARGEST_STEP = 50.0
+"""How many times as large as pixels of an image those of a model may be, or the other way round."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Region:
     pixels: xr.DataArray
     """Raw counts at full resolution, lazy, (c, y, x), with channel names in `c`."""
     centres: np.ndarray
-    """Centres (x, y) in intrinsic coordinates of the image (pixels), float64 (cells, 2)."""
+    """Centres (x, y) in pixels of the image at full resolution, float64 (cells, 2)."""
     rows: np.ndarray
     """Positions of the cells in the table, int (cells,)."""
     pixel_size: float | None
@@ -42,10 +58,17 @@ class Region:
         if self.pixel_size is None:
             msg = (
                 f"The model sees pixels of {pixel_size} um, and the pixel size of image {self.image!r} is not known. "
-                "Give it when reading: nm.io.read(paths, pixel_size=...)."
+                "State it: nm.pp.set_pixel_size(sdata, ...)."
             )
             raise ValueError(msg)
-        return pixel_size / self.pixel_size
+        step = pixel_size / self.pixel_size
+        if not 1 / LARGEST_STEP <= step <= LARGEST_STEP:
+            msg = (
+                f"The model sees pixels of {pixel_size:g} um, and image {self.image!r} has pixels of "
+                f"{self.pixel_size:g} um. One of the two is wrong: nm.pp.set_pixel_size(sdata, ...)."
+            )
+            raise ValueError(msg)
+        return step
 
     def neighbour_distances(self) -> np.ndarray:
         """Distance of every centre to the next in pixels, float64 (cells,); empty if there is only one."""
@@ -55,37 +78,136 @@ class Region:
 
 
 def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Region]:
-    """Read which cells of the table lie in which image.
+    """Read which cells of the table lie in which image, and where in its pixels.
+
+    Every row of the table belongs to exactly one region.
 
     Raises
     ------
     KeyError
         If the table, its columns, or an element it names is missing.
     ValueError
-        If the table has no cells, or cells that their element does not hold.
+        If the table has no cells, cells without a region or image, or cells that their element does not hold; if a
+        centre is not finite or outside of its image, or the transformations of an element and its image disagree.
     """
+    regions = locate_cells(sdata, table_key)
+    names = sdata.tables[table_key].obs_names
+    mend = "Remove these cells, nm.pp.remove_outside_cells(sdata), or correct their centres."
+    for region in regions:
+        check_inside(region.image, region.pixels, region.centres, names[region.rows], mend)
+    return regions
+
+
+def locate_cells(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Region]:
+    """Read the same without asking whether the centres lie in their images."""
     obs = _table_obs(sdata, table_key)
     regions = []
     pairs = obs.groupby([_keys.REGION, _keys.IMAGE], observed=True, sort=False).indices
     for (name, image), rows in cast("dict[tuple[str, str], np.ndarray]", pairs).items():
-        if name not in sdata.shapes:
-            msg = f"The table {table_key!r} annotates {name!r}, but sdata.shapes holds {_listed(sdata.shapes)}."
-            raise KeyError(msg)
-        circles = sdata.shapes[name]
-        wanted = obs[_keys.INSTANCE].to_numpy()[rows]
-        found = circles.index.get_indexer(wanted)
-        if (found < 0).any():
-            lost = wanted[found < 0]
-            msg = (
-                f"The table {table_key!r} and sdata.shapes[{name!r}] are out of step: {len(lost)} cells of the table "
-                f"are not among the circles, first {lost[0]!r}. Filter both, or call nm.pp.detect_cells again."
-            )
-            raise ValueError(msg)
-        points = circles.geometry.iloc[found]
-        centres = np.column_stack([points.x, points.y]).astype(np.float64)
-        pixels = read_image(sdata, image)
-        regions.append(Region(name, image, pixels, centres, np.asarray(rows), pixel_size(sdata, image)))
+        circles = _circles_of(sdata, name, obs[_keys.INSTANCE].to_numpy()[rows], table_key)
+        there = _find_image(sdata, image, name, table_key)
+        matrix = to_pixels(sdata, name, there)
+        points = circles.geometry.centroid
+        centres = apply(matrix, np.column_stack([points.x, points.y]).astype(np.float64))
+        pixels = read_image(sdata, there)
+        regions.append(Region(name, there, pixels, centres, np.asarray(rows), pixel_size(sdata, there)))
     return regions
+
+
+def is_own_table(adata: AnnData) -> bool:
+    """Whether nextmarker made a table, which then holds coordinates of SpatialData rather than of pixel centres."""
+    return {_keys.REGION, _keys.INSTANCE, _keys.IMAGE} <= set(adata.obs)
+
+
+def read_positions(sdata: SpatialData, adata: AnnData) -> pd.DataFrame:
+    """Read where the cells of such a table lie, also of one that is not in the object: `x`, `y`, in pixels, `image`.
+
+    Raises
+    ------
+    KeyError
+        If the table holds no coordinates, or the object lacks one of its images or their coordinate systems.
+    """
+    held = next((key for key, table in sdata.tables.items() if table is adata), None)
+    frame = pd.DataFrame(np.nan, index=adata.obs_names, columns=["x", "y"]).assign(image="")
+    if held is not None:
+        parts = [(region.image, region.rows, region.centres) for region in locate_cells(sdata, held)]
+    else:
+        parts = [(image, *_positions_in(sdata, adata, image)) for image in adata.obs[_keys.IMAGE].unique()]
+    for image, rows, centres in parts:
+        frame.iloc[rows, :2] = centres
+        frame.iloc[rows, 2] = image
+    return frame
+
+
+def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the cells of one image, and their coordinates, which the table has in a system of that image."""
+    read_image(sdata, image)
+    records = adata.uns.get(_keys.RECORD, {})
+    recorded = [records.get(step, {}).get("coordinate_systems", {}) for step in ("detect_cells", "add_cells")]
+    system = next((systems[image] for systems in recorded if image in systems), spatial_system(sdata, image))
+    if _keys.SPATIAL not in adata.obsm or system not in get_transformation(sdata.images[image], get_all=True):
+        msg = (
+            f"The table of cells has its coordinates, .obsm['spatial'], in the system {system!r} of image {image!r}; "
+            f"one of these is missing. Give x and y in pixels: nm.pp.add_cells(sdata, frame)."
+        )
+        raise KeyError(msg)
+    rows = np.flatnonzero(adata.obs[_keys.IMAGE] == image)
+    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[rows, :2]
+    return rows, apply(from_system(sdata, image, system), xy)
+
+
+def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABLE) -> np.ndarray:
+    """Read the radii of the circles of a region in pixels of its image, float64 (cells,).
+
+    Raises
+    ------
+    KeyError
+        If the element holds other shapes than circles.
+    """
+    wanted = sdata.tables[table_key].obs[_keys.INSTANCE].to_numpy()[region.rows]
+    circles = _circles_of(sdata, region.name, wanted, table_key)
+    if "radius" not in circles:
+        msg = (
+            f"sdata.shapes[{region.name!r}] has no column 'radius': its shapes are not circles. "
+            f"Make circles of them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
+        )
+        raise KeyError(msg)
+    scale = np.sqrt(abs(np.linalg.det(to_pixels(sdata, region.name, region.image)[:2, :2])))
+    return circles["radius"].to_numpy(np.float64) * scale
+
+
+def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key: str) -> gpd.GeoDataFrame:
+    """Look up the circles of some cells."""
+    if name not in sdata.shapes:
+        msg = f"The table {table_key!r} annotates {name!r}, but sdata.shapes holds {_listed(sdata.shapes)}."
+        raise KeyError(msg)
+    circles = sdata.shapes[name]
+    if not circles.index.is_unique:
+        repeated = circles.index[circles.index.duplicated()][0]
+        msg = f"sdata.shapes[{name!r}] has several cells of one name in its index, first {repeated!r}. Make it unique."
+        raise ValueError(msg)
+    found = circles.index.get_indexer(instances)
+    if (found < 0).any():
+        lost = instances[found < 0]
+        msg = (
+            f"The table {table_key!r} and sdata.shapes[{name!r}] are out of step: {len(lost)} cells of the table "
+            f"are not among the circles, first {lost[0]!r}. Filter both, or call nm.pp.detect_cells again."
+        )
+        raise ValueError(msg)
+    return circles.iloc[found]
+
+
+def _find_image(sdata: SpatialData, image: str, region: str, table_key: str) -> str:
+    """Find the image of a region; `spatialdata.concatenate` of a dict gives both the same suffix, but not the table."""
+    joined = [name for name in sdata.images if name.startswith(f"{image}-") and region.endswith(name[len(image) :])]
+    if image not in sdata.images and len(joined) != 1:
+        column = f"sdata[{table_key!r}].obs[{_keys.IMAGE!r}]"
+        msg = (
+            f"The table {table_key!r} has cells in image {image!r}, and sdata.images holds {_listed(sdata.images)}. "
+            f"If the image was renamed, rename it there too: {column} = {column}.replace({{{image!r}: ...}})."
+        )
+        raise KeyError(msg)
+    return image if image in sdata.images else joined[0]
 
 
 def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
@@ -96,7 +218,8 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
         )
         raise KeyError(msg)
     obs = sdata.tables[table_key].obs
-    missing = [column for column in (_keys.REGION, _keys.INSTANCE, _keys.IMAGE) if column not in obs]
+    columns = [_keys.REGION, _keys.INSTANCE, _keys.IMAGE]
+    missing = [column for column in columns if column not in obs]
     if missing:
         msg = (
             f"The table {table_key!r} lacks the columns {missing} that link its cells to an image. Make it with "
@@ -106,7 +229,22 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
     if len(obs) == 0:
         msg = f"The table {table_key!r} has no cells. Detect them again: nm.pp.detect_cells(sdata, nuclear=[...])."
         raise ValueError(msg)
+    _check_linked(obs[columns], table_key)
     return obs
+
+
+def _check_linked(links: pd.DataFrame, table_key: str) -> None:
+    """Refuse cells of which it is not known where they lie."""
+    empty = links.isna()
+    for column in links.columns[empty.any()]:
+        rows = empty[column].to_numpy()
+        table = f"sdata[{table_key!r}]"
+        msg = (
+            f"{rows.sum()} of {len(links)} cells of the table {table_key!r} have no value in .obs[{column!r}], first "
+            f"{links.index[rows][0]!r}. Fill it in, or leave them out: "
+            f"{table} = {table}[{table}.obs[{column!r}].notna()].copy()."
+        )
+        raise ValueError(msg)
 
 
 def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
@@ -119,9 +257,14 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
     if image not in sdata.images:
         msg = f"No image {image!r} in sdata.images, which holds {_listed(sdata.images)}."
         raise KeyError(msg)
-    element = sdata.images[image]
-    if isinstance(element, xr.DataTree):
-        element = next(iter(element["scale0"].data_vars.values()))
+    element = full_resolution(sdata.images[image])
+    if set(element.dims) != {"c", "y", "x"}:
+        msg = (
+            f"Image {image!r} has the dimensions {element.dims}, and only flat images (c, y, x) are supported. Name "
+            f"others with images=[...], or project it: sdata[{image + '_flat'!r}] = spatialdata.models.Image2DModel"
+            f".parse(sdata[{image!r}].max('z'), c_coords=sdata[{image!r}]['c'].values)."
+        )
+        raise ValueError(msg)
     names = [str(name) for name in element["c"].to_numpy()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -190,12 +333,6 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
             )
             raise ValueError(msg)
     return first
-
-
-def pixel_size(sdata: SpatialData, image: str) -> float | None:
-    """Micrometres per pixel of an image, as recorded by `nm.io.read`; None where unknown."""
-    known = sdata.attrs.get(_keys.PIXEL_SIZE, {})
-    return float(known[image]) if image in known else None
 
 
 def _listed(elements: object) -> str:

@@ -5,7 +5,8 @@ from typing import Final
 # elements of the SpatialData object
 CELLS: Final = "cells"
 TABLE: Final = "table"
-PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image name -> micrometres per pixel
+MICROMETRE: Final = "micrometre"  # coordinate system of all images whose pixel size is known
+PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image name -> micrometres per pixel, as it was stated
 REPORT: Final = "nextmarker_report"  # sdata.attrs: source -> what became of it
 CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, original names and metals of its channels
 ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image name -> what the file tells of the acquisition

@@ -17,7 +17,8 @@ from spatialdata.transformations import get_transformation
 from tqdm import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import Region, pixel_size, read_image, shared_markers
+from nextmarker._cells import Region, read_image, shared_markers
+from nextmarker._coordinates import apply, pixel_size, spatial_system
 from nextmarker._intensity import circle_means
 from nextmarker._table import write_results
 
@@ -138,7 +139,7 @@ def write_cells(
             warnings.warn(f"No cells in image {image!r}: it gets no circles.", UserWarning, stacklevel=3)
     regions = _regions(sdata, target, {image: centres[image] for image in found})
     radius = _radii(regions, lone_radius)
-    systems = {image: _coordinate_system(sdata, image) for image in found}
+    systems = {image: spatial_system(sdata, image) for image in found}
     circles = {region.name: _circles(sdata, region, radius[region.image]) for region in regions}
     adata = _table(sdata, target, regions, radius, systems, source_ids, progress)
     record = {
@@ -202,12 +203,6 @@ def _radii(regions: Sequence[Region], lone_radius: Mapping[str, float]) -> dict[
     return {image: float(max(radius / unit, 1)) for image, unit in units.items()}
 
 
-def _coordinate_system(sdata: SpatialData, image: str) -> str:
-    """The image's own coordinate system where it has one, else the first it is in."""
-    systems = get_transformation(sdata.images[image], get_all=True)
-    return image if image in systems else next(iter(systems))
-
-
 def _circles(sdata: SpatialData, region: Region, radius: float) -> gpd.GeoDataFrame:
     frame = gpd.GeoDataFrame({"radius": np.full(len(region.rows), radius)}, geometry=points(region.centres))
     transformations = get_transformation(sdata.images[region.image], get_all=True)
@@ -228,7 +223,7 @@ def _table(
         X.append(circle_means(region, target.markers, radius[region.image]))
         obs.append(_obs(sdata, region, source_ids))
         transformation = get_transformation(sdata.images[region.image], systems[region.image])
-        spatial.append(_apply(transformation.to_affine_matrix(("x", "y"), ("x", "y")), region.centres))
+        spatial.append(apply(transformation.to_affine_matrix(("x", "y"), ("x", "y")), region.centres))
     joined = pd.concat(obs)
     for column in joined.columns.intersection([_keys.REGION, _keys.IMAGE, _keys.SAMPLE, _keys.ACQUISITION]):
         joined[column] = pd.Categorical(joined[column], categories=pd.unique(joined[column].dropna()))
@@ -263,10 +258,6 @@ def _var(sdata: SpatialData, markers: Sequence[str], images: Sequence[str]) -> p
             values = [dict.fromkeys(names[marker] for names in named if marker in names) for marker in markers]
             var[column] = ["; ".join(filter(None, value)) for value in values]
     return var
-
-
-def _apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    return xy @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def _assign(sdata: SpatialData, target: Target, circles: Mapping[str, gpd.GeoDataFrame], adata: AnnData) -> None:

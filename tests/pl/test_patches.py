@@ -71,7 +71,7 @@ def test_patch_over_the_edge_is_black_there(sdata):
 def test_pixel_size_of_the_model_is_kept(sdata):
     """The model saw pixels of 1 um, the image has pixels of 0.5 um: a patch covers twice as many."""
     set_left(sdata, [(30.5, 20.5)], {(0, 20, 20): 9, (0, 20, 40): 9})
-    sdata.attrs["nextmarker_pixel_size"] = {"left": 0.5, "right": 1.0}
+    nm.pp.set_pixel_size(sdata, {"left": 0.5, "right": 1.0})
     sdata["table"].uns["nextmarker"]["embed"]["pixel_size"] = 1.0
     ax, _ = patches(sdata, groupby="group", markers=["DNA"], n=1)
     assert np.argwhere(ax.images[0].get_array()[:, :, 0]).tolist() == [[5, 0], [5, 10]]

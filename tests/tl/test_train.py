@@ -199,13 +199,13 @@ def test_a_marker_without_signal_is_named(tissue, settings):
 @pytest.mark.parametrize(
     ("sizes", "arguments", "message"),
     [
-        ((None, None), {"patch_size": 10, "unit": "micrometre"}, "needs the pixel size.*nm.io.read"),
+        ((None, None), {"patch_size": 10, "unit": "micrometre"}, "needs the pixel size.*nm.pp.set_pixel_size"),
         ((None, None), {"patch_size": 10, "unit": "inch"}, "'pixel' or 'micrometre'"),
         ((None, None), {"unit": "inch"}, "'pixel' or 'micrometre'"),
         ((None, None), {"patch_size": 2}, "must give at least 3"),
         ((None, None), {"patch_size": float("nan")}, "must give at least 3"),
         ((None, None), {"patch_size": 2}, "at least 3 px"),
-        ((1.0, None), {"patch_size": 10}, r"not of \['image_1'\].*nm.io.read"),
+        ((1.0, None), {"patch_size": 10}, r"not of \['image_1'\].*nm.pp.set_pixel_size"),
     ],
 )
 def test_patch_sizes_that_make_no_sense(make, sizes, arguments, message):

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from shapely import points
 
 from nextmarker import _keys
-from nextmarker._cells import read_regions
+from nextmarker._cells import circle_radii, read_regions
 from nextmarker._table import get_table, require
 from nextmarker.io._replace import replaced_files
 
@@ -96,12 +96,12 @@ def write_geojson(
     adata = get_table(sdata, table_key)
     classes = _classes(adata, color)
     values = {name: _measurement(adata, name) for name in measurements}
+    radii = [circle_radii(sdata, region, table_key) for region in regions]
     files = _files(path, [region.image for region in regions])
     with replaced_files(files[0].parent) as drafts:
-        for region, target in zip(regions, files, strict=True):
-            radii = sdata.shapes[region.name]["radius"].loc[adata.obs[_keys.INSTANCE].iloc[region.rows]].to_numpy()
+        for region, radius, target in zip(regions, radii, files, strict=True):
             with (drafts / target.name).open("w", encoding="utf-8") as file:
-                _write_features(file, _features(region, radii, adata.obs_names, classes, values))
+                _write_features(file, _features(region, radius, adata.obs_names, classes, values))
     return files
 
 

@@ -91,8 +91,10 @@ def to_spatialdata(images: Sequence[Image], skipped: Sequence[Skipped] = ()) -> 
 
 
 def transformation(name: str, pixel_size: float | None) -> dict[str, BaseTransformation]:
-    """Pixels of the image `name` to its coordinate system."""
-    return {name: Identity() if pixel_size is None else Scale([pixel_size, pixel_size], axes=("x", "y"))}
+    """Pixels of the image `name` to its own coordinate system, and to the one in micrometres if their size is known."""
+    if pixel_size is None:
+        return {name: Identity()}
+    return {system: Scale([pixel_size, pixel_size], axes=("x", "y")) for system in (name, _keys.MICROMETRE)}
 
 
 def _element(image: Image) -> xr.DataArray:
@@ -116,7 +118,8 @@ def _masks_name(image: str) -> str:
 
 def unique_names(images: Sequence[Image]) -> list[Image]:
     """Make names that spatialdata can write: no blanks, slashes or brackets, and different in lower case too."""
-    taken = {_keys.CELLS, _keys.TABLE}  # written by later steps, and spatialdata wants every element named apart
+    # written by later steps, and spatialdata wants every element named apart; an image's own system has its name
+    taken = {_keys.CELLS, _keys.TABLE, _keys.MICROMETRE}
     renamed = []
     for image in images:
         stem = re.sub(r"[^\w.-]", "_", image.name).strip("_") or "image"

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from anndata import AnnData
-from spatialdata.transformations import get_transformation
 
 from nextmarker import _keys
-from nextmarker._cells import read_image
+from nextmarker._cells import is_own_table, read_image, read_positions
 from nextmarker._centres import label_centroids
+from nextmarker._coordinates import apply, is_micrometre, shared_systems, to_pixels
 from nextmarker._write_cells import check_target, choose_images, write_cells
 
 if TYPE_CHECKING:
@@ -166,7 +166,10 @@ def _elements_by_image(sdata: SpatialData, name: str, images: list[str]) -> dict
 
 def _image_of(sdata: SpatialData, element: str, images: list[str]) -> str:
     """Find the one image that shares a coordinate system with an element, or, of several, the one in its name."""
-    candidates = [image for image in images if _shared_systems(sdata, element, image)]
+    shared = {image: shared_systems(sdata, element, image) for image in images}
+    # all images are in the system in micrometres, which relates an element to none in particular
+    candidates = [image for image in images if not all(map(is_micrometre, shared[image]))]
+    candidates = candidates or [image for image in images if shared[image]]
     if len(candidates) > 1:
         candidates = [i for i in candidates if element.startswith(f"{i}_") or element.endswith(f"_{i}")]
     if len(candidates) != 1:
@@ -178,24 +181,9 @@ def _image_of(sdata: SpatialData, element: str, images: list[str]) -> str:
     return candidates[0]
 
 
-def _shared_systems(sdata: SpatialData, element: str, image: str) -> list[str]:
-    of_element = get_transformation(sdata[element], get_all=True)
-    return [system for system in get_transformation(sdata.images[image], get_all=True) if system in of_element]
-
-
 def _from_element(sdata: SpatialData, name: str, image: str) -> pd.DataFrame:
     """Read the centres of labels, shapes or points, and bring them into the pixels of an image."""
-    systems = _shared_systems(sdata, name, image)
-    if not systems:
-        msg = (
-            f"{name!r} and image {image!r} share no coordinate system. Relate them: "
-            f"spatialdata.transformations.set_transformation(sdata[{name!r}], ..., to_coordinate_system=...)."
-        )
-        raise ValueError(msg)
-    to_system, from_image = (
-        get_transformation(element, systems[0]).to_affine_matrix(("x", "y"), ("x", "y"))
-        for element in (sdata[name], sdata.images[image])
-    )
+    matrix = to_pixels(sdata, name, image)
     if name in sdata.labels:
         ids, xy = label_centroids(_full_resolution(sdata.labels[name], name))
     elif name in sdata.shapes:
@@ -204,8 +192,7 @@ def _from_element(sdata: SpatialData, name: str, image: str) -> pd.DataFrame:
     else:
         points = sdata.points[name][["x", "y"]].compute()
         ids, xy = points.index, points.to_numpy()
-    matrix = np.linalg.inv(from_image) @ to_system
-    return pd.DataFrame(xy @ matrix[:2, :2].T + matrix[:2, 2], index=ids, columns=["x", "y"], dtype=np.float64)
+    return pd.DataFrame(apply(matrix, xy), index=ids, columns=["x", "y"], dtype=np.float64)
 
 
 def _full_resolution(labels: xr.DataArray | xr.DataTree, name: str) -> xr.DataArray:
@@ -223,6 +210,8 @@ def _from_table(sdata: SpatialData, source: Source) -> pd.DataFrame:
         source = sdata.tables[source]
     if isinstance(source, str | Path):
         source = _read_csv(sdata, source)
+    if isinstance(source, AnnData) and is_own_table(source):
+        return read_positions(sdata, source)
     if isinstance(source, AnnData):
         source = _positions(source)
     if not isinstance(source, pd.DataFrame):

@@ -183,7 +183,7 @@ def _common_pixel_size(regions: Sequence[Region]) -> float | None:
     if unknown and len(unknown) < len(sizes):
         msg = (
             f"The pixel size of some images is known, but not of {unknown}, so a cell would not look alike in all. "
-            "Give it when reading: nm.io.read(paths, pixel_size=...)."
+            "State it for all: nm.pp.set_pixel_size(sdata, ...)."
         )
         raise ValueError(msg)
     return None if unknown else min(size for size in sizes.values() if size is not None)
@@ -206,8 +206,8 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
         return side
     if unit == "micrometre" and pixel_size is None:
         msg = (
-            "A patch size in micrometres needs the pixel size of the images, which is not known. Give it when reading, "
-            "nm.io.read(paths, pixel_size=...), or give the patch size in pixels."
+            "A patch size in micrometres needs the pixel size of the images, which is not known. State it, "
+            "nm.pp.set_pixel_size(sdata, ...), or give the patch size in pixels."
         )
         raise ValueError(msg)
     exact = patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size

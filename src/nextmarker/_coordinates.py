@@ -1,0 +1,188 @@
+"""Where elements lie in the pixels of an image, and how large these pixels are: read off their transformations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from spatialdata.transformations import get_transformation
+
+from nextmarker import _keys
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    import xarray as xr
+    from spatialdata import SpatialData
+
+SMALLEST_PIXEL, LARGEST_PIXEL = 0.01, 100.0
+"""Micrometres: no instrument for multiplex images has pixels smaller or larger than this."""
+TOLERANCE = 0.05
+"""Pixels by which coordinate systems may disagree about a place."""
+SAME, SQUARE = 1e-3, 0.01
+"""Shares by which two statements of a pixel size may differ, and the two sides of a pixel."""
+
+
+def is_micrometre(system: str) -> bool:
+    """Whether a coordinate system is the one in micrometres, also after `spatialdata.concatenate` gave it a suffix."""
+    return system.split("-")[0] == _keys.MICROMETRE
+
+
+def spatial_system(sdata: SpatialData, image: str) -> str:
+    """Choose the coordinate system for `obsm["spatial"]`: micrometres where known, or the image's own, or its first."""
+    systems = get_transformation(sdata.images[image], get_all=True)
+    return min(systems, key=lambda name: (not is_micrometre(name), name != image))
+
+
+def pixel_size(sdata: SpatialData, image: str) -> float | None:
+    """Micrometres per pixel of an image, from its transformation to the system "micrometre"; None where it has none.
+
+    Raises
+    ------
+    ValueError
+        If that transformation makes no square pixels of a plausible size, or `sdata.attrs` holds a size that no
+        transformation of the image agrees with: some tools change one and leave the other.
+    """
+    transformations = get_transformation(sdata.images[image], get_all=True)
+    sides = {name: _sides(transformation) for name, transformation in transformations.items()}
+    known = {name: _size(image, name, side) for name, side in sides.items() if is_micrometre(name)}
+    stated = sdata.attrs.get(_keys.PIXEL_SIZE, {}).get(image)
+    claims = [*known.values(), *([] if stated is None else [float(stated)])]
+    if not claims:
+        return None
+    confirmed = known or [side for side in sides.values() if np.allclose(side, stated, rtol=SAME)]
+    if confirmed and np.allclose(claims, claims[0], rtol=SAME):
+        return claims[0]
+    msg = (
+        f"The pixel size of image {image!r} is contradictory: sdata.attrs says {stated} micrometres, and its "
+        f"transformations say {_listed(sides)}. State the right one: nm.pp.set_pixel_size(sdata, {{{image!r}: ...}})."
+    )
+    raise ValueError(msg)
+
+
+def _sides(transformation: Any) -> np.ndarray:
+    """Sides x and y of a pixel in a coordinate system, which may also shift, turn or mirror the image."""
+    return np.linalg.norm(transformation.to_affine_matrix(("x", "y"), ("x", "y"))[:2, :2], axis=0)
+
+
+def _listed(sides: dict[str, np.ndarray]) -> str:
+    return ", ".join(f"{x:g} (to {name!r})" for name, (x, _) in sides.items())
+
+
+def _size(image: str, system: str, sides: np.ndarray) -> float:
+    x, y = sides
+    if not (np.isfinite(sides).all() and abs(x - y) <= SQUARE * max(x, y)):
+        msg = (
+            f"Image {image!r} has pixels of {x:g} x {y:g} micrometres in its coordinate system {system!r}, which are "
+            "not square. Resample the image, or state the size: nm.pp.set_pixel_size(sdata, ...)."
+        )
+        raise ValueError(msg)
+    size = float(np.sqrt(x * y))
+    check_plausible(size, f"image {image!r}", "nm.pp.set_pixel_size(sdata, ...)")
+    return size
+
+
+def check_plausible(size: float, owner: str, mend: str) -> None:
+    """Refuse a pixel size that was given in another unit."""
+    if not SMALLEST_PIXEL <= size <= LARGEST_PIXEL:
+        msg = (
+            f"A pixel size of {size:g} micrometres for {owner} is implausible; it must lie between {SMALLEST_PIXEL:g} "
+            f"and {LARGEST_PIXEL:g}. It may be in another unit: state it in micrometres, {mend}."
+        )
+        raise ValueError(msg)
+
+
+def shared_systems(sdata: SpatialData, element: str, image: str) -> list[str]:
+    """Coordinate systems that an element shares with an image; the one in micrometres, which images share, is last."""
+    of_element = get_transformation(sdata[element], get_all=True)
+    shared = [name for name in get_transformation(sdata.images[image], get_all=True) if name in of_element]
+    return sorted(shared, key=is_micrometre)
+
+
+def to_pixels(sdata: SpatialData, element: str, image: str) -> np.ndarray:
+    """Affine matrix, (3, 3), that brings the intrinsic coordinates (x, y) of an element into the pixels of an image.
+
+    Raises
+    ------
+    ValueError
+        If the two share no coordinate system, or several that place the element differently.
+    """
+    systems = shared_systems(sdata, element, image)
+    if not systems:
+        msg = (
+            f"{element!r} and image {image!r} share no coordinate system. Relate them: "
+            f"spatialdata.transformations.set_transformation(sdata[{element!r}], ..., to_coordinate_system=...)."
+        )
+        raise ValueError(msg)
+    matrices = [between(sdata[element], sdata.images[image], system) for system in systems]
+    _check_agreement(sdata, element, image, dict(zip(systems, matrices, strict=True)))
+    return matrices[0]
+
+
+def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Move points (x, y), float64 (points, 2), by an affine matrix (3, 3)."""
+    return xy @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def from_system(sdata: SpatialData, image: str, system: str) -> np.ndarray:
+    """Affine matrix, (3, 3), that brings coordinates in a system of an image into its pixels."""
+    return np.linalg.inv(_matrix(sdata.images[image], system))
+
+
+def _matrix(element: Any, system: str) -> np.ndarray:
+    matrix = get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
+    if not (np.isfinite(matrix).all() and np.linalg.det(matrix)):
+        msg = (
+            f"A transformation to the coordinate system {system!r} makes all places one, or is not finite: "
+            f"{matrix.tolist()}. Set another with spatialdata.transformations.set_transformation(element, ...)."
+        )
+        raise ValueError(msg)
+    return matrix
+
+
+def between(element: Any, image: Any, system: str) -> np.ndarray:
+    """Affine matrix, (3, 3), from an element to the pixels of an image by way of one coordinate system."""
+    return np.linalg.inv(_matrix(image, system)) @ _matrix(element, system)
+
+
+def _check_agreement(sdata: SpatialData, element: str, image: str, matrices: dict[str, np.ndarray]) -> None:
+    """Compare where the coordinate systems place the corners of the image; a transformation may be set on one only."""
+    height, width = full_resolution(sdata.images[image]).shape[-2:]
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
+    first, *others = matrices
+    here = apply(np.linalg.inv(matrices[first]), corners)
+    for system in others:
+        if np.abs(apply(matrices[system], here) - corners).max() > TOLERANCE:
+            msg = (
+                f"{element!r} lies at one place of image {image!r} by the coordinate system {first!r}, and at another "
+                f"by {system!r}: a transformation was set on one of them only. Set it on both, or remove the system: "
+                f"spatialdata.transformations.remove_transformation(sdata[{element!r}], {system!r})."
+            )
+            raise ValueError(msg)
+
+
+def full_resolution(element: Any) -> xr.DataArray:
+    """Take the first scale of a pyramid."""
+    if hasattr(element, "children"):
+        return next(iter(element["scale0"].data_vars.values()))
+    return element
+
+
+def outside(pixels: xr.DataArray, centres: np.ndarray) -> np.ndarray:
+    """Which centres (x, y) are not finite, or lie outside of an image, bool (cells,)."""
+    inside = (centres >= 0) & (centres < (pixels.sizes["x"], pixels.sizes["y"]))
+    return np.asarray(~inside.all(axis=1))
+
+
+def check_inside(image: str, pixels: xr.DataArray, centres: np.ndarray, names: Sequence[Hashable], mend: str) -> None:
+    """Refuse centres that are not finite or lie outside of their image, with their number and the first of them."""
+    wrong = outside(pixels, centres)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        x, y = centres[first]
+        msg = (
+            f"{wrong.sum()} of {len(centres)} centres are NaN or outside of image {image!r}, which is "
+            f"{pixels.sizes['x']} pixels wide and {pixels.sizes['y']} high; the first is {names[first]}, at "
+            f"x = {x:.1f}, y = {y:.1f}. {mend}"
+        )
+        raise ValueError(msg)

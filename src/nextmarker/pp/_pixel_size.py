@@ -1,0 +1,124 @@
+"""State how large the pixels of images are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from spatialdata.transformations import Affine, Scale, get_transformation, remove_transformation, set_transformation
+
+from nextmarker import _keys
+from nextmarker._coordinates import between, check_plausible, is_micrometre, shared_systems
+from nextmarker._write_cells import choose_images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spatialdata import SpatialData
+
+
+def set_pixel_size(
+    sdata: SpatialData, pixel_size: float | Mapping[str, float], *, images: Sequence[str] | str | None = None
+) -> None:
+    """State the pixel size of images that were not read by `nm.io.read`, or correct it.
+
+    Readers of other packages place an image in a coordinate system, and do not say whether that is in micrometres. All
+    steps take the pixel size from the coordinate system `"micrometre"`, which this function gives to the images. It is
+    kept by spatialdata when images are cropped, joined, renamed or saved.
+
+    Parameters
+    ----------
+    sdata
+        Images.
+    pixel_size
+        Micrometres per pixel: one number, or a dict of one for each image.
+    images
+        Images to which one number applies; by default all.
+
+    Returns
+    -------
+    None. Writes in place (of a backed object in memory only, until it is saved):
+
+    `sdata.images[image]`
+        Its transformation to the coordinate system `"micrometre"`. The cells and the masks of the image, where they
+        exist, move with it. Pixels and other coordinate systems stay as they are.
+    `sdata.attrs["nextmarker_pixel_size"]`
+        Name of the image to micrometres per pixel.
+
+    Raises
+    ------
+    KeyError
+        If an image does not exist.
+    TypeError
+        If a size is not a number.
+    ValueError
+        If a size does not lie between 0.01 and 100 micrometres. Nothing is changed then.
+
+    Examples
+    --------
+    >>> import numpy as np, nextmarker as nm
+    >>> from spatialdata import SpatialData
+    >>> from spatialdata.models import Image2DModel
+    >>> image = Image2DModel.parse(np.ones((1, 60, 80)), dims=("c", "y", "x"), c_coords=["DNA"])
+    >>> sdata = SpatialData(images={"core": image})
+    >>> nm.pp.set_pixel_size(sdata, 0.5)
+    >>> sdata.coordinate_systems
+    ['global', 'micrometre']
+    """
+    sizes = _sizes(sdata, pixel_size, images)
+    for image, size in sizes.items():
+        _set(sdata, image, size)
+    sdata.attrs[_keys.PIXEL_SIZE] = {**sdata.attrs.get(_keys.PIXEL_SIZE, {}), **sizes}
+
+
+def _sizes(
+    sdata: SpatialData, pixel_size: float | Mapping[str, float], images: Sequence[str] | str | None
+) -> dict[str, float]:
+    if isinstance(pixel_size, Mapping):
+        chosen = choose_images(sdata, list(pixel_size))
+        given = {image: pixel_size[image] for image in chosen}
+    else:
+        given = dict.fromkeys(choose_images(sdata, images), pixel_size)
+    for image, size in given.items():
+        if isinstance(size, bool) or not isinstance(size, (int, float, np.number)):
+            msg = f"The pixel size of image {image!r} must be a number, in micrometres per pixel, not {size!r}."
+            raise TypeError(msg)
+        check_plausible(size, f"image {image!r}", "as one number or one for each image")
+    return {image: float(size) for image, size in given.items()}
+
+
+def _set(sdata: SpatialData, image: str, size: float) -> None:
+    scale = Scale([size, size], axes=("x", "y"))
+    to_micrometre = {name: _relation(sdata, name, image) * size for name in _parts(sdata, image)}
+    for name in (image, *to_micrometre):
+        for system in list(filter(is_micrometre, get_transformation(sdata[name], get_all=True))):
+            remove_transformation(sdata[name], system)
+    set_transformation(sdata[image], scale, _keys.MICROMETRE)
+    for name, matrix in to_micrometre.items():
+        matrix[2, 2] = 1
+        set_transformation(sdata[name], Affine(matrix, ("x", "y"), ("x", "y")), _keys.MICROMETRE)
+
+
+def _relation(sdata: SpatialData, element: str, image: str) -> np.ndarray:
+    """Affine matrix from an element to the pixels of its image; the system in micrometres is the last to be asked."""
+    return between(sdata[element], sdata[image], shared_systems(sdata, element, image)[0])
+
+
+def _parts(sdata: SpatialData, image: str) -> list[str]:
+    """Masks, circles and other elements that belong to this image alone, by name or by a coordinate system."""
+    names = {f"{_keys.MASKS}_{image}"}
+    for table in sdata.tables.values():
+        if {_keys.REGION, _keys.IMAGE} <= set(table.obs):
+            names |= set(table.obs.loc[table.obs[_keys.IMAGE] == image, _keys.REGION].dropna())
+    elements = [*sdata.labels, *sdata.shapes, *sdata.points]
+    return [
+        name
+        for name in elements
+        if image in _images_of(sdata, name) and (name in names or len(_images_of(sdata, name)) == 1)
+    ]
+
+
+def _images_of(sdata: SpatialData, element: str) -> list[str]:
+    """Images that share a coordinate system with an element, other than that in micrometres."""
+    return [image for image in sdata.images if not all(map(is_micrometre, shared_systems(sdata, element, image)))]

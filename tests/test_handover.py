@@ -1,0 +1,248 @@
+"""Objects change hands: what spatialdata does to them between two of our calls changes no result, or is refused."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import spatialdata as sd
+from spatialdata import SpatialData
+from spatialdata.transformations import (
+    Scale,
+    Translation,
+    get_transformation,
+    remove_transformation,
+    set_transformation,
+)
+
+import nextmarker as nm
+from nextmarker._cells import read_regions
+
+SETTINGS = nm.nn.Settings(steps=3, batch_size=48)
+PATCH = 10
+MARGIN = 9  # pixels: a patch that is turned reaches no farther
+
+
+def analysed(seed: int = 0, pixel_size: float = 1.0) -> SpatialData:
+    """One image with its cells embedded; not square."""
+    sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=150, random_state=seed)
+    nm.pp.set_pixel_size(sdata, pixel_size)
+    nm.pp.add_cells(sdata, "truth_tissue_1", progress=False)
+    nm.tl.embed(sdata, model(), progress=False)
+    return sdata
+
+
+_MODELS: dict[str, nm.nn.NeXtMarker] = {}
+
+
+def model() -> nm.nn.NeXtMarker:
+    if not _MODELS:
+        sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=150, random_state=5)
+        nm.pp.add_cells(sdata, "truth_tissue_1", progress=False)
+        _MODELS["one"] = nm.tl.train(sdata, PATCH, settings=SETTINGS, progress=False)
+    return _MODELS["one"]
+
+
+@pytest.fixture(scope="module")
+def original() -> SpatialData:
+    return analysed()
+
+
+def crop(sdata: SpatialData, *, system: str = "tissue_1", corner: tuple[float, float] = (20, 14)) -> SpatialData:
+    size = sdata["tissue_1"].sizes
+    return sdata.query.bounding_box(
+        axes=("x", "y"),
+        min_coordinate=list(corner),
+        max_coordinate=[size["x"], size["y"]],
+        target_coordinate_system=system,
+    )
+
+
+def polygon(sdata: SpatialData) -> SpatialData:
+    cut = sdata.query.polygon(shapely.box(20, 14, 90, 80), target_coordinate_system="tissue_1")
+    with pytest.raises(ValueError, match=r"outside of image 'tissue_1'.*nm.pp.remove_outside_cells"):
+        read_regions(cut)
+    assert nm.pp.remove_outside_cells(cut) > 0
+    return cut
+
+
+def moved(sdata: SpatialData) -> SpatialData:
+    """Registered to a slide: image and cells are moved alike."""
+    copy = sd.deepcopy(sdata)
+    shift = Translation([300.0, -40.0], axes=("x", "y"))
+    for name in ("tissue_1", "cells"):
+        set_transformation(copy[name], shift, "slide")
+        for system in ("tissue_1", "micrometre"):
+            remove_transformation(copy[name], system)
+    del copy.attrs["nextmarker_pixel_size"]
+    nm.pp.set_pixel_size(copy, 1.0)
+    return copy
+
+
+def own_system_of_the_cells(sdata: SpatialData) -> SpatialData:
+    """The circles have coordinates of their own, from which a transformation leads to the image."""
+    copy = sd.deepcopy(sdata)
+    circles = copy["cells"]
+    circles.geometry = shapely.points(np.column_stack([circles.geometry.x / 2 + 7, circles.geometry.y / 2]))
+    circles["radius"] /= 2
+    for system in list(get_transformation(circles, get_all=True)):
+        remove_transformation(circles, system)
+    back = sd.transformations.Sequence([Translation([-7.0, 0.0], axes=("x", "y")), Scale([2.0, 2.0], axes=("x", "y"))])
+    set_transformation(circles, back, "tissue_1")
+    return copy
+
+
+def joined(sdata: SpatialData) -> SpatialData:
+    """A copy, since spatialdata renames the coordinate systems of what it joins in place."""
+    return sd.concatenate({"P1": sd.deepcopy(sdata), "P2": analysed(1)}, concatenate_tables=True)
+
+
+def renamed(sdata: SpatialData) -> SpatialData:
+    copy = sdata.subset(["tissue_1", "cells", "table"])
+    copy = SpatialData(
+        images={"slide": copy["tissue_1"]}, shapes={"cells": copy["cells"]}, tables={"table": copy["table"].copy()}
+    )
+    with pytest.raises(KeyError, match=r"image 'tissue_1'.*holds \['slide'\].*replace\(\{'tissue_1'"):
+        read_regions(copy)
+    copy["table"].obs["image"] = copy["table"].obs["image"].cat.rename_categories({"tissue_1": "slide"})
+    return copy
+
+
+OPERATIONS = {
+    "crop": crop,
+    "crop in micrometres": lambda sdata: crop(sdata, system="micrometre"),
+    "polygon": polygon,
+    "filtered": lambda sdata: sdata.filter_by_coordinate_system("tissue_1"),
+    "transformed": lambda sdata: sdata.transform_to_coordinate_system("tissue_1"),
+    "transformed in place": lambda sdata: sdata.transform_to_coordinate_system("tissue_1", maintain_positioning=True),
+    "moved": moved,
+    "cells of their own": own_system_of_the_cells,
+    "renamed": renamed,
+    "subset": lambda sdata: sdata.subset(["tissue_1", "cells", "table"]),
+    "crop of a crop": lambda sdata: crop(crop(sdata), corner=(33, 20)),
+}
+CHANGES = {**OPERATIONS, "joined": joined}
+
+
+def before_and_after(original: SpatialData, changed: SpatialData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Embedding of the cells that are left and whose patches no new edge cuts, before and after."""
+    old, new = (pd.DataFrame(s["table"].obsm["X_nextmarker"], s["table"].obs_names) for s in (original, changed))
+    region = next(r for r in read_regions(changed) if r.name in ("cells", "cells-P1"))
+    size = np.array([region.pixels.sizes["x"], region.pixels.sizes["y"]])
+    within = ((region.centres > MARGIN) & (region.centres < size - MARGIN)).all(1)
+    kept = new.iloc[region.rows[within]]
+    assert len(kept) > 20
+    return old.loc[kept.index.str.removesuffix("-P1")], kept
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_embedding_is_that_of_before(original, name):
+    changed = OPERATIONS[name](original)
+    nm.tl.embed(changed, model(), progress=False)
+    old, new = before_and_after(original, changed)
+    np.testing.assert_allclose(new, old, atol=2e-3 * np.abs(old.to_numpy()).max())
+
+
+def test_a_store_keeps_places_and_pixel_size(original, tmp_path):
+    cut = crop(original)
+    nm.io.write(cut, tmp_path / "cut.zarr")
+    stored = sd.read_zarr(tmp_path / "cut.zarr")
+    before, after = read_regions(cut)[0], read_regions(stored)[0]
+    np.testing.assert_allclose(after.centres, before.centres)
+    assert after.pixel_size == before.pixel_size == 1.0
+
+
+@pytest.mark.parametrize("name", ["crop", "cells of their own", "joined"])
+def test_every_step_finds_the_same_places(original, name, tmp_path):
+    changed = CHANGES[name](original)
+    region = next(r for r in read_regions(changed) if r.name in ("cells", "cells-P1"))
+    # GeoJSON: bounds of the circle around each centre, as large as before
+    files = nm.io.write_geojson(changed, tmp_path / "cells.geojson", color="region")
+    first = json.loads(files[0].read_text())["features"][0]["geometry"]["coordinates"][0]
+    low, high = np.min(first, axis=0), np.max(first, axis=0)
+    np.testing.assert_allclose((low + high) / 2, region.centres[0], atol=0.02)
+    radius = original["table"].uns["nextmarker"]["add_cells"]["radius"]["tissue_1"]
+    np.testing.assert_allclose(high - low, 2 * radius, atol=0.03)
+    # figure
+    ax = nm.pl.cells(changed, region.image, channel="DNA2")
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), region.centres)
+    # cells taken from these circles
+    nm.pp.add_cells(changed, {region.image: region.name}, key_added="again", table_key="again_table", progress=False)
+    again = read_regions(changed, "again_table")[0]
+    np.testing.assert_allclose(np.sort(again.centres, axis=0), np.sort(region.centres, axis=0))
+
+
+def test_resampled_images_are_refused_until_their_pixel_size_is_stated():
+    sdata = analysed(2, pixel_size=0.5)
+    coarse = sdata.transform_to_coordinate_system("micrometre")
+    with pytest.raises(ValueError, match=r"pixel size of image 'tissue_1' is contradictory.*nm.pp.set_pixel_size"):
+        read_regions(coarse)
+    nm.pp.set_pixel_size(coarse, 1.0)
+    (region,) = read_regions(coarse) if not nm.pp.remove_outside_cells(coarse) else read_regions(coarse)
+    assert region.pixel_size == 1.0
+    assert region.pixels.sizes["x"] == sdata["tissue_1"].sizes["x"] // 2
+
+
+def test_a_transformation_set_on_the_image_alone_is_refused(original):
+    copy = sd.deepcopy(original)
+    set_transformation(copy["tissue_1"], Scale([2.0, 2.0], axes=("x", "y")), "tissue_1")
+    with pytest.raises(ValueError, match=r"'cells' lies at one place .* by .* 'tissue_1'.*another by 'micrometre'"):
+        nm.tl.embed(copy, model(), progress=False)
+
+
+@pytest.mark.parametrize("place", [(-3.5, 20.5), (20.5, -0.5), (10_000, 20), (20, 10_000), (np.nan, 20)])
+def test_centres_outside_of_the_image_are_refused(original, place):
+    copy = sd.deepcopy(original)
+    copy["cells"].loc[copy["cells"].index[4], "geometry"] = shapely.Point(*place)
+    before = copy["table"].obsm["X_nextmarker"].copy()
+    for step in (lambda: nm.tl.embed(copy, model(), progress=False), lambda: nm.tl.train(copy, PATCH, progress=False)):
+        with pytest.raises(ValueError, match=r"1 of 150 centres are NaN or outside.*the first is tissue_1_4"):
+            step()
+    np.testing.assert_array_equal(copy["table"].obsm["X_nextmarker"], before)
+
+
+def test_an_image_replaced_by_a_smaller_one_is_refused(original):
+    copy = sd.deepcopy(original)
+    copy.images["tissue_1"] = copy["tissue_1"].isel(x=slice(0, 60))
+    with pytest.raises(ValueError, match=r"outside of image 'tissue_1', which is 60 pixels wide"):
+        nm.tl.embed(copy, model(), progress=False)
+
+
+@pytest.mark.parametrize("column", ["image", "region"])
+def test_rows_without_image_or_region_are_refused(original, column):
+    copy = sd.deepcopy(original)
+    copy["table"].obs.loc[copy["table"].obs_names[7:12], column] = np.nan
+    with pytest.raises(ValueError, match=rf"5 of 150 cells .*no value in .obs\['{column}'\], first 'tissue_1_7'"):
+        nm.tl.embed(copy, model(), progress=False)
+
+
+def test_patients_joined_keep_their_pixel_sizes():
+    both = sd.concatenate({"P1": analysed(1), "P2": analysed(2, pixel_size=0.5)}, concatenate_tables=True)
+    one, two = read_regions(both)
+    assert (one.image, two.image) == ("tissue_1-P1", "tissue_1-P2")
+    assert (one.pixel_size, two.pixel_size) == (1.0, 0.5)
+    trained = nm.tl.train(both, 6, unit="micrometre", settings=SETTINGS, progress=False)
+    assert (trained.architecture.pixel_size, trained.architecture.patch_size) == (0.5, 12)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["in the object", "by itself"])
+@pytest.mark.parametrize("pixel_size", [1.0, 0.5])
+def test_own_table_given_back_gives_the_same_cells(held, pixel_size):
+    sdata = analysed(3, pixel_size)
+    table = sdata["table"][::2].copy()
+    if held:
+        nm.pp.add_cells(sdata, "table", key_added="again", table_key="again_table", progress=False)
+        expected = read_regions(sdata)[0].centres
+    else:
+        nm.pp.add_cells(sdata, table, key_added="again", table_key="again_table", progress=False)
+        expected = read_regions(sdata)[0].centres[::2]
+    np.testing.assert_allclose(read_regions(sdata, "again_table")[0].centres, expected)
+
+
+def test_own_tables_joined_without_their_record_give_the_same_cells():
+    sdata = analysed(3, 0.5)
+    parts = [sdata["table"][:50].copy(), sdata["table"][50:].copy()]
+    nm.pp.add_cells(sdata, ad.concat(parts), key_added="again", table_key="again_table", progress=False)
+    np.testing.assert_allclose(read_regions(sdata, "again_table")[0].centres, read_regions(sdata)[0].centres)
