@@ -83,13 +83,15 @@ def check_target(
     Raises
     ------
     ValueError
-        If the panels of the images differ, or what would be written exists already.
+        If the panels of the images differ, a pixel size is contradictory, or what would be written exists already.
     """
     wanted = as_list(markers) if markers is not None else None
     if wanted is not None and (not wanted or len(set(wanted)) < len(wanted)):
         msg = f"markers={wanted} must name one channel or more, each once."
         raise ValueError(msg)
     target = Target(images, shared_markers(sdata, images, wanted), key_added, table_key)
+    for image in images:
+        pixel_size(sdata, image)  # refused if contradictory
     _check_names(sdata, target, overwrite)
     return target
 

@@ -77,7 +77,8 @@ def read(
     ``sdata.labels["masks_" + name]``
         Segmentation masks, int (y, x), where they come with the image.
     coordinate systems
-        One for each image, with its name: in micrometres where the pixel size is known, in pixels elsewhere.
+        One for each image, with its name: in micrometres where the pixel size is known, in pixels elsewhere. All images
+        whose pixel size is known are in the system ``"micrometre"`` too, from which every step takes the pixel size.
     ``sdata.attrs["nextmarker_pixel_size"]``
         Name of the image to micrometres per pixel, where known.
     ``sdata.attrs["nextmarker_channels"]``

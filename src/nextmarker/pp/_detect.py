@@ -89,8 +89,8 @@ def detect_cells(
         distance between neighbouring centres.
     `sdata.tables["table"]`
         One table for all images. `X`: mean raw counts in the circle, float32 (cells, markers). `obs`: `region` (the
-        circles), `instance_id`, `image`. `obsm["spatial"]`: (x, y), float64, in the coordinate system of the image,
-        which is in micrometres where the pixel size is known. `uns["nextmarker"]["detect_cells"]`: the parameters.
+        circles), `instance_id`, `image`. `obsm["spatial"]`: (x, y), float64, in micrometres where the pixel size is
+        known, else in the coordinate system of the image. `uns["nextmarker"]["detect_cells"]`: the parameters.
 
     Raises
     ------
