@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import shapely
 import spatialdata as sd
+import squidpy as sq
 from spatialdata import SpatialData
 from spatialdata.transformations import (
     Scale,
@@ -246,3 +247,35 @@ def test_own_tables_joined_without_their_record_give_the_same_cells():
     parts = [sdata["table"][:50].copy(), sdata["table"][50:].copy()]
     nm.pp.add_cells(sdata, ad.concat(parts), key_added="again", table_key="again_table", progress=False)
     np.testing.assert_allclose(read_regions(sdata, "again_table")[0].centres, read_regions(sdata)[0].centres)
+
+
+def joined_in_spatialdata() -> tuple[ad.AnnData, np.ndarray]:
+    """The recipe of docs/joining.md with images, and the patient of each cell."""
+    first, second = analysed(1), analysed(2)
+    both = sd.concatenate({"P1": first, "P2": second}, concatenate_tables=True)
+    nm.tl.embed(both, model(), progress=False)
+    adata = both["table"]
+    sq.gr.spatial_neighbors_knn(adata, library_key="region")
+    return adata, adata.obs_names.str[-2:].to_numpy()
+
+
+def joined_in_anndata() -> tuple[ad.AnnData, np.ndarray]:
+    """The recipe without."""
+    first, second = analysed(1), analysed(2)
+    adata = ad.concat({"P1": first["table"], "P2": second["table"]}, label="patient", index_unique="-", merge="same")
+    adata.obs["slide"] = (adata.obs["patient"].astype(str) + "-" + adata.obs["image"].astype(str)).astype("category")
+    sq.gr.spatial_neighbors_knn(adata, library_key="slide")
+    return adata, adata.obs["patient"].to_numpy()
+
+
+@pytest.mark.parametrize("recipe", [joined_in_spatialdata, joined_in_anndata])
+def test_patients_analysed_one_by_one_are_joined(recipe):
+    adata, patient = recipe()
+    assert adata.n_obs == 300
+    links = adata.obsp["spatial_connectivities"].tocoo()
+    assert (patient[links.row] == patient[links.col]).all()
+    nm.tl.cluster(adata, n_neighbors=15)
+    nm.tl.marker_attribution(adata)
+    shares = adata.uns["marker_attribution"].groupby("cluster", observed=True)["contribution"].sum()
+    np.testing.assert_allclose(shares, 1, rtol=1e-4)
+    assert nm.pl.marker_attribution(adata).get_ylabel() == "nextmarker"
