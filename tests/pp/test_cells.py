@@ -259,8 +259,9 @@ def test_dim_cells_are_no_noise(thinning: float) -> None:
 def test_diameter_that_is_hardly_a_nucleus_is_announced(um: float | None) -> None:
     rows, columns = np.mgrid[:150, :200]
     glow = np.random.default_rng(0).poisson(5 * np.exp(-((rows - 75) ** 2 + (columns - 100) ** 2) / 1800))
-    attrs = {} if um is None else {"nextmarker_pixel_size": {"glow": um}}
-    sdata = SpatialData(images={"glow": image(glow[None])}, attrs=attrs)
+    sdata = SpatialData(images={"glow": image(glow[None])})
+    if um is not None:
+        nm.pp.set_pixel_size(sdata, um)
     if um == 0.1:  # 5 micrometres
         detect(sdata, diameter=None)
         return

@@ -97,5 +97,5 @@ def test_what_is_no_pixel_size_changes_nothing(size, error, match):
     sdata = two_images()
     with pytest.raises(error, match=match):
         nm.pp.set_pixel_size(sdata, size)
-    assert sdata.coordinate_systems == ["global"]
+    assert list(sdata.coordinate_systems) == ["global"]
     assert "nextmarker_pixel_size" not in sdata.attrs

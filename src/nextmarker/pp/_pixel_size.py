@@ -63,7 +63,7 @@ def set_pixel_size(
     >>> image = Image2DModel.parse(np.ones((1, 60, 80)), dims=("c", "y", "x"), c_coords=["DNA"])
     >>> sdata = SpatialData(images={"core": image})
     >>> nm.pp.set_pixel_size(sdata, 0.5)
-    >>> sdata.coordinate_systems
+    >>> sorted(sdata.coordinate_systems)
     ['global', 'micrometre']
     """
     sizes = _sizes(sdata, pixel_size, images)
