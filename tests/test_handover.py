@@ -175,6 +175,26 @@ def test_every_step_finds_the_same_places(original, name, tmp_path):
     np.testing.assert_allclose(np.sort(again.centres, axis=0), np.sort(region.centres, axis=0))
 
 
+@pytest.mark.parametrize("corner", [(20.3, 14), (20, 14.4), (20.2, 14.5)])
+def test_cells_that_spatialdata_displaces_are_refused(original, corner):
+    cut = crop(original, corner=corner)
+    nm.pp.remove_outside_cells(cut)
+    expected = read_regions(original)[0].centres[original["table"].obs_names.isin(cut["table"].obs_names)]
+    start = np.ceil(np.array(corner) - 0.5)  # the first pixel whose centre lies within
+    if np.allclose(read_regions(cut)[0].centres, expected - start):  # spatialdata has learned it
+        nm.tl.embed(cut, model(), progress=False)
+        return
+    with pytest.raises(ValueError, match=r"'tissue_1' lie one pixel off.*multiple of the pixel size"):
+        nm.tl.embed(cut, model(), progress=False)
+
+
+@pytest.mark.parametrize("change", [np.log1p, np.zeros_like, lambda X: X[::-1]], ids=["log", "zero", "other"])
+def test_intensities_that_were_changed_prove_nothing(original, change):
+    copy = sd.deepcopy(original)
+    copy["table"].X = change(copy["table"].X)
+    nm.tl.embed(copy, model(), progress=False)
+
+
 def test_resampled_images_are_refused_until_their_pixel_size_is_stated():
     sdata = analysed(2, pixel_size=0.5)
     coarse = sdata.transform_to_coordinate_system("micrometre")

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions
+from nextmarker._intensity import refuse_displaced
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
@@ -141,6 +142,7 @@ def embed(
     places = _places()
     refuse_foreign_keys(adata, list(places.values()), argument=None)
     regions = read_regions(sdata, table_key)
+    refuse_displaced(sdata, regions, table_key)
     if model is None:
         model = train(
             sdata,
