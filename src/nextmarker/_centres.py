@@ -29,6 +29,8 @@ METHODS = get_args(Method)
 
 TILE_SIZE = 2048
 
+_FEW_LABELS = 10  # so few may be the values of a mask of foreground, or of types of tissue
+
 # What is looked at to tell cells from noise, so that a slide costs no more than a small image.
 _CHECKED_CELLS = 300
 _CHECKED_TILES = 8
@@ -349,26 +351,59 @@ class _Pieces:
         return area, np.column_stack([rows, columns]) / area[:, None]
 
 
-def label_centroids(labels: xr.DataArray, tile_size: int = TILE_SIZE) -> tuple[np.ndarray, np.ndarray]:
+def label_centroids(
+    labels: xr.DataArray, tile_size: int = TILE_SIZE, name: str = "The mask"
+) -> tuple[np.ndarray, np.ndarray]:
     """Compute the centroids of the objects of a label image, tile by tile.
 
     Parameters
     ----------
     labels
-        Integers, (y, x), lazy; zero is background.
+        Whole numbers, (y, x), lazy; zero is background.
+    name
+        What messages call it.
 
     Returns
     -------
     Labels, ascending, (objects,), and centres (x, y) in intrinsic coordinates, float64 (objects, 2).
+
+    Raises
+    ------
+    ValueError
+        If a value is negative or no whole number, or few labels are in many pieces: a mask of foreground, or of types.
     """
     sums = [
-        _sums(labels.isel(y=rows, x=columns).to_numpy(), (rows.start, columns.start))
+        _sums(_whole(labels.isel(y=rows, x=columns).to_numpy(), name), (rows.start, columns.start))
         for rows, columns in _grid(labels, tile_size)
     ]
     label, *moments = np.concatenate(sums).T
     names, group = np.unique(label, return_inverse=True)
+    if 0 < len(names) <= _FEW_LABELS:
+        _check_pieces(labels, names, tile_size, name)
     area, rows, columns = (_total(group, moment, len(names)) for moment in moments)
     return names, np.column_stack([columns, rows]) / area[:, None] + 0.5
+
+
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # what has no place among the integers differs afterwards
+        whole = values.astype(np.int64)
+    if (whole < 0).any() or (whole != values).any():
+        msg = f"{name} has values that are negative or not whole numbers, and labels of cells are 1, 2, 3 and so on."
+        raise ValueError(msg)
+    return whole
+
+
+def _check_pieces(labels: xr.DataArray, names: np.ndarray, tile_size: int, name: str) -> None:
+    pieces = _Pieces(labels.sizes["x"])
+    for rows, columns in _grid(labels, tile_size):
+        pieces.add(labels.isel(y=rows, x=columns).to_numpy() != 0, (rows.start, columns.start))
+    n_pieces = len(pieces.join()[0])
+    if n_pieces >= 2 * len(names):
+        msg = (
+            f"{name} has the values {names.tolist()} in {n_pieces} separate pieces: it does not tell cells apart. "
+            "Number the cells first: skimage.measure.label(mask)."
+        )
+        raise ValueError(msg)
 
 
 def _sums(labels: np.ndarray, origin: tuple[int, int]) -> np.ndarray:

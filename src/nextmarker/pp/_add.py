@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,9 +13,20 @@ import xarray as xr
 from anndata import AnnData
 
 from nextmarker import _keys
+from nextmarker._cell_outlines import Array, geojson_centroids, is_geojson, is_mask, mask_centroids
+from nextmarker._cell_tables import UNITS, Unit, read_cell_table, split_by_image
 from nextmarker._cells import is_own_table, read_image, read_positions
 from nextmarker._centres import label_centroids
-from nextmarker._coordinates import apply, is_micrometre, shared_systems, to_pixels
+from nextmarker._coordinates import (
+    apply,
+    check_inside,
+    from_system,
+    is_micrometre,
+    pixel_size,
+    shared_systems,
+    spatial_system,
+    to_pixels,
+)
 from nextmarker._write_cells import check_target, choose_images, write_cells
 
 if TYPE_CHECKING:
@@ -22,15 +34,17 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-Source: TypeAlias = "str | Path | pd.DataFrame | AnnData"
+Source: TypeAlias = "str | Path | pd.DataFrame | AnnData | Array"
 
 LONE_RADIUS = 5.0
+ENOUGH_CELLS, CORNER = 20, 0.7  # so many cells, all within this part of the width and of the height, are suspicious
 
 
 def add_cells(
     sdata: SpatialData,
     cells: Source | Mapping[str, Source],
     *,
+    unit: Unit | None = None,
     images: Sequence[str] | str | None = None,
     markers: Sequence[str] | str | None = None,
     key_added: str = _keys.CELLS,
@@ -38,7 +52,7 @@ def add_cells(
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
-    """Take cell centres from what is there already: a segmentation, other shapes, points, a table or a CSV file.
+    """Take cell centres from what is there already: a segmentation, masks, shapes, points, a table, or a file.
 
     Parameters
     ----------
@@ -52,11 +66,18 @@ def add_cells(
         - what such names have in common, if each image has an element: `"masks"` for `masks_a` and `b_masks`;
         - the name of a table in `sdata.tables`, or an AnnData object, with (x, y) in `obsm["spatial"]` and, if there
           are several images, their names in `obs["image"]`;
-        - a DataFrame, or the path of a CSV file, with columns `x`, `y` and, if there are several images, `image`;
+        - a DataFrame, or the path of a file of comma, semicolon or tab separated values, with columns `x` and `y`, or
+          as one of the programs below writes it. If there are several images, a column `image`, `Image`, `fov` or
+          `imageid` names them, with or without the extension of the file;
+        - a label mask of one image, of its height and width: an array (y, x), a `.npy` file or a TIFF. Each cell has a
+          number of its own, and the background is zero;
+        - the path of a GeoJSON file of one image, as :func:`nextmarker.io.write_geojson` and QuPath write it: polygons
+          (centroids) or points. Annotations beside detections are left out with a warning;
         - a dict of these, by image.
-
-        Tables, DataFrames and files hold pixels as scikit-image's `regionprops` gives them, where (0, 0) is the
-        middle of the first pixel. SpatialData has (0.5, 0.5) there, so half a pixel is added.
+    unit
+        The unit of the coordinates in a table, DataFrame or GeoJSON: `"pixel"` or `"micrometre"`. By default what the
+        header says, and else pixels. Micrometres need the pixel size of the image, and count from its top left corner;
+        if the image was cropped with spatialdata, from that of the whole image.
     images
         Images that the cells belong to; by default those that `cells` names, or else all.
     markers
@@ -83,7 +104,38 @@ def add_cells(
         If `cells` is something else.
     ValueError
         If there are no images or no cells, centres are NaN or outside of their image, it is not clear which image an
-        element belongs to, panels differ, or the names are taken. Nothing is changed then.
+        element, a mask or a file belongs to, a file cannot be read, a table has no coordinates that are known, `unit`
+        contradicts its header, a pixel size is needed and unknown, a mask has another size than its image or does not
+        tell cells apart, panels differ, or the names are taken. Nothing is changed then.
+
+    Warns
+    -----
+    UserWarning
+        If an image has no cells; if a table without a unit has all cells in the top left corner of the image, as it
+        would if they were micrometres; if the only image has another name in the table; or if annotations in a GeoJSON
+        file are left out.
+
+    Notes
+    -----
+    Columns are known by their names. Programs count pixels in different ways: in SpatialData the middle of the first
+    pixel is at (0.5, 0.5). The last column says where it is for others, and coordinates are shifted accordingly.
+
+    ===================================  ====================================  ===========  ============
+    written by                           columns                               unit         first middle
+    ===================================  ====================================  ===========  ============
+    you; also `obsm["spatial"]`          `x`, `y`                              pixels       0
+    QuPath                               `Centroid X µm` or `Centroid X px`    as named     0.5
+    anything that names its unit         `x_um`, `Center Y (px)` and the like  as named     0.5
+    mcquant, MCMICRO, scimap             `X_centroid`, `Y_centroid`            pixels       0
+    regionprops_table, steinbock, ark    `centroid-1`, `centroid-0`            pixels       0
+    CellProfiler                         `Location_Center_X`, `..._Y`          pixels       0
+    CellProfiler                         `AreaShape_Center_X`, `..._Y`         pixels       0
+    histoCAT                             `X_position`, `Y_position`            pixels       1
+    Xenium, with `transcript_counts`     `x_centroid`, `y_centroid`            micrometres  0.5
+    ===================================  ====================================  ===========  ============
+
+    The names of the cells are taken from `label`, `CellID`, `Object ID`, `ObjectNumber`, `Object` or `cell_id`, or else
+    from the index of the table. In GeoJSON they are the `name`, or else the `id`.
 
     Examples
     --------
@@ -100,13 +152,17 @@ def add_cells(
     tissue_0   tissue         a
     tissue_1   tissue         b
     """
+    if unit is not None and unit not in UNITS:
+        msg = f"unit={unit!r} is none of {list(UNITS)}."
+        raise ValueError(msg)
     if images is None and isinstance(cells, Mapping):
         images = list(cells)
     chosen = choose_images(sdata, images)
-    centres = _read_centres(sdata, cells, chosen)
+    centres = _read_centres(sdata, cells, chosen, unit, every=images is not None)
     target = check_target(sdata, list(centres), markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
     for image, frame in centres.items():
-        _check_inside(read_image(sdata, image), image, frame)
+        mend = 'Remove them, or give x and y in pixels, or with unit="micrometre".'
+        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index, mend)
     write_cells(
         sdata,
         target,
@@ -120,26 +176,78 @@ def add_cells(
 
 
 def _read_centres(
-    sdata: SpatialData, cells: Source | Mapping[str, Source], images: list[str]
+    sdata: SpatialData, cells: Source | Mapping[str, Source], images: list[str], unit: Unit | None, *, every: bool
 ) -> dict[str, pd.DataFrame]:
-    """Read `x` and `y` of each image in its intrinsic coordinates, float64, with the index they have at the source."""
-    if not isinstance(cells, Mapping):
-        if isinstance(cells, str) and (elements := _elements_by_image(sdata, cells, images)):
-            return {image: _from_element(sdata, name, image) for image, name in elements.items()}
-        return _split(_from_table(sdata, cells), images)
-    missing = [image for image in images if image not in cells]
-    if missing:
-        msg = (
-            f"cells has no entry for the images {missing}; it has {sorted(cells)}. Choose with images={sorted(cells)}."
-        )
-        raise KeyError(msg)
-    return {image: _from_one(sdata, cells[image], image) for image in images}
+    """Read `x` and `y` of each image in its intrinsic coordinates, float64, with the index they have at the source.
+
+    Of a table only the images that it names are returned, unless `every` image is wanted.
+    """
+    if isinstance(cells, Mapping):
+        missing = [image for image in images if image not in cells]
+        if missing:
+            there = sorted(cells)
+            msg = f"cells has no entry for the images {missing}; it has {there}. Choose with images={there}."
+            raise KeyError(msg)
+        return {image: _from_one(sdata, cells[image], image, unit) for image in images}
+    if isinstance(cells, str) and (elements := _elements_by_image(sdata, cells, images)):
+        return {image: _from_one(sdata, name, image, unit) for image, name in elements.items()}
+    source = _existing(sdata, cells)
+    if is_mask(source) or is_geojson(source):
+        if len(images) > 1:
+            msg = (
+                f"One mask or GeoJSON file cannot have the cells of the images {images}. "
+                f"Say which it belongs to: nm.pp.add_cells(sdata, {{{images[0]!r}: ...}})."
+            )
+            raise ValueError(msg)
+        return {images[0]: _from_one(sdata, cells, images[0], unit)}
+    frame, stated = _from_table(sdata, source, unit)
+    parts = split_by_image(frame, images, [*sdata.images])
+    wanted = [image for image in images if every or len(parts[image])] or images
+    return {image: _in_pixels(sdata, image, parts[image], stated) for image in wanted}
 
 
-def _from_one(sdata: SpatialData, source: Source, image: str) -> pd.DataFrame:
-    if isinstance(source, str) and source in _spatial_elements(sdata):
+def _from_one(sdata: SpatialData, cells: Source, image: str, unit: Unit | None) -> pd.DataFrame:
+    """Read the cells of one image."""
+    is_element = isinstance(cells, str) and cells in _spatial_elements(sdata)
+    source = cells if is_element else _existing(sdata, cells)
+    if is_element or is_mask(source):
+        _refuse_unit(unit)
+    if isinstance(source, str):
         return _from_element(sdata, source, image)
-    return _from_table(sdata, source)
+    if is_mask(source):
+        pixels = read_image(sdata, image)
+        return mask_centroids(source, image, (pixels.sizes["y"], pixels.sizes["x"]))
+    if is_geojson(source):
+        return _in_pixels(sdata, image, geojson_centroids(source), unit or "pixel")
+    frame, stated = _from_table(sdata, source, unit)
+    return _in_pixels(sdata, image, split_by_image(frame, [image], [*sdata.images])[image], stated)
+
+
+def _refuse_unit(unit: Unit | None) -> None:
+    if unit is not None:
+        msg = (
+            f"unit={unit!r} is for tables of other programs: masks are in pixels, and elements and tables of "
+            "nextmarker say by themselves where their cells are. Leave unit out."
+        )
+        raise ValueError(msg)
+
+
+def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Array | Path:
+    """Look up what a name or a path leads to."""
+    if isinstance(source, str) and source in sdata.tables:
+        return sdata.tables[source]
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            there = sorted({*_spatial_elements(sdata), *sdata.tables}) or "nothing"
+            msg = f"No {str(source)!r}: neither a file, nor among the labels, shapes, points and tables ({there})."
+            raise KeyError(msg)
+        return path
+    if not isinstance(source, pd.DataFrame | AnnData | Array):
+        kind = type(source).__name__
+        msg = f"cells must be a name, path, DataFrame, AnnData, array or a dict of these by image, not {kind}."
+        raise TypeError(msg)
+    return source
 
 
 def _spatial_elements(sdata: SpatialData) -> set[str]:
@@ -204,39 +312,45 @@ def _full_resolution(labels: xr.DataArray | xr.DataTree, name: str) -> xr.DataAr
     return labels.transpose("y", "x")
 
 
-def _from_table(sdata: SpatialData, source: Source) -> pd.DataFrame:
-    """Read `x` and `y`, pixels from the middle of the first pixel, and `image` where there is one."""
-    if isinstance(source, str) and source in sdata.tables:
-        source = sdata.tables[source]
-    if isinstance(source, str | Path):
-        source = _read_csv(sdata, source)
-    if isinstance(source, AnnData) and is_own_table(source):
-        return read_positions(sdata, source)
-    if isinstance(source, AnnData):
-        source = _positions(source)
-    if not isinstance(source, pd.DataFrame):
-        kind = type(source).__name__
-        msg = f"cells must be a name, a path, a DataFrame, AnnData or a dict of these by image, not {kind}."
-        raise TypeError(msg)
-    missing = [column for column in ("x", "y") if column not in source]
-    if missing:
-        msg = f"The table of cells lacks the columns {missing}; it has {list(source.columns)}. Rename its columns."
+def _from_table(
+    sdata: SpatialData, source: pd.DataFrame | AnnData | Path, unit: Unit | None
+) -> tuple[pd.DataFrame, Unit | None]:
+    """Read `x` and `y` from the corner of the image, `image` where there is one, and the unit where one is stated."""
+    if not isinstance(source, AnnData):
+        return read_cell_table(source, unit)
+    if is_own_table(source):
+        _refuse_unit(unit)
+        return read_positions(sdata, source), "pixel"
+    frame = _positions(source)
+    shift = 0.0 if unit == "micrometre" else 0.5
+    return frame.assign(x=frame["x"] + shift, y=frame["y"] + shift), unit
+
+
+def _in_pixels(sdata: SpatialData, image: str, frame: pd.DataFrame, unit: Unit | None) -> pd.DataFrame:
+    if unit is None:
+        _warn_of_micrometres(read_image(sdata, image), image, frame)
+    if unit != "micrometre":
+        return frame
+    um, system = pixel_size(sdata, image), spatial_system(sdata, image)
+    if um is None:
+        msg = (
+            f"The cells are in micrometres, and the pixel size of image {image!r} is not known. "
+            "State it, nm.pp.set_pixel_size(sdata, ...), or give the cells in pixels."
+        )
         raise ValueError(msg)
-    index = source["label"] if "label" in source else source.index
-    frame = source[["x", "y"]].apply(pd.to_numeric, errors="coerce").astype(np.float64) + 0.5
-    return frame.assign(**{_keys.IMAGE: source[_keys.IMAGE]} if _keys.IMAGE in source else {}).set_axis(index)
+    matrix = from_system(sdata, image, system) if is_micrometre(system) else np.diag([1 / um, 1 / um, 1])
+    x, y = apply(matrix, frame[["x", "y"]].to_numpy()).T
+    return frame.assign(x=x, y=y)
 
 
-def _read_csv(sdata: SpatialData, path: str | Path) -> pd.DataFrame:
-    if not Path(path).is_file():
-        there = sorted({*_spatial_elements(sdata), *sdata.tables}) or "nothing"
-        msg = f"No {str(path)!r}: neither a file, nor among the labels, shapes, points and tables, which are {there}."
-        raise KeyError(msg)
-    try:
-        return pd.read_csv(path)
-    except ValueError as error:  # pandas' own errors for files that are no tables, and for other encodings, are these
-        msg = f"{str(path)!r} cannot be read as a CSV file: {error}"
-        raise ValueError(msg) from error
+def _warn_of_micrometres(pixels: xr.DataArray, image: str, frame: pd.DataFrame) -> None:
+    in_corner = all(frame[axis].max() < CORNER * pixels.sizes[axis] for axis in "xy")
+    if len(frame) >= ENOUGH_CELLS and in_corner:
+        msg = (
+            f"All cells are in the top left corner of image {image!r}, and nothing says that x and y are pixels. "
+            'Say what they are: unit="pixel" or unit="micrometre".'
+        )
+        warnings.warn(msg, UserWarning, stacklevel=6)
 
 
 def _positions(adata: AnnData) -> pd.DataFrame:
@@ -245,37 +359,6 @@ def _positions(adata: AnnData) -> pd.DataFrame:
         raise KeyError(msg)
     frame = pd.DataFrame(np.asarray(adata.obsm[_keys.SPATIAL])[:, :2], index=adata.obs_names, columns=["x", "y"])
     return frame.assign(image=adata.obs[_keys.IMAGE]) if _keys.IMAGE in adata.obs else frame
-
-
-def _split(frame: pd.DataFrame, images: list[str]) -> dict[str, pd.DataFrame]:
-    """Divide the cells of a table by image."""
-    if _keys.IMAGE not in frame:
-        if len(images) == 1:
-            return {images[0]: frame}
-        msg = (
-            f"The table of cells has no column 'image', and there are several images: {images}. Add the column, "
-            f"or name one image: nm.pp.add_cells(sdata, ..., images={images[0]!r})."
-        )
-        raise ValueError(msg)
-    unknown = sorted(set(frame[_keys.IMAGE].astype(str)) - set(images))
-    if unknown:
-        msg = (
-            f"The table of cells names the images {unknown}, which are not among {images}. Correct its column 'image'."
-        )
-        raise ValueError(msg)
-    return {image: frame[frame[_keys.IMAGE] == image] for image in images}
-
-
-def _check_inside(pixels: xr.DataArray, image: str, frame: pd.DataFrame) -> None:
-    width, height = pixels.sizes["x"], pixels.sizes["y"]
-    inside = (frame["x"] >= 0) & (frame["x"] < width) & (frame["y"] >= 0) & (frame["y"] < height)
-    if not inside.all():
-        first = frame.index[~inside][0]
-        msg = (
-            f"{(~inside).sum()} of {len(frame)} centres are NaN or outside of image {image!r}, which is {width} pixels "
-            f"wide and {height} high; the first is {first}. Remove them, or give x and y in pixels."
-        )
-        raise ValueError(msg)
 
 
 def _ids(centres: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
