@@ -49,7 +49,7 @@ def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> No
         Which cells, bool (cells,); by default all.
     """
     names = embedded_as(adata) if cells is None else embedded_as(adata)[cells]
-    sizes = names.dropna().astype(object).map(_model).value_counts()
+    sizes = names.value_counts().groupby(_model, observed=True).sum().loc[lambda cells: cells > 0]
     if len(sizes) > 1:
         msg = (
             f"The cells were embedded by {len(sizes)} models, whose embeddings cannot be compared; cells of each: "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULTS = ("X", _keys.INTERPRETABILITY_FEATURES, _keys.EMBEDDING)
 LAYERS = "layers/"
 SAMPLE = 10_000  # cells whose distances to one another are computed
+ROWS_AT_ONCE = 65_536  # cells whose features are averaged at one time
 
 
 def read_representations(adata: AnnData, names: str | Sequence[str] | None, cells: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,8 +88,16 @@ def _is_mean(activation: np.ndarray | None, flat: np.ndarray) -> bool:
     """Tell whether the activation, where there is one, is the mean of each marker's features."""
     if activation is None:
         return True
-    mean = flat.reshape(*activation.shape, -1).mean(2, dtype=np.float64)
-    return np.allclose(mean, np.asarray(activation), rtol=1e-3, atol=1e-6)
+    blocks = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(flat), ROWS_AT_ONCE)]
+    return all(
+        np.allclose(
+            flat[rows].reshape(*activation[rows].shape, -1).mean(2, dtype=np.float64),
+            np.asarray(activation[rows]),
+            rtol=1e-3,
+            atol=1e-6,
+        )
+        for rows in blocks
+    )
 
 
 def _available(adata: AnnData) -> list[str]:

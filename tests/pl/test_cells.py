@@ -157,8 +157,9 @@ def test_clusters_of_an_earlier_embedding_are_drawn_with_a_warning(sdata):
         if number == 0:
             nm.tl.cluster(adata, n_neighbors=5, key_added="mine")
             cells(sdata, color="mine")
-    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)"):
+    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)") as caught:
         cells(sdata, color="mine")
+    assert caught[0].filename == __file__
 
 
 def test_crop_without_cells(sdata):

@@ -97,8 +97,9 @@ def test_clusters_of_an_earlier_embedding_are_drawn_with_a_warning(sdata):
             nm.tl.cluster(adata, n_neighbors=5, key_added="mine")
             nm.tl.marker_attribution(adata, groupby="mine")
             patches(sdata, groupby="mine")
-    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)"):
+    with pytest.warns(UserWarning, match=r"earlier embedding.*nm.tl.cluster\(adata, key_added='mine'\)") as caught:
         patches(sdata, groupby="mine", markers=["DNA"])
+    assert caught[0].filename == __file__
     with (
         pytest.warns(UserWarning, match="earlier embedding"),
         pytest.raises(ValueError, match="another embedding.*markers="),

@@ -95,6 +95,8 @@ def cells(
     region = _choose_region(read_regions(sdata, table_key), image)
     adata = get_table(sdata, table_key)
     values = _read_values(adata, color, layer)
+    if color is not None and color in adata.obs:
+        check_clusters(adata, color)
     channels = _choose_channels(adata, region, channel)
     left, top, right, bottom = _choose_crop(region, crop)
     background, extent = _read_background(region.pixels.sel(c=channels), left, top, right, bottom)
@@ -184,7 +186,6 @@ def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Ser
     elif color is None:
         return None
     elif color in adata.obs:
-        check_clusters(adata, color)
         return adata.obs[color]
     if color is None:
         msg = f"Name the marker of layer {layer!r} to colour the cells by: color=..., of {adata.var_names.tolist()}."
