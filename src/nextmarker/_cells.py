@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 from spatialdata.transformations import get_transformation
 
 from nextmarker import _keys
+from nextmarker._backing import check_there, check_whole
 from nextmarker._coordinates import (
     apply,
     check_inside,
@@ -253,6 +254,15 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
     Returns
     -------
     Raw counts, (c, y, x), with channel names as strings in `c`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the store that it is read from is not there any more, or has lost files.
+    KeyError
+        If there is no such image.
+    ValueError
+        If it is not flat, channel names repeat, or another image is in the place of this one.
     """
     if image not in sdata.images:
         msg = f"No image {image!r} in sdata.images, which holds {_listed(sdata.images)}."
@@ -265,6 +275,7 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
             f".parse(sdata[{image!r}].max('z'), c_coords=sdata[{image!r}]['c'].values)."
         )
         raise ValueError(msg)
+    check_whole(image, element)
     names = [str(name) for name in element["c"].to_numpy()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -280,9 +291,12 @@ def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -
 
     Raises
     ------
+    FileNotFoundError
+        If the store that it is read from is not there any more.
     ValueError
         If a pixel is not finite.
     """
+    check_there(image, pixels)
     block = pixels.isel(y=rows, x=columns).to_numpy()
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         broken = pixels["c"].to_numpy()[~np.isfinite(block).all(axis=(1, 2))].tolist()

@@ -22,6 +22,7 @@ from spatialdata.transformations import get_transformation
 from xarray import DataArray, DataTree
 from zarr.core.sync import sync
 
+from nextmarker._backing import CHUNK_FILES, check_whole, count_chunk_files
 from nextmarker.io._replace import is_store, put_in_place, recover, unfinished
 from nextmarker.io._writable import check_writable
 
@@ -62,7 +63,7 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     Raises
     ------
     FileNotFoundError
-        If the folder to write into does not exist.
+        If the folder to write into does not exist, or a store or file that elements are read from is gone.
     FileExistsError
         If `path` exists and `overwrite` is not set, or is no Zarr store.
     OSError
@@ -90,6 +91,7 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     check_writable(sdata)
     check_place(target, overwrite=overwrite)
     _check_complete(sdata, target)
+    _check_sources(sdata)
     with unfinished(target) as folder, _threads_ended():
         stale = _build(sdata, folder / "store", target)
         put_in_place(folder / "store", target, overwrite=overwrite)
@@ -159,7 +161,7 @@ def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: s
 
 def _check_complete(sdata: SpatialData, target: Path) -> None:
     """Refuse to drop pixels only because they were not read; nextmarker itself never removes any."""
-    if sdata.path is None or Path(sdata.path).resolve() != target:
+    if sdata.path is None or Path(sdata.path).resolve() != target or not is_store(target):
         return
     held = {f"{kind}/{name}" for kind in LAZY for name in getattr(sdata, kind)}
     lost = [place for place in sdata.elements_paths_on_disk() if place.split("/")[0] in LAZY and place not in held]
@@ -170,6 +172,17 @@ def _check_complete(sdata: SpatialData, target: Path) -> None:
             f"sdata.delete_element_from_disk({lost[0].split('/')[1]!r})."
         )
         raise ValueError(msg)
+
+
+def _check_sources(sdata: SpatialData) -> None:
+    """Refuse elements that are read from files which are gone: zeros would be written in their place."""
+    for _, name, element in _lazy_elements(sdata):
+        for pixels in _arrays(element):
+            check_whole(name, pixels)
+        gone = [file for file in get_dask_backing_files(element) if not Path(file).exists()]
+        if gone:
+            msg = f"{name!r} is read from {gone[0]!r}, which is not there: read it again from where it is now."
+            raise FileNotFoundError(msg)
 
 
 def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str]]:
@@ -184,7 +197,11 @@ def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str
         elements["shapes"] = {name: frame.copy(deep=False) for name, frame in sdata.shapes.items()}
         new = SpatialData(**elements, attrs=sdata.attrs)
         new.path = store
-        new.write_element([name for kind in KINDS for name in elements[kind] if (kind, name) not in kept])
+        written = [(kind, name) for kind in KINDS for name in elements[kind] if (kind, name) not in kept]
+        new.write_element([name for _, name in written])
+        for kind, name in written:
+            if kind in ("images", "labels"):
+                _note_chunk_files(store / kind / name)
         for kind, name in kept:
             _link(target / kind / name, store / kind / name)
         _list_labels(store, list(sdata.labels))
@@ -233,7 +250,10 @@ def _unchanged(sdata: SpatialData, store: Path, backed: list[tuple[str, str]]) -
 
 
 def _read_lazily(store: Path) -> SpatialData:
-    return spatialdata.read_zarr(store, selection=LAZY)  # type: ignore[arg-type]
+    """Read what is lazy in a store, without what is damaged there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return spatialdata.read_zarr(store, selection=LAZY, on_bad_files="warn")  # type: ignore[arg-type]
 
 
 def _fingerprint(element: Any) -> tuple[Any, ...]:
@@ -243,14 +263,18 @@ def _fingerprint(element: Any) -> tuple[Any, ...]:
         system: transformation.to_affine_matrix(axes, axes).tolist()
         for system, transformation in get_transformation(element, get_all=True).items()
     }
-    if isinstance(element, DataTree):
-        arrays = [scale.ds[variable] for scale in element.children.values() for variable in scale.ds]
-    elif isinstance(element, DataArray):
-        arrays = [element]
-    else:
+    arrays = _arrays(element)
+    if not arrays:
         return transformations, tokenize(element), element.attrs.get("spatialdata_attrs")
     channels = [array.coords["c"].to_numpy().tolist() for array in arrays if "c" in array.coords]
     return transformations, channels, [(array.dims, array.shape, tokenize(array.data)) for array in arrays]
+
+
+def _arrays(element: Any) -> list[DataArray]:
+    """Pixels of an image or of labels at each scale; none of points."""
+    if isinstance(element, DataTree):
+        return [scale.ds[variable] for scale in element.children.values() for variable in scale.ds]
+    return [element] if isinstance(element, DataArray) else []
 
 
 def _version(store: Path) -> str | None:
@@ -275,6 +299,12 @@ def _link_file(source: str, target: str) -> None:
         else:
             return
     shutil.copy2(source, target)
+
+
+def _note_chunk_files(folder: Path) -> None:
+    """Note in each array of an element how many files it has, so that a loss is noticed: see `_backing`."""
+    for path in folder.glob("*/zarr.json"):
+        zarr.open_array(path.parent, mode="r+").attrs[CHUNK_FILES] = count_chunk_files(path.parent)
 
 
 def _list_labels(store: Path, names: list[str]) -> None:

@@ -13,6 +13,7 @@ import xarray as xr
 from anndata import AnnData
 
 from nextmarker import _keys
+from nextmarker._backing import check_whole
 from nextmarker._cell_outlines import Array, geojson_centroids, is_geojson, is_mask, mask_centroids
 from nextmarker._cell_tables import UNITS, Unit, read_cell_table, split_by_image
 from nextmarker._cells import is_own_table, read_image, read_positions
@@ -309,6 +310,7 @@ def _full_resolution(labels: xr.DataArray | xr.DataTree, name: str) -> xr.DataAr
     if set(labels.dims) != {"y", "x"}:
         msg = f"The labels {name!r} have the dimensions {labels.dims}; cells need labels in y and x."
         raise ValueError(msg)
+    check_whole(name, labels)
     return labels.transpose("y", "x")
 
 

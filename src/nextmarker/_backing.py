@@ -1,0 +1,110 @@
+"""Notice that a Zarr store was moved, removed or partly lost after it was opened: zarr itself then gives zeros."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.storage import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import xarray as xr
+
+CHUNK_FILES = "nextmarker_chunk_files"
+"""Attribute of an array written by `nm.io.write`: how many files its chunks are in; zarr leaves out chunks of zeros."""
+
+METADATA = {2: ".zarray", 3: "zarr.json"}
+
+
+def check_there(name: str, pixels: xr.DataArray) -> None:
+    """Refuse an element if a Zarr array that it is read from is not there. Quick enough to be asked for each tile.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not there.
+    """
+    for array in _arrays(pixels):
+        folder = _folder(array)
+        if not (folder / METADATA[array.metadata.zarr_format]).is_file():
+            msg = (
+                f"{name!r} is read from {str(folder)!r}, which is not there: it was moved or removed. Read the store "
+                "again from where it is now: spatialdata.read_zarr(path)."
+            )
+            raise FileNotFoundError(msg)
+
+
+def check_whole(name: str, pixels: xr.DataArray) -> None:
+    """Refuse an element if a Zarr array that it is read from is not there, was replaced, or has lost chunks.
+
+    Lost chunks are noticed where `nm.io.write` wrote the array, and noted how many files there are.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not there, or has fewer files than were written.
+    ValueError
+        If one of another form is in its place.
+    """
+    check_there(name, pixels)
+    for array in _arrays(pixels):
+        folder = _folder(array)
+        if _stored_form(folder) != _form(array):
+            msg = (
+                f"{name!r} is read from {str(folder)!r}, which was replaced since it was opened. Read the store again: "
+                "spatialdata.read_zarr(path)."
+            )
+            raise ValueError(msg)
+        written = int(array.attrs.get(CHUNK_FILES, 0))  # type: ignore[call-overload, arg-type]
+        lost = written - count_chunk_files(folder) if written else 0
+        if lost > 0:
+            msg = (
+                f"{name!r} is read from {str(folder)!r}, which has lost {lost} of its {written} files; the pixels "
+                "there would be zero. Copy the store again from where it is whole, and read that."
+            )
+            raise FileNotFoundError(msg)
+
+
+def count_chunk_files(folder: Path) -> int:
+    """Count the files of an array that hold its chunks."""
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return sum(name != METADATA[3] and not name.startswith(".") for name in names)
+
+
+def _arrays(pixels: xr.DataArray) -> Iterator[zarr.Array]:
+    """Local Zarr arrays that lazy pixels are computed from; dask keeps each in a layer of its own."""
+    layers = getattr(pixels.data, "dask", {})
+    for layer, content in getattr(layers, "layers", {}).items():
+        if layer.startswith("original-"):
+            for value in content.values():
+                array = getattr(value, "value", value)
+                if isinstance(array, zarr.Array) and _root(array.store) is not None:
+                    yield array
+
+
+def _root(store: Any) -> Path | None:
+    """Folder of a store, None where it is not on a local disk."""
+    if isinstance(store, LocalStore):
+        return store.root
+    files = getattr(getattr(store, "fs", None), "sync_fs", None)  # what dask opens a path with
+    return Path(store.path) if "file" in getattr(files, "protocol", ()) else None
+
+
+def _folder(array: zarr.Array) -> Path:
+    return Path(str(_root(array.store)), array.path).absolute()
+
+
+def _stored_form(folder: Path) -> dict[str, object]:
+    try:
+        return _form(zarr.open_array(folder, mode="r"))
+    except (ValueError, KeyError, TypeError):  # no longer an array, or damaged
+        return {}
+
+
+def _form(array: zarr.Array) -> dict[str, object]:
+    """How the chunks of an array are to be read."""
+    return {key: value for key, value in array.metadata.to_dict().items() if key != "attributes"}
