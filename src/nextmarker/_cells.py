@@ -269,10 +269,13 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
         raise KeyError(msg)
     element = full_resolution(sdata.images[image])
     if set(element.dims) != {"c", "y", "x"}:
+        there = f"sdata[{image!r}]"
+        if element is not sdata.images[image]:
+            there = f"spatialdata.get_pyramid_levels({there}, n=0)"
         msg = (
             f"Image {image!r} has the dimensions {element.dims}, and only flat images (c, y, x) are supported. Name "
             f"others with images=[...], or project it: sdata[{image + '_flat'!r}] = spatialdata.models.Image2DModel"
-            f".parse(sdata[{image!r}].max('z'), c_coords=sdata[{image!r}]['c'].values)."
+            f".parse({there}.max('z'), c_coords={there}['c'].values)."
         )
         raise ValueError(msg)
     check_whole(image, element)
@@ -340,10 +343,15 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
         extra = [name for name in panel if name not in first]
         if missing or extra:
             common = [name for name in first if all(name in other for other in panels.values())]
+            remedy = (
+                f"name the markers to use, for example markers={common}"
+                if common
+                else f"as they share no marker, choose images of one panel, for example images={[image]}"
+            )
             msg = (
                 f"Image {image!r} has another panel: it lacks {missing} and has {extra} besides; "
                 f"its channels are {panel}. Match the panels, nm.pp.match_panels(sdata), with aliases=... where "
-                f"spellings differ, or name the markers to use, for example markers={common}."
+                f"spellings differ, or {remedy}."
             )
             raise ValueError(msg)
     return first

@@ -14,7 +14,15 @@ import pytest
 import spatialdata as sd
 from shapely import Point, box
 from spatialdata import SpatialData
-from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
+from spatialdata.models import (
+    Image2DModel,
+    Image3DModel,
+    Labels2DModel,
+    Labels3DModel,
+    PointsModel,
+    ShapesModel,
+    TableModel,
+)
 from spatialdata.transformations import Affine, Identity, Scale, Translation, get_transformation
 
 import nextmarker as nm
@@ -281,6 +289,56 @@ def test_image_without_the_nuclear_channel_is_left_to_the_user(arguments: dict) 
     assert_unchanged_by(sdata, lambda s: detect(s, **arguments), KeyError, call)
     detect(sdata, images="if")
     assert len(sdata["table"]) == 4
+
+
+def stack(**kwargs: object) -> object:
+    """Three planes, of which the last has the nuclei."""
+    raw = pixels(CENTRES["a"])
+    planes = np.stack([0 * raw, raw // 2, raw], axis=1)
+    return Image3DModel.parse(planes, dims=("c", "z", "y", "x"), c_coords=["DNA", "CD3", "CD8"], **kwargs)
+
+
+@pytest.mark.parametrize("scale_factors", [None, [2]])
+def test_deep_image_is_refused_with_a_call_that_projects_it(scale_factors: list[int] | None) -> None:
+    sdata = SpatialData(images={"deep": stack(scale_factors=scale_factors)})
+    frame = pd.DataFrame({"x": [1], "y": [1]})
+    for call in (detect, lambda s: add(s, frame), lambda s: nm.pp.match_panels(s)):
+        assert_unchanged_by(sdata, call, ValueError, r"'deep' has the dimensions \('c', 'z', 'y', 'x'\)")
+    with pytest.raises(ValueError, match="project it") as caught:
+        detect(sdata)
+    exec(str(caught.value).split("project it: ")[1].rstrip("."), {"sdata": sdata, "spatialdata": sd})
+    detect(sdata, images="deep_flat")
+    np.testing.assert_array_equal(sdata["table"].obsm["spatial"], CENTRES["a"])
+    assert sdata["table"].var_names.tolist() == ["DNA", "CD3", "CD8"]
+
+
+def test_deep_labels_are_refused_with_a_call_that_works() -> None:
+    sdata = one_image()
+    sdata.labels["deep"] = Labels3DModel.parse(np.stack([label_image()] * 2), dims=("z", "y", "x"))
+    assert_unchanged_by(
+        sdata, lambda s: add(s, "deep"), ValueError, r"nm.pp.add_cells\(sdata, sdata\['deep'\].max\('z'\)"
+    )
+    add(sdata, sdata["deep"].max("z"), images="a")
+    np.testing.assert_allclose(sdata["table"].obsm["spatial"], LABEL_CENTRES)
+
+
+def test_panels_that_share_nothing_lead_to_a_choice_of_images() -> None:
+    sdata = SpatialData(images={"he": histology(), "if": image(pixels(CENTRES["a"]))})
+    frame = pd.DataFrame({"image": ["he", "if"], "x": [1, 1], "y": [1, 1]})
+    assert_unchanged_by(sdata, lambda s: add(s, frame), ValueError, r"share no marker, .* images=\['if'\]")
+
+
+def test_every_step_leaves_images_without_cells_alone(tmp_path: Path) -> None:
+    sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
+    sdata.images["he"], sdata.images["deep"] = histology(), stack()
+    detect(sdata, "DNA1", images="tissue_1", diameter=7)
+    nm.tl.embed(sdata, nm.tl.train(sdata, 6, settings=nm.nn.Settings(steps=1), progress=False), progress=False)
+    nm.tl.cluster(sdata["table"])
+    nm.pl.cells(sdata)
+    mpl.pyplot.close("all")
+    nm.io.write_geojson(sdata, tmp_path / "cells.geojson")
+    nm.io.write(sdata, tmp_path / "tissue.zarr")
+    assert np.isfinite(sdata["table"].obsm["X_nextmarker"]).all()
 
 
 # --- cells from elsewhere

@@ -163,7 +163,7 @@ def add_cells(
     target = check_target(sdata, list(centres), markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
     for image, frame in centres.items():
         mend = 'Remove them, or give x and y in pixels, or with unit="micrometre".'
-        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index, mend)
+        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index.tolist(), mend)
     write_cells(
         sdata,
         target,
@@ -308,7 +308,10 @@ def _full_resolution(labels: xr.DataArray | xr.DataTree, name: str) -> xr.DataAr
     if isinstance(labels, xr.DataTree):
         labels = next(iter(labels["scale0"].data_vars.values()))
     if set(labels.dims) != {"y", "x"}:
-        msg = f"The labels {name!r} have the dimensions {labels.dims}; cells need labels in y and x."
+        msg = (
+            f"The labels {name!r} have the dimensions {labels.dims}, and only flat labels (y, x) are supported. Give a "
+            f"mask: nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)."
+        )
         raise ValueError(msg)
     check_whole(name, labels)
     return labels.transpose("y", "x")
