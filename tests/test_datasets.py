@@ -254,3 +254,63 @@ def test_bad_arguments_of_tissue(arguments, error, message):
 def test_bad_arguments_of_cells(n_cells, error):
     with pytest.raises(error, match="n_cells must be"):
         nm.datasets.synthetic_cells(n_cells=n_cells)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return nm.datasets.dense_tissue(n_images=2, n_cells=150, random_state=1)
+
+
+def test_dense_tissue_has_the_stated_form(dense):
+    check_form(dense, ["dense_1", "dense_2"], 150)
+    assert dense["dense_1"].sizes["c"] == 12
+    for image in dense.images:
+        assert set(dense[f"truth_{image}"]["cell_type"]) == set(nm.datasets.DENSE_TYPES)
+
+
+def test_dense_tissue_has_no_gaps_and_the_stated_spacing(dense):
+    assert (dense["masks_dense_1"].to_numpy() > 0).all()
+    distance = cKDTree(centres(dense["truth_dense_1"])).query(centres(dense["truth_dense_1"]), k=2)[0][:, 1]
+    assert 7.5 < np.median(distance) < 9.5
+
+
+def test_own_markers_of_a_dense_type_stand_out(dense):
+    mean, cell_type = means(dense, "dense_1")
+    for marker in mean.columns.drop("DNA"):
+        owns = cell_type.isin([name for name, markers in nm.datasets.DENSE_TYPES.items() if marker in markers])
+        assert mean.loc[owns, marker].median() > 3 * mean.loc[~owns, marker].median(), marker
+
+
+def test_levels_of_dense_tissue_do_what_they_say():
+    def make(**levels):
+        sdata = nm.datasets.dense_tissue(n_images=3, n_cells=120, **levels)
+        return np.stack([sdata[image].to_numpy()[:, :90, :90].mean(axis=(1, 2)) for image in sdata.images])
+
+    clean = make()
+    assert np.median(make(counts=0.25) / clean) == pytest.approx(0.25, rel=0.05)
+    np.testing.assert_allclose(make(offset=100) - clean, 100, atol=1)
+    assert np.median(make(blur=1.5) / clean) == pytest.approx(1, rel=0.05)
+    hazy = make(background=0.1) - clean
+    assert (hazy > -0.05).all()
+    assert 0.4 < np.log(hazy.clip(0.01)).std() < 1.3  # differs by image and marker
+    even = make(staining=0)
+    assert np.log(even / clean).std() > 2 * np.log(even[0] / even[1]).std()
+
+
+def test_dense_tissue_repeats_with_its_seed(dense):
+    again = nm.datasets.dense_tissue(n_images=1, n_cells=150, random_state=1)
+    np.testing.assert_array_equal(again["dense_1"], dense["dense_1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"n_images": 0}, ValueError, "n_images must be at least 1"),
+        ({"counts": -1}, ValueError, "counts must be a number of at least 0, not -1"),
+        ({"background": float("nan")}, ValueError, "background must be a number"),
+        ({"spacing": 2}, ValueError, "spacing must be a number of at least 4"),
+    ],
+)
+def test_bad_arguments_of_dense_tissue(arguments, error, message):
+    with pytest.raises(error, match=message):
+        nm.datasets.dense_tissue(**arguments)

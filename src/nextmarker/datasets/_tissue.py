@@ -11,7 +11,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, tabulate, with_truth
+from nextmarker.datasets._layout import choose_types, smooth_noise, spread
+from nextmarker.datasets._truth import PIXEL_SIZE, check_integers, tabulate, with_truth
 from nextmarker.io import _image
 
 if TYPE_CHECKING:
@@ -167,11 +168,11 @@ def _size(image_size: tuple[int, int] | None, n_cells: int) -> tuple[int, int]:
 
 def _place_cells(n_cells: int, shape: tuple[int, int], rng: np.random.Generator) -> pd.DataFrame:
     """Choose where the cells lie, of which type and size they are, and how they are turned."""
-    habitats = np.stack([_smooth_noise(shape, 0.12 * np.sqrt(np.prod(shape)), rng) for _ in range(3)])
-    lumen = _smooth_noise(shape, 8, rng)
-    centres = _spread(lumen > np.quantile(lumen, 0.05), n_cells, rng)
+    habitats = np.stack([smooth_noise(shape, 0.12 * np.sqrt(np.prod(shape)), rng) for _ in range(3)])
+    lumen = smooth_noise(shape, 8, rng)
+    centres = spread(lumen > np.quantile(lumen, 0.05), n_cells, rng)
     rows, columns = centres.astype(int).T[::-1]
-    kinds = _choose_types(habitats[:, rows, columns], rng)
+    kinds = choose_types(list(_TISSUE.values()), habitats[:, rows, columns], rng)
     along_y, along_x = np.gradient(habitats[0])
     table = list(_TISSUE.values())
     return pd.DataFrame(
@@ -185,35 +186,6 @@ def _place_cells(n_cells: int, shape: tuple[int, int], rng: np.random.Generator)
             "angle": np.arctan2(along_x, -along_y)[rows, columns] + rng.normal(0, 0.3, n_cells),
         }
     )
-
-
-def _smooth_noise(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Random landscape of hills about `scale` pixels wide, with mean 0 and standard deviation 1."""
-    noise = ndimage.gaussian_filter(rng.normal(size=shape), scale, mode="reflect")
-    return (noise - noise.mean()) / noise.std()
-
-
-def _spread(tissue: np.ndarray, n_points: int, rng: np.random.Generator) -> np.ndarray:
-    """Spread points evenly but irregularly over a mask (Lloyd's iteration); (x, y), float (points, 2)."""
-    pixels = np.argwhere(tissue)[:, ::-1] + 0.5
-    points = pixels[rng.choice(len(pixels), n_points, replace=False)]
-    for _ in range(10):
-        _, nearest = cKDTree(points).query(pixels)
-        sizes = np.bincount(nearest, minlength=n_points)
-        points = np.column_stack([np.bincount(nearest, axis, n_points) / sizes for axis in pixels.T])
-    return points
-
-
-def _choose_types(habitats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One type after the other takes the free cells that suit it best; int (cells,)."""
-    n_cells = habitats.shape[1]
-    kinds = np.full(n_cells, -1)
-    sizes = apportion([kind.share for kind in _TISSUE.values()], n_cells)
-    for number, (kind, size) in enumerate(zip(_TISSUE.values(), sizes, strict=True)):
-        suits = kind.cohesion * habitats[kind.habitat] + rng.normal(size=n_cells)
-        suits[kinds >= 0] = -np.inf
-        kinds[np.argsort(-suits)[:size]] = number
-    return kinds
 
 
 def _grow_cells(cells: pd.DataFrame, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
