@@ -102,7 +102,7 @@ def _is_mean(activation: np.ndarray | None, flat: np.ndarray) -> bool:
 
 def _available(adata: AnnData) -> list[str]:
     intensities = ["X"] if adata.X is not None and adata.n_vars else []
-    return [*intensities, *adata.obsm, *(f"{LAYERS}{name}" for name in adata.layers)]
+    return [*intensities, *adata.obsm, *(f"{LAYERS}{name}" for name in adata.layers if name is not None)]
 
 
 def _read(adata: AnnData, name: str, cells: np.ndarray) -> np.ndarray:

@@ -148,7 +148,7 @@ def _measurement(adata: AnnData, name: str) -> np.ndarray:
             "Choose among these: measurements=[...]."
         )
         raise KeyError(msg)
-    values = pd.Series(adata.obs_vector(name))
+    values = adata.obs[name] if name in adata.obs else adata[:, name].to_df()[name]
     if not pd.api.types.is_numeric_dtype(values):
         msg = f".obs[{name!r}] holds no numbers, and measurements are numbers. Use it as the class: color={name!r}."
         raise TypeError(msg)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import Any
 
+import anndata
+import dask.array as da
 import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
-from anndata.io import write_elem
+from anndata.io import read_elem, write_elem
 from pandas.api.types import infer_dtype
 from scipy import sparse
 from spatialdata import SpatialData
 from spatialdata.models import TableModel, get_table_keys
 
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
-NUMBERS = ("integer", "floating", "boolean", "mixed-integer-float")
-PLAIN = (str, bool, int, float, np.generic, type(None))
+TEXT = ("string", "empty")
 
 
 def check_writable(sdata: SpatialData) -> None:
@@ -41,6 +43,11 @@ def check_writable(sdata: SpatialData) -> None:
         raise ValueError(msg)
 
 
+def any_text() -> AbstractContextManager[None]:
+    """Let anndata write text in each of the types that pandas has for it; before 0.13 this is off by default."""
+    return anndata.settings.override(allow_write_nullable_strings=True)
+
+
 def _problems(sdata: SpatialData) -> Iterator[str]:
     names = [name for _, name, _ in sdata.gen_elements()]
     yield from _name_problems("sdata", names, "rename the element: sdata[new] = sdata[old]; del sdata[old]")
@@ -59,7 +66,7 @@ def _problems(sdata: SpatialData) -> Iterator[str]:
 def _slot_name_problems(place: str, adata: AnnData) -> Iterator[str]:
     remedy = f"spatialdata.sanitize_table({place}) renames it"
     for slot in SLOTS:
-        yield from _name_problems(f"{place}.{slot}", getattr(adata, slot), remedy, column=slot in ("obs", "var"))
+        yield from _name_problems(f"{place}.{slot}", _names(adata, slot), remedy, column=slot in ("obs", "var"))
 
 
 def _name_problems(place: str, names: Iterable[object], remedy: str, *, column: bool = False) -> Iterator[str]:
@@ -111,10 +118,15 @@ def _table_value_problems(place: str, adata: AnnData) -> Iterator[str]:
         if slot in ("obs", "var"):
             yield from _frame_problems(f"{place}.{slot}", holder)
         else:
-            for key, value in holder.items():
-                yield from _value_problems(f"{place}.{slot}[{key!r}]", value)
+            for key in _names(adata, slot):
+                yield from _value_problems(f"{place}.{slot}[{key!r}]", holder[key])
     if adata.raw is not None:
         yield from _frame_problems(f"{place}.raw.var", adata.raw.var)
+
+
+def _names(adata: AnnData, slot: str) -> list[Any]:
+    """Names of what a slot holds. From anndata 0.13 on, the layers list `X` too, under None."""
+    return [name for name in getattr(adata, slot) if not (slot == "layers" and name is None)]
 
 
 def _value_problems(place: str, value: Any) -> Iterator[str]:
@@ -124,13 +136,13 @@ def _value_problems(place: str, value: Any) -> Iterator[str]:
         yield from _frame_problems(place, value)
     elif isinstance(value, (list, np.ndarray)):
         yield from _array_problems(place, value)
+    elif sparse.issparse(value):
+        yield from _sparse_problems(place, value)
     elif isinstance(value, pd.Series):
         yield f"{place} is a pandas Series; make it a table: {place} = {place}.to_frame(name='value')"
-    elif isinstance(value, (tuple, set)):
+    elif isinstance(value, (tuple, set, pd.Index)):
         yield f"{place} is a {type(value).__name__}; make it a list: {place} = list({place})"
-    elif sparse.issparse(value) and value.format not in ("csr", "csc"):
-        yield f"{place} is a sparse matrix of the form {value.format}; convert it: {place} = {place}.tocsr()"
-    elif not isinstance(value, PLAIN) and not sparse.issparse(value) and not _can_be_written(value):
+    elif not _is_plain(value) and not _can_be_written(value):
         yield f"{place} is of {type(value).__name__}; write it in words, {place} = str({place}), or remove it"
 
 
@@ -150,50 +162,125 @@ def _frame_problems(place: str, frame: pd.DataFrame) -> Iterator[str]:
         return
     for name in frame.columns:
         yield from _column_problems(f"{place}[{name!r}]", frame[name])
-    if frame.index.dtype == object and infer_dtype(frame.index, skipna=False) not in ("string", "empty"):
-        yield f"The index of {place} mixes types; make it one: {place}.index = {place}.index.astype(str)"
+    if not _is_kept(frame.index.to_series()):
+        what = "mixes types" if frame.index.dtype == object else f"is of the type {frame.index.dtype}"
+        yield f"The index of {place} {what}; make it text: {place}.index = {place}.index.map(str)"
 
 
 def _column_problems(place: str, column: pd.Series) -> Iterator[str]:
-    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-    if values.dtype == object:
-        if infer_dtype(values, skipna=False) in ("string", "empty"):
-            return
-        if infer_dtype(values, skipna=True) in ("string", "empty"):
-            yield f'{place} has text and missing values; make it categorical: {place} = {place}.astype("category")'
-            return
-        yield f"{place} mixes types ({infer_dtype(values)}); make them one: {place} = {place}.astype(str)"
-    elif isinstance(column.dtype, pd.StringDtype):
-        remedy = f'{place} = {place}.astype(object).astype("category")'
-        yield f"{place} is of the type {column.dtype}; make it categorical: {remedy}"
-    elif not (isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf") and not _can_be_written(column.array):
-        yield f"{place} is of the type {column.dtype}; write it in words: {place} = {place}.astype(str)"
+    if _is_kept(column):
+        return
+    values = _values(column)
+    in_words = f'{place} = {place}.astype(str).astype("category")'
+    if values.dtype != object:
+        remedy = f"{place} = {place}.astype(float)" if pd.api.types.is_numeric_dtype(column) else in_words
+        yield f"{place} is of the type {values.dtype}; convert it: {remedy}"
+    elif infer_dtype(values, skipna=True) in TEXT:
+        yield f'{place} has text and missing values; make it categorical: {place} = {place}.astype("category")'
+    else:
+        yield f"{place} mixes types ({infer_dtype(values)}); make them one: {in_words}"
+
+
+def _is_kept(column: pd.Series) -> bool:
+    """Whether a column, or an index, is read as it was written."""
+    values = _values(column)
+    if _is_plain(values) or _is_text(values):
+        return True
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = pd.Series(values.astype(column.dtype))
+    elif isinstance(column.dtype, pd.api.extensions.ExtensionDtype):  # a value and a missing one stand for all
+        column = column[~column.isna().duplicated()]
+    return _comes_back(column)
+
+
+def _values(column: pd.Series) -> pd.Series | pd.Index:
+    return column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
 
 
 def _array_problems(place: str, values: list[Any] | np.ndarray) -> Iterator[str]:
-    """Find arrays and lists that would become text: files know numbers and text, but no objects."""
-    if isinstance(values, np.ndarray) and values.dtype != object:
+    """Find what would become text: files know numbers and text, but no objects."""
+    if _is_plain(values) or _is_text(values):
         return
     flat = values.ravel() if isinstance(values, np.ndarray) else np.fromiter(values, dtype=object)
-    kind = infer_dtype(flat, skipna=False)
-    if kind in ("string", "empty") or (isinstance(values, list) and kind in NUMBERS):
+    if isinstance(values, np.ma.MaskedArray):
+        yield f"{place} is a masked array; fill in what is masked: {place} = {place}.filled()"
+    elif flat.dtype != object:
+        yield from _typed_array_problems(place, flat)
+    elif _comes_back(values):
         return
-    if any(isinstance(value, Mapping) for value in flat):
+    elif any(isinstance(value, Mapping) for value in flat):
         yield f"{place} is a list of dicts; make it a table: {place} = pandas.DataFrame({place})"
     elif any(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
         yield f"{place} is a list of lists; make it an array: {place} = numpy.array({place})"
     else:
+        kind = infer_dtype(flat, skipna=False)
         yield f"{place} mixes types ({kind}); make them one: {place} = numpy.array({place}, dtype=str)"
+
+
+def _typed_array_problems(place: str, flat: np.ndarray) -> Iterator[str]:
+    if not _can_be_written(flat[:1]):
+        kind = {"f": "float", "c": "complex"}.get(flat.dtype.kind, "str")
+        yield f"{place} is an array of {flat.dtype}; convert it: {place} = {place}.astype({kind})"
+
+
+def _sparse_problems(place: str, value: Any) -> Iterator[str]:
+    if value.ndim != 2:
+        yield f"{place} is a sparse array of {value.ndim} dimensions; convert it: {place} = {place}.toarray()"
+    elif value.format not in ("csr", "csc"):
+        yield f"{place} is a sparse matrix of the form {value.format}; convert it: {place} = {place}.tocsr()"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something can certainly be written, so that it need not be tried."""
+    if isinstance(value, str):
+        return value.isascii()
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    if isinstance(value, (np.ndarray, np.generic, da.Array, pd.Series, pd.Index)):
+        dtype, is_masked = value.dtype, isinstance(value, np.ma.MaskedArray)
+        return isinstance(dtype, np.dtype) and not is_masked and dtype.kind in "biuf" and dtype.itemsize <= 8
+    return value is None or isinstance(value, float)
+
+
+def _is_text(values: Any) -> bool:
+    """Whether all objects in a list, an array or a column are text."""
+    if not isinstance(values, list) and values.dtype != object:
+        return False
+    return infer_dtype(values.ravel() if isinstance(values, np.ndarray) else values, skipna=False) in TEXT
 
 
 def _can_be_written(value: Any) -> bool:
     """Try it in memory: the writer itself knows best."""
-    group = zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3)
     try:
-        write_elem(group, "value", value)
+        _write_in_memory(value)
     except Exception:  # noqa: BLE001 the reason does not matter here
         return False
     return True
+
+
+def _comes_back(value: pd.Series | np.ndarray | list[Any]) -> bool:
+    """Whether a column, or an array or a list of objects, is read as it was written."""
+    try:
+        written = value.reset_index(drop=True).to_frame("column") if isinstance(value, pd.Series) else value
+        read = read_elem(_write_in_memory(written)["value"])
+        return _as_objects(written).equals(_as_objects(read))
+    except Exception:  # noqa: BLE001 the reason does not matter here
+        return False
+
+
+def _as_objects(value: Any) -> pd.DataFrame:
+    """Values with their types; None, NaN and NA are one."""
+    if isinstance(value, list):
+        value = np.fromiter(value, dtype=object)
+    frame = value if isinstance(value, pd.DataFrame) else pd.DataFrame(np.ravel(np.asarray(value, dtype=object)))
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def _write_in_memory(value: Any) -> zarr.Group:
+    group = zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3)
+    with any_text():
+        write_elem(group, "value", value)
+    return group
 
 
 def _step_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[str]:

@@ -24,7 +24,7 @@ from zarr.core.sync import sync
 
 from nextmarker._backing import CHUNK_FILES, check_whole, count_chunk_files
 from nextmarker.io._replace import is_store, put_in_place, recover, unfinished
-from nextmarker.io._writable import check_writable
+from nextmarker.io._writable import any_text, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,7 +188,7 @@ def _check_sources(sdata: SpatialData) -> None:
 def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str]]:
     """Write a whole store, and list the elements, as kind and name, that were computed from the old one."""
     backed = [(kind, name) for kind, name, element in _lazy_elements(sdata) if _is_backed(element, target)]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), any_text():
         warnings.filterwarnings("ignore", "zarr v3 autosharding")  # anndata's news for developers, once per array
         SpatialData(attrs=sdata.attrs).write(store, consolidate_metadata=False)
         kept = _unchanged(sdata, target, backed) if _version(store) == _version(target) else []
