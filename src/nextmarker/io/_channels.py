@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import dask.array as da
 
 from nextmarker.io._image import Image, Skipped
+from nextmarker.io._names import stem
 from nextmarker.io._physical import same
-from nextmarker.io._stack import Stack, known_pixel_size, stem
+from nextmarker.io._stack import Stack, known_pixel_size
 from nextmarker.io._tiff import open_file
 
 if TYPE_CHECKING:

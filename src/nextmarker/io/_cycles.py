@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nextmarker.io._channels import difference, names_of
-from nextmarker.io._stack import stem
+from nextmarker.io._names import stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

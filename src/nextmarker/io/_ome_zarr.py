@@ -10,8 +10,8 @@ import dask.array as da
 import zarr
 
 from nextmarker.io._image import Image, Skipped
+from nextmarker.io._names import name_channels
 from nextmarker.io._physical import Stated, check_square, stated_size
-from nextmarker.io._stack import name_channels
 from nextmarker.io._zarr_pixels import FAULTS, METADATA, lazy_array, missing_chunks
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import dask.array as da
 import numpy as np
 
-from nextmarker.io._image import Image, check_channels
+from nextmarker.io._image import Image
+from nextmarker.io._names import name_channels, page_names, stem
 from nextmarker.io._pages import Plane, check_page, data_type, is_colour, is_plain, read_block
 from nextmarker.io._physical import Stated, check_square
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import tifffile
 
 BLOCK = 1024  # pixels; a block is made of whole tiles or strips of the file, about this long and wide
-PAGE_NAME = 285  # tag
-RUNNING = "page|frame|slice|plane|image|img|channel|ch|c|t|z|time|timepoint|series|layer|untitled"  # before a number
 PER_CENTIMETRE, PER_INCH = 3, 2  # TIFF's ResolutionUnit
 
 
@@ -176,14 +174,6 @@ def make_stack(
     )
 
 
-def page_names(path: Path, pages: Sequence[tifffile.TiffPage], planes: int) -> tuple[str, ...] | None:
-    """Names of the channels in the tag PageName, as MCDViewer writes them; None if they only number the pages."""
-    names = [str(page.tags.valueof(PAGE_NAME, default="")).strip() for page in pages]
-    numbered = re.compile(rf"({RUNNING}|{re.escape(stem(path))})?[\W_]*\d*\W*(of)?\W*\d*", re.IGNORECASE)
-    useful = len(set(names)) == len(names) == planes > 1 and not any(numbered.fullmatch(name) for name in names)
-    return tuple(names) if useful else None
-
-
 def _block(page: tifffile.TiffPage) -> tuple[int, int]:
     """About BLOCK pixels long and wide, and whole tiles or strips, so that none is decoded twice."""
     if is_plain(page):
@@ -197,11 +187,6 @@ def resolution(page: tifffile.TiffPage) -> Stated:
     length = {PER_CENTIMETRE: 1e4, PER_INCH: 2.54e4}.get(page.resolutionunit)
     x, y = page.resolution
     return Stated((length / x, length / y)) if length and min(x, y) > 0 and (x, y) != (1, 1) else Stated()
-
-
-def stem(path: Path) -> str:
-    """Name of a file without what tells its kind."""
-    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
 
 
 def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: float | None) -> Image:
@@ -234,30 +219,6 @@ def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[
         )
         raise ValueError(msg)
     return name_channels(stack.source, n, stack.channels, channel_names, stack.unsure)
-
-
-def name_channels(
-    source: str, n: int, header: Sequence[str] | None, given: Sequence[str] | None, unsure: str = ""
-) -> tuple[str, ...]:
-    """Names of `n` channels, as given or as in the header.
-
-    Raises
-    ------
-    ValueError
-        If there are none, of another number, or given twice.
-    """
-    if given is not None:
-        # given names say that the planes are channels, whatever the program that wrote the file called them
-        if len(given) != n:
-            planes = f"{n} planes ({unsure})" if unsure else f"{n} channels"
-            msg = f"{source} has {planes}, but channel_names has {len(given)}: {list(given)}."
-            raise ValueError(msg)
-        check_channels(given, source)
-        return tuple(given)
-    if header is None or len(header) != n:
-        msg = f"{source} has {n} channels, and its header does not name them. Name all {n}: channel_names=[...]."
-        raise ValueError(msg)
-    return tuple(header)
 
 
 def known_pixel_size(stack: Stack, pixel_size: float | None) -> tuple[float | None, tuple[str, ...]]:
