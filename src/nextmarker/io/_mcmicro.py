@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,7 @@ def _read_markers(path: Path) -> list[Marker]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.split("\n", 1)[0]
-        rows = list(csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=first.count)))
+        rows = list(csv.DictReader(StringIO(text), delimiter=max(",;\t", key=first.count)))
     except (UnicodeDecodeError, csv.Error) as error:
         msg = f"{path} is no table that can be read: {error}. Save it as CSV in UTF-8."
         raise ValueError(msg) from error
