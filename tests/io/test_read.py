@@ -160,9 +160,10 @@ def test_survives_writing_and_reading_back(tmp_path, counts):
     assert back["core"]["c"].values.tolist() == NAMES
     assert back["core"].dtype == np.uint16
     np.testing.assert_array_equal(back["core"], counts)
-    [(name, transformation)] = get_transformation(back["core"], get_all=True).items()
-    assert name == "core"
-    np.testing.assert_array_equal(transformation.to_affine_matrix(("x", "y"), ("x", "y")), np.diag([0.5, 0.5, 1]))
+    transformations = get_transformation(back["core"], get_all=True)
+    assert sorted(transformations) == ["core", "micrometre"]
+    for transformation in transformations.values():
+        np.testing.assert_array_equal(transformation.to_affine_matrix(("x", "y"), ("x", "y")), np.diag([0.5, 0.5, 1]))
     assert back.attrs[_keys.PIXEL_SIZE] == {"core": 0.5}
 
 
