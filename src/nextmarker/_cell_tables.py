@@ -6,6 +6,7 @@ import gzip
 import re
 import unicodedata
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
@@ -23,6 +24,7 @@ UNITS = get_args(Unit)
 
 CHUNK = 100_000  # rows of a file that are in memory with all their columns
 
+_DAMAGE = (OSError, EOFError, zlib.error)
 _IMAGE = (_keys.IMAGE, "Image", "fov", "imageid", "ImageNumber")
 _IDENTIFIER = ("label", "CellID", "CellId", "Object ID", "ObjectNumber", "Object", "cell_id")
 
@@ -209,10 +211,16 @@ def _named_headers(columns: pd.Index) -> list[_Header]:
 
 def _layout(path: Path) -> dict[str, str]:
     """Find out how a file is encoded and what separates its columns."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        first = file.readline(1 << 20)
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            start = file.read(1 << 20)
+    except _DAMAGE as error:
+        raise ValueError(_unreadable(path, str(error))) from error
+    first = start.split(b"\n")[0]
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # as Excel saves "Unicode text"
         return {"encoding": "utf-16", "sep": "\t"}
+    if b"\0" in start:
+        raise ValueError(_unreadable(path, "it is not text"))
     try:
         line, encoding = first.decode("utf-8-sig"), "utf-8-sig"
     except UnicodeDecodeError:
@@ -229,12 +237,15 @@ def _read_csv(path: Path, layout: dict[str, str], keep: list[str] | None = None,
             warnings.simplefilter("error", pd.errors.ParserWarning)
             with pd.read_csv(path, **arguments) as chunks:  # type: ignore[call-overload]
                 return pd.concat([chunk[keep] if keep else chunk for chunk in chunks])
-    except (ValueError, OSError, EOFError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
-        msg = (
-            f"{str(path)!r} cannot be read as a table ({error}). Cells are read from .csv, .tsv and .txt, .geojson, "
-            ".npy and label .tif; read other files yourself, and give the DataFrame or the array."
-        )
-        raise ValueError(msg) from error
+    except (*_DAMAGE, ValueError, pd.errors.ParserWarning) as error:  # pandas' own errors are ValueErrors
+        raise ValueError(_unreadable(path, str(error))) from error
+
+
+def _unreadable(path: Path, reason: str) -> str:
+    return (
+        f"{str(path)!r} cannot be read as a table: {reason}. Cells are read from .csv, .tsv and .txt, .geojson, .npy "
+        "and label .tif; read other files yourself, and give the DataFrame or the array."
+    )
 
 
 def _numbers(column: pd.Series) -> pd.Series:

@@ -266,6 +266,13 @@ def test_tables_without_cells(content: str, match: str, tmp_path: Path) -> None:
     assert_refused(tissue(), tmp_path / "cells.csv", match)
 
 
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
+    (tmp_path / "cells.csv.gz").write_bytes(b"x,y\n1,2\n")
+    for path in sorted(tmp_path.iterdir()):
+        assert_refused(tissue(), path, f"{path.name}.* cannot be read as a table.* label .tif")
+
+
 def test_columns_that_repeat() -> None:
     frame = pd.DataFrame([[1, 2, 3]], columns=["x", "y", "x"])
     assert_refused(tissue(), frame, r"several columns \['x'\]")
