@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextmarker._cells import circle_radii, read_pixels
+from nextmarker._cells import circle_radii
 from nextmarker._tiles import Tile, stream_tiles
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nextmarker._cells import Region
 
 TILE_SIZE = 1024
-WINDOW = 128
-"""Side, in pixels, of the window in which cells are measured again."""
+MEASURED_AGAIN = 64
+"""Cells of an image whose places are checked."""
 
 
 def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_size: int = TILE_SIZE) -> np.ndarray:
@@ -63,28 +63,52 @@ def _tile_means(tile: Tile, radius: float, first: np.ndarray, end: np.ndarray) -
     return total / count[:, None]
 
 
-def refuse_displaced(sdata: SpatialData, regions: Sequence[Region], table_key: str) -> None:
-    """Refuse cells that lie one pixel off: spatialdata places them so after some crops that begin within a pixel.
+class PlaceCheck:
+    """Notices cells that lie one pixel off: spatialdata places them so after some crops that begin within a pixel.
 
-    The table holds the mean intensity of each cell. A few cells of each image are measured again; only if all of them
-    have that intensity one pixel away, and not where they are, is the displacement proven. A table whose intensities
-    were changed, by a logarithm for instance, proves nothing.
+    The table holds the mean intensity of each cell. Some cells of each image are measured again, in the first of its
+    tiles; only if all of them have that intensity one pixel away, and not where they are, is the displacement proven. A
+    table whose intensities were changed, by a logarithm for instance, proves nothing.
 
-    Raises
-    ------
-    ValueError
-        If the cells of an image are displaced.
+    Parameters
+    ----------
+    sdata
+        Images, and a table of cells.
+    table_key
+        Name of the table.
+    markers
+        Channels of the tiles, in their order.
     """
-    adata = sdata.tables[table_key]
-    for region in regions:
-        radius = circle_radii(sdata, region, table_key)
-        near = _near(region, margin=radius.max() + 2)
-        known = [name for name in adata.var_names if name in region.pixels["c"].to_numpy()]
-        if adata.X is None or not known or not near.size:
-            continue
-        recorded = adata[region.rows[near], known].to_df()
-        marker = recorded.var().fillna(0).idxmax()  # one is enough, and quick to read
-        if _is_displaced(region, str(marker), near, radius[near], recorded[marker].to_numpy()):
+
+    def __init__(self, sdata: SpatialData, table_key: str, markers: Sequence[str]) -> None:
+        self.sdata, self.table_key = sdata, table_key
+        self.adata = sdata.tables[table_key]
+        self.markers = [name for name in markers if name in self.adata.var_names]
+        self.channels = [list(markers).index(name) for name in self.markers]
+        self.checked: set[str] = set()
+
+    def __call__(self, region: Region, tile: Tile) -> None:
+        """Check the cells of a tile.
+
+        Raises
+        ------
+        ValueError
+            If they are displaced.
+        """
+        if region.image in self.checked or self.adata.X is None or not self.markers:
+            return
+        radius = circle_radii(self.sdata, region, self.table_key)
+        local = np.searchsorted(region.rows, tile.rows)
+        size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
+        edge = np.minimum(region.centres, size - region.centres).min(axis=1)[local]
+        chosen = np.flatnonzero(edge > radius.max() + 2)[:MEASURED_AGAIN]
+        if not chosen.size:
+            return
+        self.checked.add(region.image)
+        recorded = self.adata[tile.rows[chosen], self.markers].to_df().to_numpy()
+        best = int(np.argmax(recorded.var(axis=0)))  # one marker is enough
+        pixels = tile.pixels[:, :, [self.channels[best]]]
+        if _is_displaced(pixels, tile.centres[chosen], float(radius[local[chosen[0]]]), recorded[:, best]):
             msg = (
                 f"The cells of image {region.image!r} lie one pixel off, as spatialdata places them after a crop that "
                 "begins within a pixel. Crop again, beginning at a multiple of the pixel size."
@@ -92,25 +116,13 @@ def refuse_displaced(sdata: SpatialData, regions: Sequence[Region], table_key: s
             raise ValueError(msg)
 
 
-def _near(region: Region, margin: float) -> np.ndarray:
-    """Cells around the middle one, whose circles lie within the image, int (cells,)."""
-    size = np.array([region.pixels.sizes["x"], region.pixels.sizes["y"]])
-    middle = region.centres[len(region.centres) // 2]
-    edge = np.minimum(region.centres, size - region.centres).min(axis=1)
-    return np.flatnonzero((np.abs(region.centres - middle).max(axis=1) < WINDOW / 2) & (edge > margin))
-
-
-def _is_displaced(region: Region, marker: str, near: np.ndarray, radius: np.ndarray, recorded: np.ndarray) -> bool:
+def _is_displaced(pixels: np.ndarray, centres: np.ndarray, radius: float, recorded: np.ndarray) -> bool:
     """Whether the intensities of some cells are those of places one pixel further, and not of their own."""
-    low, high = (edge(region.centres[near], axis=0).astype(int) for edge in (np.min, np.max))
-    reach = int(np.ceil(radius.max())) + 3
-    first, last = np.maximum(low - reach, 0), high + reach
-    block = read_pixels(region.image, region.pixels.sel(c=[marker]), slice(first[1], last[1]), slice(first[0], last[0]))
-    pixels = block.transpose(1, 2, 0)
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)))  # a shifted circle may just leave the tile
 
     def fits(shift: tuple[int, int]) -> bool:
-        tile = Tile(pixels, region.centres[near] - 0.5 - first + shift, np.arange(len(near)))
-        means = _tile_means(tile, float(radius[0]), first=np.zeros(2), end=np.array(pixels.shape[1::-1]))
+        tile = Tile(padded, centres + 1 + shift, np.arange(len(centres)))
+        means = _tile_means(tile, radius, first=np.zeros(2), end=np.array(padded.shape[1::-1]))
         return np.allclose(means[:, 0], recorded, rtol=1e-3, atol=1e-3)
 
     return not fits((0, 0)) and any(fits(shift) for shift in ((1, 0), (0, 1), (1, 1)))

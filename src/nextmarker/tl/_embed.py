@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions
-from nextmarker._intensity import refuse_displaced
+from nextmarker._intensity import PlaceCheck
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
@@ -27,7 +27,7 @@ from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
 from nextmarker.tl._train import train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -142,7 +142,6 @@ def embed(
     places = _places()
     refuse_foreign_keys(adata, list(places.values()), argument=None)
     regions = read_regions(sdata, table_key)
-    refuse_displaced(sdata, regions, table_key)
     if model is None:
         model = train(
             sdata,
@@ -162,8 +161,9 @@ def embed(
     if missing == "refuse":
         _refuse(lacking, adata, regions)
     _warn_of_zeros(lacking, model, regions)
+    check = PlaceCheck(sdata, table_key, model.architecture.markers)
     interpretability, embedding = embed_regions(
-        model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress
+        model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress, check
     )
     parameters = {
         "rotations": rotations,
@@ -184,6 +184,7 @@ def embed_regions(
     tile_size: int,
     device: torch.device,
     progress: bool,
+    check: Callable[[Region, Tile], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embed the cells of all images, tile by tile.
 
@@ -191,6 +192,8 @@ def embed_regions(
     ----------
     lacking
         Markers whose counts are taken as zero, by image.
+    check
+        Called with each tile before it is embedded.
 
     Returns
     -------
@@ -207,6 +210,8 @@ def embed_regions(
             absent = lacking.get(region.image, [])
             filled = replace(region, pixels=_fill(region.pixels, absent))
             for tile in stream_tiles(filled, known.markers, tile_size=tile_size, halo=halo):
+                if check is not None:
+                    check(region, tile)
                 for rows, crops in _batches(tile, step, device, max(BATCH_SIZE // rotations, 1)):
                     interpretability[rows] = _interpret(model, crops, rotations)[: len(rows)].cpu()
                     bar.update(len(rows))

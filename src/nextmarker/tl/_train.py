@@ -11,7 +11,6 @@ import torch
 
 from nextmarker import _keys
 from nextmarker._cells import read_regions, shared_markers
-from nextmarker._intensity import refuse_displaced
 from nextmarker._table import get_table, write_results
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
@@ -126,7 +125,6 @@ def train(
         )
         raise ValueError(msg)
     regions = read_regions(sdata, table_key)
-    refuse_displaced(sdata, regions, table_key)
     adata = get_table(sdata, table_key)
     markers = shared_markers(sdata, [region.image for region in regions], adata.var_names)
     if adata.n_obs < 2:
