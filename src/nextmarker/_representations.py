@@ -74,7 +74,9 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     flat = np.asarray(adata.obsm[_keys.INTERPRETABILITY_FEATURES])
     width = n_features or max(flat.shape[1] // max(adata.n_vars, 1), 1)
     activation = adata.layers.get(_keys.INTERPRETABILITY)
-    if adata.n_vars and (flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat)):
+    if n_features is None and activation is None:
+        return flat  # not from nm.tl.embed, which writes both
+    if flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat):
         msg = (
             f"The table has {adata.n_vars} markers, and .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] holds the features "
             f"of others or in another order: markers were chosen or moved, or tables of several panels joined, after "
