@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import dask.array as da
 import geopandas as gpd
 import numpy as np
@@ -25,6 +26,7 @@ from shapely import points
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel, PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale, get_transformation, set_transformation
+from zarr.core.sync import _get_loop
 
 import nextmarker as nm
 from nextmarker.io import _replace, _write
@@ -410,24 +412,44 @@ def test_a_full_disk_is_told_whoever_noticed_it(tmp_path, sdata, monkeypatch, er
 
 
 def test_threads_that_write_on_after_an_error_do_not_bring_the_draft_back(tmp_path, sdata, monkeypatch):
-    sdata.tables["large"] = TableModel.parse(AnnData(np.ones((2000, 600))))  # zarr writes it in several chunks at once
+    chunks = da.from_array(np.ones((1, 16, 16)), chunks=(1, 4, 4))
+    sdata.images["chunks"] = Image2DModel.parse(chunks, dims=("c", "y", "x"))
     put = zarr.storage.LocalStore.set
     begun, ended = [], []
 
     async def fail_at_one(store, key, value):
-        if "large/X/c/" in key:
+        if "chunks/s0/c/" in key:
             begun.append(key)
-            await asyncio.sleep(0.1 * len(begun) - 0.1)
-            ended.append(key)
-            if len(ended) == 1:
+            if len(begun) == 1:
+                ended.append(key)
                 raise OSError(errno.ENOSPC, "No space left on device")
+            await asyncio.sleep(0.2)
+            ended.append(key)
         await put(store, key, value)
 
     monkeypatch.setattr(zarr.storage.LocalStore, "set", fail_at_one)
     with pytest.raises(OSError, match="No space left"):
         nm.io.write(sdata, tmp_path / "a.zarr")
-    assert len(begun) == len(ended) > 1
+    assert begun
+    assert sorted(begun) == sorted(ended)
     assert not any(tmp_path.iterdir())
+
+
+def test_writing_ends_when_the_threads_of_dask_and_zarr_have_ended():
+    ended = []
+
+    async def late():
+        await asyncio.sleep(0.2)
+        ended.append("zarr")
+
+    def fail():
+        dask.config.get("pool").submit(lambda: ended.append("dask"))
+        asyncio.run_coroutine_threadsafe(late(), _get_loop())
+        raise OSError
+
+    with pytest.raises(OSError), _write._threads_ended():  # noqa: PT011 no message is needed here
+        fail()
+    assert sorted(ended) == ["dask", "zarr"]
 
 
 @pytest.mark.parametrize(
