@@ -188,6 +188,30 @@ def test_cells_that_spatialdata_displaces_are_refused(original, corner):
         nm.tl.embed(cut, model(), progress=False)
 
 
+def corner_of(part: SpatialData, whole: SpatialData) -> np.ndarray:
+    """Column and row of an image at which a part of it begins, by the pixels."""
+    wanted, pixels = np.asarray(part["tissue_1"]), np.asarray(whole["tissue_1"])
+    height, width = wanted.shape[1:]
+    rows, columns = pixels.shape[1] - height + 1, pixels.shape[2] - width + 1
+    found = [
+        (x, y) for x, y in np.ndindex(columns, rows) if np.array_equal(pixels[:, y : y + height, x : x + width], wanted)
+    ]
+    assert len(found) == 1
+    return np.array(found[0])
+
+
+def test_displacements_of_several_crops_add_up_and_are_refused(original):
+    cut = crop(crop(original, corner=(10.4, 7.4)), corner=(25.4, 20.4))
+    nm.pp.remove_outside_cells(cut)
+    shift = read_regions(original)[0].centres[original["table"].obs_names == cut["table"].obs_names[0]]
+    off = shift - read_regions(cut)[0].centres[0] - corner_of(cut, original)
+    if np.allclose(off, 0):  # spatialdata has learned it
+        nm.tl.embed(cut, model(), progress=False)
+        return
+    with pytest.raises(ValueError, match=rf"'tissue_1' lie {off.max():.0f} pixels off.*Crop the whole image again"):
+        nm.tl.embed(cut, model(), progress=False)
+
+
 @pytest.mark.parametrize("change", [np.log1p, np.zeros_like, lambda X: X[::-1]], ids=["log", "zero", "other"])
 def test_intensities_that_were_changed_prove_nothing(original, change):
     copy = sd.deepcopy(original)
@@ -299,3 +323,9 @@ def test_patients_analysed_one_by_one_are_joined(recipe):
     shares = adata.uns["marker_attribution"].groupby("cluster", observed=True)["contribution"].sum()
     np.testing.assert_allclose(shares, 1, rtol=1e-4)
     assert nm.pl.marker_attribution(adata).get_ylabel() == "nextmarker"
+
+
+def test_names_of_patients_may_end_alike():
+    names = ["1", "P1-1"]
+    both = sd.concatenate({name: analysed(seed) for seed, name in enumerate(names)}, concatenate_tables=True)
+    assert [(r.name, r.image) for r in read_regions(both)] == [(f"cells-{n}", f"tissue_1-{n}") for n in names]

@@ -18,6 +18,7 @@ from nextmarker._coordinates import (
     from_system,
     full_resolution,
     pixel_size,
+    shared_systems,
     spatial_system,
     to_pixels,
 )
@@ -201,6 +202,8 @@ def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key:
 def _find_image(sdata: SpatialData, image: str, region: str, table_key: str) -> str:
     """Find the image of a region; `spatialdata.concatenate` of a dict gives both the same suffix, but not the table."""
     joined = [name for name in sdata.images if name.startswith(f"{image}-") and region.endswith(name[len(image) :])]
+    if len(joined) > 1:  # suffixes that end alike
+        joined = [name for name in joined if shared_systems(sdata, region, name)]
     if image not in sdata.images and len(joined) != 1:
         column = f"sdata[{table_key!r}].obs[{_keys.IMAGE!r}]"
         msg = (

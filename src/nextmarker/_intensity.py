@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 TILE_SIZE = 1024
 MEASURED_AGAIN = 64
 """Cells of an image whose places are checked."""
+FARTHEST = 3
+"""Pixels by which cells may be displaced, one for each of several crops, and it is noticed."""
 
 
 def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_size: int = TILE_SIZE) -> np.ndarray:
@@ -66,9 +69,10 @@ def _tile_means(tile: Tile, radius: float, first: np.ndarray, end: np.ndarray) -
 class PlaceCheck:
     """Notices cells that lie one pixel off: spatialdata places them so after some crops that begin within a pixel.
 
-    The table holds the mean intensity of each cell. Some cells of each image are measured again, in the first of its
-    tiles; only if all of them have that intensity one pixel away, and not where they are, is the displacement proven. A
-    table whose intensities were changed, by a logarithm for instance, proves nothing.
+    A crop of such a crop adds another pixel. The table holds the mean intensity of each cell. Some cells of each image
+    are measured again, in the first of its tiles; only if all of them have that intensity a few pixels away, and not
+    where they are, is the displacement proven. A table whose intensities were changed, by a logarithm for instance,
+    proves nothing.
 
     Parameters
     ----------
@@ -101,28 +105,33 @@ class PlaceCheck:
         local = np.searchsorted(region.rows, tile.rows)
         size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
         edge = np.minimum(region.centres, size - region.centres).min(axis=1)[local]
-        chosen = np.flatnonzero(edge > radius.max() + 2)[:MEASURED_AGAIN]
+        chosen = np.flatnonzero(edge > radius.max() + 1 + FARTHEST)[:MEASURED_AGAIN]
         if not chosen.size:
             return
         self.checked.add(region.image)
         recorded = self.adata[tile.rows[chosen], self.markers].to_df().to_numpy()
         best = int(np.argmax(recorded.var(axis=0)))  # one marker is enough
         pixels = tile.pixels[:, :, [self.channels[best]]]
-        if _is_displaced(pixels, tile.centres[chosen], float(radius[local[chosen[0]]]), recorded[:, best]):
+        off = _displacement(pixels, tile.centres[chosen], float(radius[local[chosen[0]]]), recorded[:, best])
+        if off:
             msg = (
-                f"The cells of image {region.image!r} lie one pixel off, as spatialdata places them after a crop that "
-                "begins within a pixel. Crop again, beginning at a multiple of the pixel size."
+                f"The cells of image {region.image!r} lie {'one pixel' if off == 1 else f'{off} pixels'} off, as "
+                "spatialdata places them after a crop that begins within a pixel. Crop the whole image again, "
+                "beginning at a multiple of the pixel size, in a coordinate system in which it is not turned."
             )
             raise ValueError(msg)
 
 
-def _is_displaced(pixels: np.ndarray, centres: np.ndarray, radius: float, recorded: np.ndarray) -> bool:
-    """Whether the intensities of some cells are those of places one pixel further, and not of their own."""
-    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)))  # a shifted circle may just leave the tile
+def _displacement(pixels: np.ndarray, centres: np.ndarray, radius: float, recorded: np.ndarray) -> int:
+    """By how many pixels, at most, the places at which some cells have their intensity lie further; 0 if unproven."""
+    around = (FARTHEST, FARTHEST)
+    padded = np.pad(pixels, (around, around, (0, 0)))  # a shifted circle may leave the tile
 
     def fits(shift: tuple[int, int]) -> bool:
-        tile = Tile(padded, centres + 1 + shift, np.arange(len(centres)))
+        tile = Tile(padded, centres + FARTHEST + shift, np.arange(len(centres)))
         means = _tile_means(tile, radius, first=np.zeros(2), end=np.array(padded.shape[1::-1]))
         return np.allclose(means[:, 0], recorded, rtol=1e-3, atol=1e-3)
 
-    return not fits((0, 0)) and any(fits(shift) for shift in ((1, 0), (0, 1), (1, 1)))
+    steps = range(FARTHEST + 1)
+    nearest_first = sorted(product(steps, steps), key=max)
+    return next((max(shift) for shift in nearest_first if fits(shift)), 0)
