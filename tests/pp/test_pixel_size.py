@@ -99,3 +99,13 @@ def test_what_is_no_pixel_size_changes_nothing(size, error, match):
         nm.pp.set_pixel_size(sdata, size)
     assert list(sdata.coordinate_systems) == ["global"]
     assert "nextmarker_pixel_size" not in sdata.attrs
+
+
+def test_nothing_is_changed_if_one_of_the_images_cannot_be_related_to_its_cells():
+    sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=60)
+    nm.pp.set_pixel_size(sdata, 1.0)
+    set_transformation(sdata["truth_tissue_2"], Scale([0.0, 0.0], axes=("x", "y")), "tissue_2")
+    with pytest.raises(ValueError, match="'tissue_2' makes all places one"):
+        nm.pp.set_pixel_size(sdata, 0.5)
+    scale = get_transformation(sdata["tissue_1"], "micrometre").to_affine_matrix(("x", "y"), ("x", "y"))
+    np.testing.assert_array_equal(scale, np.eye(3))

@@ -67,8 +67,9 @@ def set_pixel_size(
     ['global', 'micrometre']
     """
     sizes = _sizes(sdata, pixel_size, images)
+    relations = {image: {name: _relation(sdata, name, image) for name in _parts(sdata, image)} for image in sizes}
     for image, size in sizes.items():
-        _set(sdata, image, size)
+        _set(sdata, image, size, relations[image])
     sdata.attrs[_keys.PIXEL_SIZE] = {**sdata.attrs.get(_keys.PIXEL_SIZE, {}), **sizes}
 
 
@@ -88,9 +89,9 @@ def _sizes(
     return {image: float(size) for image, size in given.items()}
 
 
-def _set(sdata: SpatialData, image: str, size: float) -> None:
+def _set(sdata: SpatialData, image: str, size: float, relations: Mapping[str, np.ndarray]) -> None:
     scale = Scale([size, size], axes=("x", "y"))
-    to_micrometre = {name: _relation(sdata, name, image) * size for name in _parts(sdata, image)}
+    to_micrometre = {name: matrix * size for name, matrix in relations.items()}
     for name in (image, *to_micrometre):
         for system in list(filter(is_micrometre, get_transformation(sdata[name], get_all=True))):
             remove_transformation(sdata[name], system)
