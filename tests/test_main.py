@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 import nextmarker as nm
 from nextmarker import __main__ as cli
+from nextmarker.io import _replace
 
 
 @pytest.fixture
@@ -267,16 +269,22 @@ def test_a_stop_before_results_are_put_in_place_leaves_the_old_ones(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
 
 
-@pytest.mark.usefixtures("instant")
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*_: object) -> None:
-        os._exit(9)
+KILLED = """
+import importlib.util, os, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("replace", sys.argv[1])  # alone, without the imports of nextmarker.io
+replace = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(replace)
+with replace.unfinished(Path(sys.argv[2])) as folder:
+    (folder / "store").mkdir()
+    os._exit(9)
+"""
 
-    process = os.fork()
-    if process == 0:
-        monkeypatch.setattr(cli, "_print_clusters", die)
-        run(tmp_path / "out.zarr")
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+
+@pytest.mark.usefixtures("instant")
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    script = [sys.executable, "-c", KILLED, _replace.__file__, str(tmp_path / "out.zarr")]
+    assert subprocess.run(script, check=False).returncode == 9
     assert len(list(tmp_path.glob(".out.zarr.*.unfinished"))) == 1
     assert run(tmp_path / "out.zarr") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]

@@ -558,20 +558,25 @@ def test_where_folders_cannot_be_exchanged_they_are_moved(tmp_path, sdata, store
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
-def replace_and_die(store):
-    """Replace a store where folders cannot be exchanged, and die between the two moves."""
-    _replace._exchange = lambda *_: False
-    _replace._move = lambda *_: os._exit(9)
-    with _replace.unfinished(store) as folder:
-        _replace.put_in_place(folder / "store", store, overwrite=True)
+KILLED_BETWEEN = """
+import importlib.util, os, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("replace", sys.argv[1])  # alone, without the imports of nextmarker.io
+replace = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(replace)
+replace._exchange = lambda *_: False
+replace._move = lambda *_: os._exit(9)
+store = Path(sys.argv[2])
+with replace.unfinished(store) as folder:
+    replace.put_in_place(folder / "store", store, overwrite=True)
+"""
 
 
 @pytest.fixture
 def moved_aside(store):
-    process = os.fork()
-    if process == 0:
-        replace_and_die(store)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    """A store whose writer was killed between the two moves, where folders cannot be exchanged."""
+    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN, _replace.__file__, str(store)], check=False)
+    assert done.returncode == 9
     assert not store.exists()
     return store
 
