@@ -187,7 +187,8 @@ def draw_umaps(adata: AnnData) -> Figure:
     """UMAP of each representation (columns), coloured by type and by size (rows) (Fig. 2B, D)."""
     figure, axes = plt.subplots(2, len(KEYS), figsize=(12, 7), dpi=75, layout="constrained")
     for name, (above, below) in zip(KEYS, axes.T, strict=True):
-        sc.tl.umap(adata, neighbors_key=f"{name}_neighbors", key_added=f"umap_{name}")
+        sc.tl.umap(adata, neighbors_key=f"{name}_neighbors")
+        adata.obsm[f"umap_{name}"] = adata.obsm.pop("X_umap")
         last = name == list(KEYS)[-1]
         shown = {"basis": f"umap_{name}", "show": False, "frameon": False, "size": 12}
         by_type = {"color": "cell_type", "title": f"{name}, types", "legend_loc": "right margin" if last else None}

@@ -152,7 +152,7 @@ def test_a_table_can_be_removed_and_renamed_in_an_open_store(store):
 
 def test_pixels_computed_from_the_open_store_replace_it_once(sdata, store):
     opened = spatialdata.read_zarr(store)
-    opened.images["image"] = opened.images["image"] * 2
+    opened.images["image"] = opened.images["image"].copy(data=opened.images["image"].data * 2)
     before = pixels(store, "labels", "masks")
     nm.io.write(opened, store, overwrite=True)
     for read in (opened, spatialdata.read_zarr(store)):  # the object in memory must not double them again
@@ -261,12 +261,7 @@ KEPT = {
     "text": ["a", "b", "a", "b", "c"],
     "text of pandas": pd.array(list("abcde"), dtype="string"),
     "text of pandas with missing values": pd.array(["a", None, "b", None, "c"], dtype="string"),
-    "text of pandas 3": pd.array(list("abcde"), dtype=pd.StringDtype("pyarrow", na_value=np.nan)),
-    "text of pandas 3 with missing values": pd.array(
-        ["a", None, "b", None, "c"], dtype=pd.StringDtype("pyarrow", na_value=np.nan)
-    ),
     "categories with missing values": pd.Categorical(["a", None, "b", None, "c"]),
-    "dates as categories": pd.Categorical(pd.date_range("2020", periods=5)),
     "whole numbers with missing values": pd.array([1, None, 2, None, 3], dtype="Int64"),
     "complex numbers": np.arange(5) * 1j,
 }
@@ -285,18 +280,22 @@ def test_what_a_store_can_hold_is_read_as_it_was(tmp_path, sdata, case):
         assert after.tolist() == before.tolist()
 
 
+@pytest.mark.skipif(pd.__version__ < "2.3", reason="pandas 2.2 has another such type, which was given up")
 def test_text_can_be_written_where_pandas_gives_it_a_type_of_its_own(tmp_path):
     with pd.option_context("future.infer_string", True):  # the default from pandas 3 on
         sdata = tissue()
-        sdata["table"].obs["patient"] = "A"
-        assert sdata["table"].obs_names.dtype == sdata["table"].obs["patient"].dtype == "str"
+        obs = sdata["table"].obs
+        obs["patient"] = pd.Series(["A", "B", "A", "B", None], index=obs.index)
+        assert isinstance(obs.index.dtype, pd.StringDtype)
+        assert isinstance(obs["patient"].dtype, pd.StringDtype)
         nm.io.write(sdata, tmp_path / "a.zarr")
     stored = spatialdata.read_zarr(tmp_path / "a.zarr")
     nm.io.write(stored, tmp_path / "b.zarr")
     for path in ("a.zarr", "b.zarr"):
         stored = spatialdata.read_zarr(tmp_path / path)["table"]
         assert stored.obs_names.tolist() == ["c0", "c1", "c2", "c3", "c4"]
-        assert stored.obs["patient"].tolist() == ["A"] * 5
+        assert stored.obs["patient"].tolist()[:4] == ["A", "B", "A", "B"]
+        assert stored.obs["patient"].isna().tolist() == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize(

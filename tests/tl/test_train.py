@@ -224,7 +224,7 @@ def test_one_cell_is_not_enough(make):
 
 def test_an_offset_beneath_the_counts_is_told(tissue):
     images = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
-    images["tissue_1"] = images["tissue_1"] + 1000
+    images["tissue_1"] = images["tissue_1"].copy(data=images["tissue_1"].data + 1000)
     nm.pp.add_cells(images, "truth_tissue_1", progress=False)
     settings = nm.nn.Settings(steps=1, batch_size=16)
     with pytest.warns(UserWarning, match=r"'CD3': 1000\.0.*Subtract it"):
