@@ -105,7 +105,7 @@ def cells(
         width = 6.0
         height = min(max(width * (bottom - top) / (right - left), 2.0), 12.0)
         _, ax = plt.subplots(figsize=(width, height), layout="constrained")
-    ax.imshow(background, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="auto")
+    ax.imshow(background, cmap="gray", vmin=0, vmax=1, extent=extent)
     x, y = region.centres.T
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
     size = _dot_size(ax, inside.sum(), right - left, bottom - top)
