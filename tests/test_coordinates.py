@@ -87,7 +87,7 @@ def test_no_common_system():
 
 def test_systems_that_place_an_element_differently():
     apart = sdata({"one": Identity(), "two": Identity()}, {"one": Identity(), "two": Translation([0, 0.2], XY)})
-    with pytest.raises(ValueError, match=r"'cells' lies at one place .* 'one'.* by 'two'.*remove_transformation"):
+    with pytest.raises(ValueError, match=r"'cells' lies at one place .* 'one'.* by 'two'.*set_transformation"):
         to_pixels(apart, "cells", "a")
     rounding = sdata({"one": Identity(), "two": Identity()}, {"one": Identity(), "two": Translation([0, 1e-9], XY)})
     np.testing.assert_array_equal(to_pixels(rounding, "cells", "a"), np.eye(3))

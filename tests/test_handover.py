@@ -287,7 +287,7 @@ def test_own_table_given_back_gives_the_same_cells(held, pixel_size):
 
 
 def test_own_tables_joined_without_their_record_give_the_same_cells():
-    sdata = analysed(3, 0.5)
+    sdata = analysed(3)
     parts = [sdata["table"][:50].copy(), sdata["table"][50:].copy()]
     nm.pp.add_cells(sdata, ad.concat(parts), key_added="again", table_key="again_table", progress=False)
     np.testing.assert_allclose(read_regions(sdata, "again_table")[0].centres, read_regions(sdata)[0].centres)
@@ -329,3 +329,23 @@ def test_names_of_patients_may_end_alike():
     names = ["1", "P1-1"]
     both = sd.concatenate({name: analysed(seed) for seed, name in enumerate(names)}, concatenate_tables=True)
     assert [(r.name, r.image) for r in read_regions(both)] == [(f"cells-{n}", f"tissue_1-{n}") for n in names]
+
+
+def test_coordinates_of_an_unknown_system_are_refused():
+    sdata = analysed(3, 0.5)  # its own system is in pixels, and micrometres are twice as long
+    table = ad.concat([sdata["table"]])
+    with pytest.raises(ValueError, match=r"lost its record.*\['tissue_1', 'micrometre'\].*uns_merge='first'"):
+        nm.pp.add_cells(sdata, table, key_added="again", table_key="again_table", progress=False)
+    kept = ad.concat([sdata["table"]], uns_merge="first")
+    nm.pp.add_cells(sdata, kept, key_added="again", table_key="again_table", progress=False)
+    np.testing.assert_allclose(read_regions(sdata, "again_table")[0].centres, read_regions(sdata)[0].centres)
+
+
+def test_renamed_circles_are_found_again_by_their_old_name(original):
+    copy = sd.deepcopy(original)
+    copy.shapes["nuclei"] = copy.shapes["cells"]
+    del copy.shapes["cells"]
+    with pytest.raises(KeyError, match=r"annotates 'cells'.*'nuclei'.*sdata.shapes\['cells'\] = "):
+        read_regions(copy)
+    copy.shapes["cells"] = copy.shapes["nuclei"]
+    assert len(read_regions(copy)[0].rows) == 150

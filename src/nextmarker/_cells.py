@@ -144,9 +144,7 @@ def read_positions(sdata: SpatialData, adata: AnnData) -> pd.DataFrame:
 def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the cells of one image, and their coordinates, which the table has in a system of that image."""
     read_image(sdata, image)
-    records = adata.uns.get(_keys.RECORD, {})
-    recorded = [records.get(step, {}).get("coordinate_systems", {}) for step in ("detect_cells", "add_cells")]
-    system = next((systems[image] for systems in recorded if image in systems), spatial_system(sdata, image))
+    system = _recorded_system(adata, image) or _only_system(sdata, image)
     if _keys.SPATIAL not in adata.obsm or system not in get_transformation(sdata.images[image], get_all=True):
         msg = (
             f"The table of cells has its coordinates, .obsm['spatial'], in the system {system!r} of image {image!r}; "
@@ -156,6 +154,27 @@ def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.nd
     rows = np.flatnonzero(adata.obs[_keys.IMAGE] == image)
     xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[rows, :2]
     return rows, apply(from_system(sdata, image, system), xy)
+
+
+def _recorded_system(adata: AnnData, image: str) -> str | None:
+    """Look up the coordinate system of the coordinates of a table, None if its record was lost."""
+    records = adata.uns.get(_keys.RECORD, {})
+    recorded = [records.get(step, {}).get("coordinate_system", {}) for step in ("detect_cells", "add_cells")]
+    return next((systems[image] for systems in recorded if image in systems), None)
+
+
+def _only_system(sdata: SpatialData, image: str) -> str:
+    """Choose a coordinate system of an image if it does not matter which."""
+    systems = list(get_transformation(sdata.images[image], get_all=True))
+    matrices = [from_system(sdata, image, system) for system in systems]
+    if not np.allclose(matrices, matrices[0]):
+        msg = (
+            f"The table of cells has lost its record, .uns[{_keys.RECORD!r}], so it is not known in which coordinate "
+            f"system of image {image!r} its coordinates are: {systems}. Keep the record when joining tables, "
+            "anndata.concat(tables, uns_merge='first'), or give the circles: nm.pp.add_cells(sdata, {image: 'cells'})."
+        )
+        raise ValueError(msg)
+    return spatial_system(sdata, image)
 
 
 def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABLE) -> np.ndarray:
@@ -181,7 +200,10 @@ def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABL
 def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key: str) -> gpd.GeoDataFrame:
     """Look up the circles of some cells."""
     if name not in sdata.shapes:
-        msg = f"The table {table_key!r} annotates {name!r}, but sdata.shapes holds {_listed(sdata.shapes)}."
+        msg = (
+            f"The table {table_key!r} annotates {name!r}, but sdata.shapes holds {_listed(sdata.shapes)}. If "
+            f"the element was renamed, give it its old name back: sdata.shapes[{name!r}] = sdata.shapes[...]."
+        )
         raise KeyError(msg)
     circles = sdata.shapes[name]
     if not circles.index.is_unique:

@@ -155,8 +155,8 @@ def _check_agreement(sdata: SpatialData, element: str, image: str, matrices: dic
         if np.abs(apply(matrices[system], here) - corners).max() > TOLERANCE:
             msg = (
                 f"{element!r} lies at one place of image {image!r} by the coordinate system {first!r}, and at another "
-                f"by {system!r}: a transformation was set on one of them only. Set it on both, or remove the system: "
-                f"spatialdata.transformations.remove_transformation(sdata[{element!r}], {system!r})."
+                f"by {system!r}: a transformation was set on one of them only. Set it on the other too: "
+                f"spatialdata.transformations.set_transformation(sdata[{element!r}], ..., {system!r})."
             )
             raise ValueError(msg)
 
