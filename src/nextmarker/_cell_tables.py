@@ -132,7 +132,7 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
             f"or name one image: nm.pp.add_cells(sdata, ..., images={images[0]!r})."
         )
         raise ValueError(msg)
-    column = frame[_keys.IMAGE].astype(str)
+    column = frame[_keys.IMAGE].map(str)  # missing names too, unlike astype(str) of pandas 3
     names = column.unique().tolist()
     matched = _match_images(names, known)
     if len(names) == len(images) == 1 and not matched:

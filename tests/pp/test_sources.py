@@ -378,7 +378,7 @@ def test_geojson_as_qupath_saves_it(wrap: object, tmp_path: Path) -> None:
     ]
     sdata = add(tissue(), save(tmp_path / "cells.geojson", wrap(features)))
     np.testing.assert_allclose(centres(sdata), CENTRES)
-    assert source_ids(sdata) == ["first", "a-uuid", "None"]
+    assert source_ids(sdata) == ["first", "a-uuid", ""]
 
 
 def test_points_of_the_points_tool_are_cells(tmp_path: Path) -> None:

@@ -367,10 +367,13 @@ def _positions(adata: AnnData) -> pd.DataFrame:
 
 
 def _ids(centres: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
-    """Names of the cells at their source: integers where all of them are, else strings."""
+    """Names of the cells at their source: integers where all of them are, else strings, empty where one is missing."""
     if all(frame.index.dtype.kind in "iu" for frame in centres.values()):
         return {image: frame.index.to_numpy(np.int64) for image, frame in centres.items()}
-    return {image: frame.index.map(str).to_numpy(object) for image, frame in centres.items()}
+    return {
+        image: np.array(["" if pd.isna(name) else str(name) for name in frame.index], object)
+        for image, frame in centres.items()
+    }
 
 
 def _described(cells: Source | Mapping[str, Source]) -> str | dict[str, str]:
