@@ -9,7 +9,6 @@ from nextmarker._centres import (
     contrast_to_noise,
     estimate_diameter,
     find_nuclei,
-    label_centroids,
 )
 
 
@@ -211,16 +210,3 @@ def test_contrast_of_noiseless_nuclei_and_of_tiny_images() -> None:
     assert np.isfinite(contrast_to_noise(nuclear_image(disc), np.array([[4.5, 4.5], [0.5, 8.5]]), 30)).all()
     step = np.kron(np.eye(3), np.ones((40, 40)))
     assert contrast_to_noise(nuclear_image(step), np.array([[60.0, 60.0]]), 30)[0] > 3
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint64])
-@pytest.mark.parametrize("tile_size", [7, 1000])
-def test_label_centroids(dtype: type, tile_size: int) -> None:
-    labels = np.zeros((30, 50), dtype)
-    labels[2:5, 10:20] = 7
-    labels[6:8, 6:8] = 3
-    labels[20:29, 40:45] = 100
-    lazy = xr.DataArray(da.from_array(labels, chunks=16), dims=("y", "x"))
-    names, centres = label_centroids(lazy, tile_size)
-    assert names.tolist() == [3, 7, 100]
-    np.testing.assert_allclose(centres, [[7, 7], [15, 3.5], [42.5, 24.5]])

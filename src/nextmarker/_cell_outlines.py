@@ -16,7 +16,7 @@ from shapely import get_parts
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
-from nextmarker._centres import label_centroids
+from nextmarker._labels import label_centroids
 from nextmarker.io._tiff import open_file
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Tables of cells, of our own and of other programs: where the cells are, in which unit, and in which image."""
+"""Where cells are in tables of other programs, in which unit, and in which image."""
 
 from __future__ import annotations
 

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
-from spatialdata.transformations import get_transformation
 
 from nextmarker import _keys
 from nextmarker._backing import check_there, check_whole
 from nextmarker._coordinates import (
     apply,
     check_inside,
-    from_system,
     full_resolution,
     pixel_size,
     shared_systems,
-    spatial_system,
     to_pixels,
 )
 
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
     import geopandas as gpd
     import xarray as xr
-    from anndata import AnnData
     from spatialdata import SpatialData
 
 
@@ -114,67 +110,6 @@ def locate_cells(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Regio
         pixels = read_image(sdata, there)
         regions.append(Region(name, there, pixels, centres, np.asarray(rows), pixel_size(sdata, there)))
     return regions
-
-
-def is_own_table(adata: AnnData) -> bool:
-    """Whether nextmarker made a table, which then holds coordinates of SpatialData rather than of pixel centres."""
-    return {_keys.REGION, _keys.INSTANCE, _keys.IMAGE} <= set(adata.obs)
-
-
-def read_positions(sdata: SpatialData, adata: AnnData) -> pd.DataFrame:
-    """Read where the cells of such a table lie, also of one that is not in the object: `x`, `y`, in pixels, `image`.
-
-    Raises
-    ------
-    KeyError
-        If the table holds no coordinates, or the object lacks one of its images or their coordinate systems.
-    """
-    held = next((key for key, table in sdata.tables.items() if table is adata), None)
-    frame = pd.DataFrame(np.nan, index=adata.obs_names, columns=["x", "y"]).assign(image="")
-    if held is not None:
-        parts = [(region.image, region.rows, region.centres) for region in locate_cells(sdata, held)]
-    else:
-        parts = [(image, *_positions_in(sdata, adata, image)) for image in adata.obs[_keys.IMAGE].unique()]
-    for image, rows, centres in parts:
-        frame.iloc[rows, :2] = centres
-        frame.iloc[rows, 2] = image
-    return frame
-
-
-def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the cells of one image, and their coordinates, which the table has in a system of that image."""
-    read_image(sdata, image)
-    system = _recorded_system(adata, image) or _only_system(sdata, image)
-    if _keys.SPATIAL not in adata.obsm or system not in get_transformation(sdata.images[image], get_all=True):
-        msg = (
-            f"The table of cells has its coordinates, .obsm['spatial'], in the system {system!r} of image {image!r}; "
-            f"one of these is missing. Give x and y in pixels: nm.pp.add_cells(sdata, frame)."
-        )
-        raise KeyError(msg)
-    rows = np.flatnonzero(adata.obs[_keys.IMAGE] == image)
-    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[rows, :2]
-    return rows, apply(from_system(sdata, image, system), xy)
-
-
-def _recorded_system(adata: AnnData, image: str) -> str | None:
-    """Look up the coordinate system of the coordinates of a table, None if its record was lost."""
-    records = adata.uns.get(_keys.RECORD, {})
-    recorded = [records.get(step, {}).get("coordinate_system", {}) for step in ("detect_cells", "add_cells")]
-    return next((systems[image] for systems in recorded if image in systems), None)
-
-
-def _only_system(sdata: SpatialData, image: str) -> str:
-    """Choose a coordinate system of an image if it does not matter which."""
-    systems = list(get_transformation(sdata.images[image], get_all=True))
-    matrices = [from_system(sdata, image, system) for system in systems]
-    if not np.allclose(matrices, matrices[0]):
-        msg = (
-            f"The table of cells has lost its record, .uns[{_keys.RECORD!r}], so it is not known in which coordinate "
-            f"system of image {image!r} its coordinates are: {systems}. Keep the record when joining tables, "
-            "anndata.concat(tables, uns_merge='first'), or give the circles: nm.pp.add_cells(sdata, {image: 'cells'})."
-        )
-        raise ValueError(msg)
-    return spatial_system(sdata, image)
 
 
 def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABLE) -> np.ndarray:

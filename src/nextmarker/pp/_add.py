@@ -9,30 +9,21 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from anndata import AnnData
 
 from nextmarker import _keys
-from nextmarker._backing import check_whole
+from nextmarker._cell_anndata import foreign_positions, is_own_table, own_positions
+from nextmarker._cell_elements import element_centroids, elements_by_image, spatial_elements
 from nextmarker._cell_outlines import Array, geojson_centroids, is_geojson, is_mask, mask_centroids
 from nextmarker._cell_tables import UNITS, Unit, read_cell_table, split_by_image
-from nextmarker._cells import is_own_table, read_image, read_positions
-from nextmarker._centres import label_centroids
-from nextmarker._coordinates import (
-    apply,
-    check_inside,
-    from_system,
-    is_micrometre,
-    pixel_size,
-    shared_systems,
-    spatial_system,
-    to_pixels,
-)
+from nextmarker._cells import read_image
+from nextmarker._coordinates import apply, check_inside, from_system, is_micrometre, pixel_size, spatial_system
 from nextmarker._write_cells import check_target, choose_images, write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import xarray as xr
     from spatialdata import SpatialData
 
 Source: TypeAlias = "str | Path | pd.DataFrame | AnnData | Array"
@@ -190,7 +181,7 @@ def _read_centres(
             msg = f"cells has no entry for the images {missing}; it has {there}. Choose with images={there}."
             raise KeyError(msg)
         return {image: _from_one(sdata, cells[image], image, unit) for image in images}
-    if isinstance(cells, str) and (elements := _elements_by_image(sdata, cells, images)):
+    if isinstance(cells, str) and (elements := elements_by_image(sdata, cells, images)):
         return {image: _from_one(sdata, name, image, unit) for image, name in elements.items()}
     source = _existing(sdata, cells)
     if is_mask(source) or is_geojson(source):
@@ -209,12 +200,12 @@ def _read_centres(
 
 def _from_one(sdata: SpatialData, cells: Source, image: str, unit: Unit | None) -> pd.DataFrame:
     """Read the cells of one image."""
-    is_element = isinstance(cells, str) and cells in _spatial_elements(sdata)
+    is_element = isinstance(cells, str) and cells in spatial_elements(sdata)
     source = cells if is_element else _existing(sdata, cells)
     if is_element or is_mask(source):
         _refuse_unit(unit)
     if isinstance(source, str):
-        return _from_element(sdata, source, image)
+        return element_centroids(sdata, source, image)
     if is_mask(source):
         pixels = read_image(sdata, image)
         return mask_centroids(source, image, (pixels.sizes["y"], pixels.sizes["x"]))
@@ -240,7 +231,7 @@ def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Ar
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         if not path.is_file():
-            there = sorted({*_spatial_elements(sdata), *sdata.tables}) or "nothing"
+            there = sorted({*spatial_elements(sdata), *sdata.tables}) or "nothing"
             msg = f"No {str(source)!r}: neither a file, nor among the labels, shapes, points and tables ({there})."
             raise KeyError(msg)
         return path
@@ -251,72 +242,6 @@ def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Ar
     return source
 
 
-def _spatial_elements(sdata: SpatialData) -> set[str]:
-    return {*sdata.labels, *sdata.shapes, *sdata.points}
-
-
-def _elements_by_image(sdata: SpatialData, name: str, images: list[str]) -> dict[str, str]:
-    """Match images to an element, or to the elements that share a part of their names; empty if there is none."""
-    elements = _spatial_elements(sdata)
-    if name in elements:
-        return {_image_of(sdata, name, images): name}
-    matches = {image: [e for e in (f"{name}_{image}", f"{image}_{name}") if e in elements] for image in images}
-    if not any(matches.values()):
-        return {}
-    unclear = {image: found for image, found in matches.items() if len(found) != 1}
-    if unclear:
-        msg = (
-            f"{name!r} does not name one element for each image: {unclear}. Name them, "
-            f"nm.pp.add_cells(sdata, {{{images[0]!r}: ...}}), or choose images with images=[...]."
-        )
-        raise ValueError(msg)
-    return {image: found for image, (found,) in matches.items()}
-
-
-def _image_of(sdata: SpatialData, element: str, images: list[str]) -> str:
-    """Find the one image that shares a coordinate system with an element, or, of several, the one in its name."""
-    shared = {image: shared_systems(sdata, element, image) for image in images}
-    # all images are in the system in micrometres, which relates an element to none in particular
-    candidates = [image for image in images if not all(map(is_micrometre, shared[image]))]
-    candidates = candidates or [image for image in images if shared[image]]
-    if len(candidates) > 1:
-        candidates = [i for i in candidates if element.startswith(f"{i}_") or element.endswith(f"_{i}")]
-    if len(candidates) != 1:
-        msg = (
-            f"It is not clear which of the images {images} the cells of {element!r} belong to. "
-            f"Say it: nm.pp.add_cells(sdata, {{{images[0]!r}: {element!r}}})."
-        )
-        raise ValueError(msg)
-    return candidates[0]
-
-
-def _from_element(sdata: SpatialData, name: str, image: str) -> pd.DataFrame:
-    """Read the centres of labels, shapes or points, and bring them into the pixels of an image."""
-    matrix = to_pixels(sdata, name, image)
-    if name in sdata.labels:
-        ids, xy = label_centroids(_full_resolution(sdata.labels[name], name))
-    elif name in sdata.shapes:
-        centroids = sdata.shapes[name].geometry.centroid
-        ids, xy = centroids.index, np.column_stack([centroids.x, centroids.y])
-    else:
-        points = sdata.points[name][["x", "y"]].compute()
-        ids, xy = points.index, points.to_numpy()
-    return pd.DataFrame(apply(matrix, xy), index=ids, columns=["x", "y"], dtype=np.float64)
-
-
-def _full_resolution(labels: xr.DataArray | xr.DataTree, name: str) -> xr.DataArray:
-    if isinstance(labels, xr.DataTree):
-        labels = next(iter(labels["scale0"].data_vars.values()))
-    if set(labels.dims) != {"y", "x"}:
-        msg = (
-            f"The labels {name!r} have the dimensions {labels.dims}, and only flat labels (y, x) are supported. Give a "
-            f"mask: nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)."
-        )
-        raise ValueError(msg)
-    check_whole(name, labels)
-    return labels.transpose("y", "x")
-
-
 def _from_table(
     sdata: SpatialData, source: pd.DataFrame | AnnData | Path, unit: Unit | None
 ) -> tuple[pd.DataFrame, Unit | None]:
@@ -325,8 +250,8 @@ def _from_table(
         return read_cell_table(source, unit)
     if is_own_table(source):
         _refuse_unit(unit)
-        return read_positions(sdata, source), "pixel"
-    frame = _positions(source)
+        return own_positions(sdata, source), "pixel"
+    frame = foreign_positions(source)
     shift = 0.0 if unit == "micrometre" else 0.5
     return frame.assign(x=frame["x"] + shift, y=frame["y"] + shift), unit
 
@@ -356,14 +281,6 @@ def _warn_of_micrometres(pixels: xr.DataArray, image: str, frame: pd.DataFrame) 
             'Say what they are: unit="pixel" or unit="micrometre".'
         )
         warnings.warn(msg, UserWarning, stacklevel=6)
-
-
-def _positions(adata: AnnData) -> pd.DataFrame:
-    if _keys.SPATIAL not in adata.obsm:
-        msg = f"No 'spatial' in .obsm of the table of cells, which holds {sorted(adata.obsm) or 'nothing'}."
-        raise KeyError(msg)
-    frame = pd.DataFrame(np.asarray(adata.obsm[_keys.SPATIAL])[:, :2], index=adata.obs_names, columns=["x", "y"])
-    return frame.assign(image=adata.obs[_keys.IMAGE]) if _keys.IMAGE in adata.obs else frame
 
 
 def _ids(centres: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:

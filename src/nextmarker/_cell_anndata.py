@@ -1,0 +1,93 @@
+"""Where the cells of AnnData tables are: of those that nextmarker made, and of those of other programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from spatialdata.transformations import get_transformation
+
+from nextmarker import _keys
+from nextmarker._cells import locate_cells, read_image
+from nextmarker._coordinates import apply, from_system, spatial_system
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from spatialdata import SpatialData
+
+
+def is_own_table(adata: AnnData) -> bool:
+    """Whether nextmarker made a table, which then holds coordinates of SpatialData rather than of pixel centres."""
+    return {_keys.REGION, _keys.INSTANCE, _keys.IMAGE} <= set(adata.obs)
+
+
+def own_positions(sdata: SpatialData, adata: AnnData) -> pd.DataFrame:
+    """Read where the cells of such a table lie, also of one that is not in the object: `x`, `y`, in pixels, `image`.
+
+    Raises
+    ------
+    KeyError
+        If the table holds no coordinates, or the object lacks one of its images or their coordinate systems.
+    """
+    held = next((key for key, table in sdata.tables.items() if table is adata), None)
+    frame = pd.DataFrame(np.nan, index=adata.obs_names, columns=["x", "y"]).assign(image="")
+    if held is not None:
+        parts = [(region.image, region.rows, region.centres) for region in locate_cells(sdata, held)]
+    else:
+        parts = [(image, *_positions_in(sdata, adata, image)) for image in adata.obs[_keys.IMAGE].unique()]
+    for image, rows, centres in parts:
+        frame.iloc[rows, :2] = centres
+        frame.iloc[rows, 2] = image
+    return frame
+
+
+def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the cells of one image, and their coordinates, which the table has in a system of that image."""
+    read_image(sdata, image)
+    system = _recorded_system(adata, image) or _only_system(sdata, image)
+    if _keys.SPATIAL not in adata.obsm or system not in get_transformation(sdata.images[image], get_all=True):
+        msg = (
+            f"The table of cells has its coordinates, .obsm['spatial'], in the system {system!r} of image {image!r}; "
+            f"one of these is missing. Give x and y in pixels: nm.pp.add_cells(sdata, frame)."
+        )
+        raise KeyError(msg)
+    rows = np.flatnonzero(adata.obs[_keys.IMAGE] == image)
+    xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[rows, :2]
+    return rows, apply(from_system(sdata, image, system), xy)
+
+
+def _recorded_system(adata: AnnData, image: str) -> str | None:
+    """Look up the coordinate system of the coordinates of a table, None if its record was lost."""
+    records = adata.uns.get(_keys.RECORD, {})
+    recorded = [records.get(step, {}).get("coordinate_system", {}) for step in ("detect_cells", "add_cells")]
+    return next((systems[image] for systems in recorded if image in systems), None)
+
+
+def _only_system(sdata: SpatialData, image: str) -> str:
+    """Choose a coordinate system of an image if it does not matter which."""
+    systems = list(get_transformation(sdata.images[image], get_all=True))
+    matrices = [from_system(sdata, image, system) for system in systems]
+    if not np.allclose(matrices, matrices[0]):
+        msg = (
+            f"The table of cells has lost its record, .uns[{_keys.RECORD!r}], so it is not known in which coordinate "
+            f"system of image {image!r} its coordinates are: {systems}. Keep the record when joining tables: "
+            "anndata.concat(tables, uns_merge='first')."
+        )
+        raise ValueError(msg)
+    return spatial_system(sdata, image)
+
+
+def foreign_positions(adata: AnnData) -> pd.DataFrame:
+    """Read `x` and `y` of a table of another program as they are, and `image` where there is one.
+
+    Raises
+    ------
+    KeyError
+        If the table holds no coordinates.
+    """
+    if _keys.SPATIAL not in adata.obsm:
+        msg = f"No 'spatial' in .obsm of the table of cells, which holds {sorted(adata.obsm) or 'nothing'}."
+        raise KeyError(msg)
+    frame = pd.DataFrame(np.asarray(adata.obsm[_keys.SPATIAL])[:, :2], index=adata.obs_names, columns=["x", "y"])
+    return frame.assign(image=adata.obs[_keys.IMAGE]) if _keys.IMAGE in adata.obs else frame
