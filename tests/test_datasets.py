@@ -288,13 +288,23 @@ def test_levels_of_dense_tissue_do_what_they_say():
 
     clean = make()
     assert np.median(make(counts=0.25) / clean) == pytest.approx(0.25, rel=0.05)
-    np.testing.assert_allclose(make(offset=100) - clean, 100, atol=1)
     assert np.median(make(blur=1.5) / clean) == pytest.approx(1, rel=0.05)
     hazy = make(background=0.1) - clean
     assert (hazy > -0.05).all()
     assert 0.4 < np.log(hazy.clip(0.01)).std() < 1.3  # differs by image and marker
     even = make(staining=0)
     assert np.log(even / clean).std() > 2 * np.log(even[0] / even[1]).std()
+
+
+def test_offset_of_dense_tissue_is_the_same_whole_number_in_every_pixel(dense):
+    def make(offset):
+        return nm.datasets.dense_tissue(n_images=1, n_cells=150, offset=offset, random_state=1)["dense_1"].to_numpy()
+
+    counts = dense["dense_1"].to_numpy()
+    np.testing.assert_array_equal(make(offset=100), counts + 100)
+    np.testing.assert_array_equal(make(offset=99.7), counts + 100)
+    assert counts[0].max() > 20
+    np.testing.assert_array_equal(make(offset=65_525), np.minimum(counts.astype(int) + 65_525, 65_535))
 
 
 def test_dense_tissue_repeats_with_its_seed(dense):

@@ -66,6 +66,7 @@ DENSE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {name: kind.markers for name
 """The cell types of :func:`dense_tissue`, each with the markers of its own."""
 
 BACKGROUND_SPREAD = 0.7  # of the logarithm of the background, from image to image and marker to marker
+MOST_COUNTS = np.iinfo(np.uint16).max
 
 
 def dense_tissue(
@@ -84,8 +85,8 @@ def dense_tissue(
 
     Nine cell types, twelve markers in nucleus, cytoplasm or membrane, at 1.5 to 30 counts per pixel. The cells fill the
     image, and neighbours share their membrane, so that a marker of the neighbour is seen in every cell. Pixels are
-    Poisson counts. Unlike :func:`synthetic_tissue` it is made to find out what a method can bear: raise one parameter,
-    and leave the others.
+    Poisson counts above `offset`. Unlike :func:`synthetic_tissue` it is made to find out what a method can bear: raise
+    one parameter, and leave the others.
 
     Parameters
     ----------
@@ -105,7 +106,8 @@ def dense_tissue(
         Mean background, in multiples of the square root of the marker's counts. Each marker of each image has
         ``background * sqrt(counts) * exp(N(0, 0.7))`` counts in every pixel; 0.1 is as in raw images of mass cytometry.
     offset
-        Counts that are added to every pixel of every marker, as a camera does.
+        Counts that are added to every pixel of every marker after the shot noise, as a camera adds them: the same
+        number everywhere, rounded to whole counts.
     random_state
         Seed. An image depends on it and on its own number, not on how many follow.
 
@@ -114,7 +116,8 @@ def dense_tissue(
     SpatialData with, for each image ``dense_1``, ``dense_2``, ...
 
     ``sdata.images["dense_1"]``
-        Counts, uint16 (c, y, x), of 1 micrometre per pixel, in a coordinate system ``dense_1``.
+        Counts, uint16 (c, y, x), of 1 micrometre per pixel, in a coordinate system ``dense_1``. Pixels of more than
+        65,535 counts are saturated.
     ``sdata.labels["masks_dense_1"]``
         Cells, int32 (y, x). Every pixel belongs to one.
     ``sdata.shapes["truth_dense_1"]``
@@ -148,8 +151,9 @@ def dense_tissue(
         labels, depth = _fill(cells, shape)
         expected = _expected(cells, labels, depth, staining, rng) * counts
         expected = ndimage.gaussian_filter(expected, (0, blur, blur))
-        pixels = rng.poisson(expected + _background(background, counts, rng)[:, None, None] + offset)
-        images.append(_image.Image(f"dense_{number}", pixels.astype(np.uint16), tuple(_MARKERS), PIXEL_SIZE))
+        pixels = rng.poisson(expected + _background(background, counts, rng)[:, None, None])
+        recorded = np.minimum(pixels + np.rint(offset), MOST_COUNTS).astype(np.uint16)
+        images.append(_image.Image(f"dense_{number}", recorded, tuple(_MARKERS), PIXEL_SIZE))
         masks.append(labels)
         truths.append(tabulate(cells, labels, list(_TYPES)))
     return with_truth(images, masks, truths)
