@@ -1,0 +1,170 @@
+"""Tissue without gaps whose truth is exact: cells read from centres alone, against means in true and segmented masks.
+
+Usage: ``python -m experiments.dense [-o DIR] [--seeds N] [--cells N]``
+
+For each seed and each setting of ``nm.datasets.dense_tissue`` four images are made. A model is trained at the detected
+centres, so that neither masks nor types reach it, and embeds the cells at these and at the true centres. Scores are
+those of the true types. They are kept in DIR as they come, so that a run that was stopped goes on. Prints one table for
+each setting, and leaves it in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import threshold_otsu
+from skimage.segmentation import expand_labels, watershed
+
+import nextmarker as nm
+from nextmarker._cells import read_regions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spatialdata import SpatialData
+
+SETTINGS: Final[dict[str, dict[str, float]]] = {
+    "clean": {},
+    "hard": {"counts": 0.25, "spacing": 8.0, "blur": 1.0},
+    "hazy": {"background": 0.1},
+    "offset": {"offset": 100.0},
+}
+N_IMAGES = 4
+NUCLEAR = "DNA"
+DETECTED = "detected"
+LETTERS: Final = {"I": "X_interpretability", "F": "X_nextmarker"}
+
+
+def main() -> None:
+    """Measure what is not there yet, and print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("dense"), help="folder (default: dense)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of repetitions (default: 3)")
+    parser.add_argument("--cells", type=int, default=400, help="cells in each image (default: 400)")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for setting in SETTINGS:
+        seeds = [measure_once(setting, seed, arguments.cells, arguments.output) for seed in range(arguments.seeds)]
+        table = over_seeds(seeds)
+        print(f"\n{setting}\n{table.to_string()}", flush=True)
+        table.to_csv(arguments.output / f"{setting}.csv")
+
+
+def measure_once(setting: str, seed: int, n_cells: int, output: Path) -> pd.DataFrame:
+    """Scores of one tissue, kept for the next time."""
+    kept = output / f"{setting}-{n_cells}_cells-{seed}.csv"
+    if not kept.exists():
+        print(f"{setting}, seed {seed}", flush=True)
+        sdata = nm.datasets.dense_tissue(N_IMAGES, n_cells, **SETTINGS[setting], random_state=seed)
+        draft = kept.with_suffix(".unfinished")
+        measure(sdata, seed).to_csv(draft)
+        draft.rename(kept)
+    return pd.read_csv(kept, index_col="representation")
+
+
+def measure(sdata: SpatialData, seed: int, settings: nm.nn.Settings | None = None) -> pd.DataFrame:
+    """Scores of one tissue, a row for each representation."""
+    nm.pp.add_cells(sdata, "truth", progress=False)
+    nm.pp.detect_cells(sdata, NUCLEAR, key_added=DETECTED, table_key=DETECTED, progress=False)
+    model = nm.tl.train(sdata, settings=settings, table_key=DETECTED, random_state=seed)
+    compared = [
+        in_masks(sdata, {image: sdata[f"masks_{image}"].to_numpy() for image in sdata.images}, "true"),
+        in_masks(sdata, {image: segment(pixels.sel(c=NUCLEAR)) for image, pixels in sdata.images.items()}, "segmented"),
+        at_centres(sdata, model, "table", "true"),
+        at_centres(sdata, model, DETECTED, "detected"),
+    ]
+    n_cells = sum(len(sdata[f"truth_{image}"]) for image in sdata.images)
+    return pd.concat([score(cells, n_cells) for cells in compared]).rename_axis("representation")
+
+
+def segment(nuclear: np.ndarray) -> np.ndarray:
+    """Outline cells as a common pipeline does, int (y, x), 0 where there is none.
+
+    Square roots of the nuclear channel are smoothed (Gaussian of 1 px) and divided by Otsu's threshold; a watershed
+    from their maxima, more than 2 px apart, gives the nuclei, which then grow by up to 2 px.
+    """
+    smooth = ndimage.gaussian_filter(np.sqrt(np.asarray(nuclear, float)), 1.0)
+    foreground = smooth > threshold_otsu(smooth)
+    seeds = np.zeros(smooth.shape, int)
+    maxima = peak_local_max(smooth, min_distance=2, labels=foreground.astype(int), exclude_border=False)
+    seeds[tuple(maxima.T)] = np.arange(1, len(maxima) + 1)
+    return expand_labels(watershed(-smooth, seeds, mask=foreground), 2)
+
+
+def in_masks(sdata: SpatialData, masks: Mapping[str, np.ndarray], kind: str) -> AnnData:
+    """Square roots of the mean counts in masks, each of which is the true cell that covers most of it.
+
+    Of several masks that are one true cell, the one that it covers most of counts.
+    """
+    images, labels, means = [], [], []
+    for image, mask in masks.items():
+        pairs = pd.DataFrame({"mask": mask.ravel(), "cell": sdata[f"masks_{image}"].to_numpy().ravel()})
+        shared = pairs[pairs["mask"] > 0].value_counts().reset_index()  # the most pixels first
+        shared = shared.drop_duplicates("mask")
+        images += [image] * len(shared)
+        labels += shared["cell"].tolist()
+        means.append(np.column_stack([ndimage.mean(each, mask, shared["mask"]) for each in sdata[image].to_numpy()]))
+    return true_cells(sdata, images, labels, {f"means in {kind} masks": np.sqrt(np.vstack(means))})
+
+
+def at_centres(sdata: SpatialData, model: nm.nn.NeXtMarker, table_key: str, kind: str) -> AnnData:
+    """I and F at centres, each of which is the true cell in whose mask it lies; the first of several counts."""
+    nm.tl.embed(sdata, model, table_key=table_key, progress=False)
+    adata = sdata[table_key]
+    labels = np.empty(adata.n_obs, int)
+    for region in read_regions(sdata, table_key):
+        column, row = np.floor(region.centres).astype(int).T
+        labels[region.rows] = sdata[f"masks_{region.image}"].to_numpy()[row, column]
+    embeddings = {f"{letter} at {kind} centres": adata.obsm[key] for letter, key in LETTERS.items()}
+    return true_cells(sdata, adata.obs["image"], labels, embeddings)
+
+
+def true_cells(
+    sdata: SpatialData, images: list[str] | pd.Series, labels: list[int] | np.ndarray, values: Mapping[str, np.ndarray]
+) -> AnnData:
+    """Table of the cells that were found, each once, with their image and true type."""
+    cells = pd.MultiIndex.from_arrays([np.asarray(images, object), labels])
+    types = pd.concat({image: sdata[f"truth_{image}"]["cell_type"] for image in sdata.images})
+    first = ~cells.duplicated()
+    obs = pd.DataFrame({"image": cells.get_level_values(0), "cell_type": types.loc[cells].array})[first]
+    return AnnData(obs=obs.rename(index=str), obsm={name: each[first] for name, each in values.items()})
+
+
+def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
+    """Scores of each representation, (representations, scores).
+
+    Balanced accuracy of the 15 nearest neighbours, images left out in turn; ARI of the default clusters; mixing of the
+    images within types, 1 as by chance; and the share of all true cells that were found.
+    """
+    rows = {}
+    for name in adata.obsm:
+        types = nm.metrics.probe(adata, "cell_type", representations=name, classifier="knn").iloc[0]
+        nm.tl.cluster(adata, use_rep=name)
+        clusters = nm.metrics.agreement(adata, "cell_type", "nextmarker").iloc[0]
+        mixing = nm.metrics.batch_mixing(adata, "image", groupby="cell_type", representations=name).iloc[-1]
+        rows[name] = {
+            "kNN": types["balanced_accuracy"],
+            "ARI": clusters["ari"],
+            "clusters": clusters["n_second"],
+            "mixing": mixing["neighbor_entropy"],
+            "found": adata.n_obs / n_cells,
+        }
+    return pd.DataFrame(rows).T
+
+
+def over_seeds(scores: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds, as text."""
+    seeds = pd.concat(scores).groupby(level="representation", sort=False)
+    mean, spread = (table.map("{:.3f}".format) for table in (seeds.mean(), seeds.std(ddof=0)))
+    return mean + " ± " + spread
+
+
+if __name__ == "__main__":
+    main()
