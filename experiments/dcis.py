@@ -3,8 +3,9 @@
 Usage: ``python -m experiments.dcis DATA [-o DIR] [--seeds N]``
 
 DATA holds NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv (label, x, y, cell_type) of one patient each. Models are
-trained on the images and the centres; masks serve the comparison only. What a model gives is kept in DIR, so that a run
-that was stopped goes on. Prints tables, and leaves them in DIR.
+trained on the images and the centres; masks serve the comparison only. The default is trained once more on the same
+images with background added. What a model gives is kept in DIR, so that a run that was stopped goes on. Prints tables,
+and leaves them in DIR.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy import ndimage
 
 import nextmarker as nm
 from experiments.controls import embed_control, fix_arcsinh, fuse_early, leave_as_is, share_encoder
+from experiments.dcis_background import FOLDER, add_background, background
 from experiments.dcis_tables import DEFAULT, all_tables
 from nextmarker._cells import read_regions
 
@@ -43,13 +45,18 @@ def main() -> None:
     parser.add_argument("--control-seeds", type=int, default=3, help="repetitions of every control (default: 3)")
     parser.add_argument("--nuclear", default="HH3", help="channel in which centres are detected (default: HH3)")
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / FOLDER).mkdir(parents=True, exist_ok=True)
     sdata = read(arguments.data)
     for name in models():
         for seed in range(arguments.seeds if name == DEFAULT else arguments.control_seeds):
             train_once(sdata, name, seed, arguments.output)
-    measure_intensity(sdata, arguments.data)
+    hazy = add_background(sdata)
+    for seed in range(min(arguments.seeds, arguments.control_seeds)):
+        train_once(hazy, DEFAULT, seed, arguments.output / FOLDER)
+    for each in (sdata, hazy):
+        measure_intensity(each, arguments.data)
     tables = all_tables(sdata, arguments.output)
+    tables["background"] = background(sdata["table"], hazy["table"], arguments.output)
     tables["detected"] = score_detected(sdata, arguments.data, arguments.output, arguments.nuclear)
     for name, table in tables.items():
         print(f"\n{name}\n{table.to_string()}", flush=True)
@@ -105,7 +112,7 @@ def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
     """Keep I and F of one model, unless they are there."""
     kept = output / f"{name.replace(' ', '_')}-{seed}.npz"
     if not kept.exists():
-        print(f"{name}, seed {seed}", flush=True)
+        print(f"{kept}", flush=True)
         model, interpretability, embedding = models()[name](sdata, seed)
         if name == DEFAULT:
             model.save(kept.with_suffix(".safetensors"))
@@ -116,14 +123,19 @@ def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
 
 
 def measure_intensity(sdata: SpatialData, folder: Path) -> None:
-    """Write mean counts into the table: `mask` of the masks, `disc_N_px` of discs around the centres."""
+    """Write mean counts into the table: `mask` of the masks, `disc_N_px` of discs around the centres.
+
+    Of `mask_minus_background`, the mean of all pixels outside of the masks of the image is subtracted, down to zero.
+    """
     adata = sdata["table"]
-    for name in ("mask", *(f"disc_{radius}_px" for radius in RADII)):
+    for name in ("mask", "mask_minus_background", *(f"disc_{radius}_px" for radius in RADII)):
         adata.obsm[name] = np.empty(adata.shape)
     for region in read_regions(sdata):
         counts, mask = region.pixels.to_numpy(), tifffile.imread(beside(folder, region.image, "mask.tif"))
         labels = adata.obs["source_id"].iloc[region.rows]
-        adata.obsm["mask"][region.rows] = np.column_stack([ndimage.mean(each, mask, labels) for each in counts])
+        means = np.column_stack([ndimage.mean(each, mask, labels) for each in counts])
+        adata.obsm["mask"][region.rows] = means
+        adata.obsm["mask_minus_background"][region.rows] = np.maximum(means - counts[:, mask == 0].mean(1), 0)
         column, row = np.floor(region.centres).astype(int).T
         for radius in RADII:
             adata.obsm[f"disc_{radius}_px"][region.rows] = disc_means(counts, row, column, radius)

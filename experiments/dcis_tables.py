@@ -17,6 +17,7 @@ from spatialdata import SpatialData
 import nextmarker as nm
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import xarray as xr
@@ -116,12 +117,19 @@ def recall(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFr
 
 
 def batch(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """How well patients mix within types; all types together."""
+    """How well patients mix within types, in masks and in embeddings."""
     shown = [key for key in runs if key[0] in ("mask, arcsinh", "mask, square root") or key[0][-2:] in (" I", " F")]
+    return mixing(adata, {key: runs[key] for key in shown})
+
+
+def mixing(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """How well patients mix within types; all types together."""
     mix = delayed(nm.metrics.batch_mixing)
-    scores = Parallel(n_jobs=-1)(mix(_table(adata.obs, runs[key]), "image", groupby="cell_type") for key in shown)
+    scores = Parallel(n_jobs=-1)(
+        mix(_table(adata.obs, values), "image", groupby="cell_type") for values in runs.values()
+    )
     rows = pd.DataFrame([each.iloc[-1] for each in scores])[["silhouette", "neighbor_entropy"]].astype(float)
-    return over_seeds(rows.set_axis(pd.MultiIndex.from_tuples(shown, names=["representation", "seed"])))
+    return over_seeds(rows.set_axis(pd.MultiIndex.from_tuples(runs, names=["representation", "seed"])))
 
 
 def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
@@ -221,14 +229,15 @@ def _blocks(adata: AnnData) -> np.ndarray:
 
 def _embed_background(sdata: SpatialData, model: nm.nn.NeXtMarker) -> AnnData:
     """Embed the cells in images of background alone."""
-    empty = SpatialData(
-        images={name: draw_background(image) for name, image in sdata.images.items()},
-        shapes=dict(sdata.shapes),
-        tables={"table": sdata["table"].copy()},
-        attrs=dict(sdata.attrs),
-    )
+    empty = with_images(sdata, {name: draw_background(image) for name, image in sdata.images.items()})
     nm.tl.embed(empty, model, progress=False)
     return empty["table"]
+
+
+def with_images(sdata: SpatialData, images: Mapping[str, xr.DataArray]) -> SpatialData:
+    """The same cells, and a copy of their table, with other images."""
+    tables = {"table": sdata["table"].copy()}
+    return SpatialData(images=images, shapes=dict(sdata.shapes), tables=tables, attrs=dict(sdata.attrs))
 
 
 def draw_background(image: xr.DataArray) -> xr.DataArray:

@@ -7,7 +7,7 @@ from joblib import parallel_config
 from scipy import ndimage
 
 import nextmarker as nm
-from experiments import dcis, dcis_tables
+from experiments import dcis, dcis_background, dcis_tables
 
 
 @pytest.fixture
@@ -37,8 +37,12 @@ def test_cells_have_their_types_and_intensities(folder):
     labels = adata.obs["source_id"].iloc[rows]
     assert adata.obs["cell_type"].astype(object).iloc[rows].tolist()[1:] == cells.loc[labels, "cell_type"].tolist()[1:]
     mask = tifffile.imread(folder / "tissue_2_mask.tif")
-    inside = sdata["tissue_2_image"].to_numpy()[3][mask == labels.iloc[5]].mean()
+    counts = sdata["tissue_2_image"].to_numpy()[3]
+    inside = counts[mask == labels.iloc[5]].mean()
     assert adata.obsm["mask"][rows[5], 3] == pytest.approx(inside)
+    corrected = np.maximum(adata.obsm["mask"][rows, 3] - counts[mask == 0].mean(), 0)
+    np.testing.assert_allclose(adata.obsm["mask_minus_background"][rows, 3], corrected)
+    assert 0 < (corrected > 0).mean() < 1
 
 
 def test_disc_mean_is_that_of_the_pixels_in_the_disc():
@@ -167,3 +171,41 @@ def test_types_at_detected_centres_are_those_of_the_masks_they_lie_in(folder, tm
     assert scores.loc["mask, square root", "logistic"] > 0.7  # by chance 1 of 8
     assert scores.loc["nextmarker F", "logistic"] > 0.7
     assert len(sdata["detected"]) > 100
+
+
+def test_added_background_has_one_rate_for_each_marker_of_each_image(folder):
+    sdata = dcis.read(folder)
+    before = {name: image.to_numpy() for name, image in sdata.images.items()}
+    hazy, again = dcis_background.add_background(sdata), dcis_background.add_background(sdata)
+    added = {name: hazy[name].to_numpy().astype(int) - counts for name, counts in before.items()}
+    rates = np.array([each.mean((1, 2)) for each in added.values()])
+    variances = np.array([each.var((1, 2)) for each in added.values()])
+    np.testing.assert_allclose(variances, rates, rtol=0.1)
+    assert np.exp(np.log(rates).mean()) == pytest.approx(0.05, rel=0.5)
+    assert 0.4 < np.log(rates).std() < 1
+    assert np.corrcoef(np.log(rates))[0, 1] < 0.9  # another one in the other image
+    for name, counts in before.items():
+        np.testing.assert_array_equal(hazy[name], again[name])
+        np.testing.assert_array_equal(sdata[name], counts)
+    assert hazy["table"].obs["cell_type"].equals(sdata["table"].obs["cell_type"])
+
+
+def test_table_of_added_background_has_the_same_rows_without_it(folder, tmp_path):
+    sdata = dcis.read(folder)
+    hazy = dcis_background.add_background(sdata)
+    (tmp_path / "background").mkdir()
+    codes = sdata["table"].obs["cell_type"].cat.codes.to_numpy()
+    noise = np.random.default_rng(0).normal(size=(len(codes), 8)).astype(np.float32)
+    for seed in (0, 1):  # the types as they are, lost in background
+        np.savez(tmp_path / f"nextmarker-{seed}.npz", I=noise, F=noise + 9 * np.eye(8)[codes])
+    np.savez(tmp_path / "background" / "nextmarker-0.npz", I=noise, F=noise)
+    for each in (sdata, hazy):
+        dcis.measure_intensity(each, folder)
+    with parallel_config("threading"):
+        table = dcis_background.background(sdata["table"], hazy["table"], tmp_path)
+    assert list(table.index) == list(dcis_background.SHOWN)
+    scores = table.astype(float)  # of one seed, so without a spread
+    assert (scores.loc["nextmarker F", ["logistic", "kNN"]] > 0.8).all()
+    assert (scores.loc["nextmarker F", ["logistic, with background", "kNN, with background"]] < 0.4).all()
+    assert scores.loc["mask minus background, square root", "logistic, with background"] > 0.6
+    assert scores[["mixing", "mixing, with background"]].notna().all(axis=None)
