@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
+from spatialdata import SpatialData
 
 import nextmarker as nm
 from nextmarker import __main__ as cli
@@ -288,6 +291,25 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(".out.zarr.*.unfinished"))) == 1
     assert run(tmp_path / "out.zarr") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.zarr", "out_figures"]
+
+
+@pytest.mark.parametrize(("images", "shown"), [(["a", "b"], ["100 % a", "75 % b"]), (["a", "a"], [])])
+def test_the_list_of_clusters_shows_where_they_come_from(
+    images: list[str], shown: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    centres = np.repeat([0.0, 9.0], [60, 40])
+    adata = AnnData(obsm={"X_nextmarker": np.random.default_rng(0).normal(centres[:, None], size=(100, 5))})
+    adata.obs["image"] = np.repeat([images[0], images[1]], [70, 30])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        nm.tl.cluster(adata, n_neighbors=15, resolution=0.2)
+    top = pd.DataFrame({"cluster": ["0", "1"], "marker": ["CD3", "CD8"]})
+    monkeypatch.setattr(nm.tl, "top_markers", lambda _: top)
+    cli._print_clusters(SpatialData(tables={"table": adata}))
+    header, *rows = capsys.readouterr().out.splitlines()[-4:]
+    assert re.findall(r"\d+ % \w", "".join(rows)) == shown
+    assert ("largest image" in "".join([header, *rows])) == bool(shown)
+    assert re.search(r"1 +40 .*CD8$", rows[-1])
 
 
 @pytest.mark.usefixtures("instant")

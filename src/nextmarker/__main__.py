@@ -227,11 +227,20 @@ def _compare_with_truth(sdata: SpatialData) -> pd.Series:
 
 
 def _print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
+    import pandas as pd
+
+    from nextmarker._table import read_record
+
     adata = sdata[_keys.TABLE]
     clusters = adata.obs[_keys.CLUSTERS].astype(str)
     table = clusters.value_counts().rename("cells").to_frame()
     if true_type is not None:
         table["true type"] = true_type.fillna("none").groupby(clusters).agg(lambda types: types.mode().iloc[0])
+    record = read_record(adata, _keys.CLUSTER_STEP)
+    if "largest_image" in record:
+        shares = zip(record["largest_image_share"], record["largest_image"], strict=True)
+        largest = [f"{100 * share:.0f} % {image}" for share, image in shares]
+        table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
     top = nm.tl.top_markers(adata).astype(str)
     table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
     print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")

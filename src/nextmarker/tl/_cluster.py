@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
+from nextmarker._origins import as_record, largest_origins, warn_of_one_origin
 from nextmarker._provenance import OURS, digest, made_from, refuse_several_models
 from nextmarker._representations import read_features
 from nextmarker._table import get_table, record_name, refuse_foreign_keys, require, write_results
@@ -49,6 +50,10 @@ def cluster(
 
     Neighbours are exact up to 50,000 cells; above, they come from pynndescent, which finds nearly all of them.
 
+    A cluster with hardly any cells from more than one image often shows how images were stained, not a cell type. If
+    the table names the image of each cell, in the column `image`, such clusters are reported; so are those of one
+    sample, if there is a column `sample`. Cells without an image or sample do not count.
+
     Parameters
     ----------
     data
@@ -80,7 +85,20 @@ def cluster(
     - `.obsp[f"{key_added}_distances"]`: distances to the neighbours, CSR, (cells, cells)
     - `.uns[f"{key_added}_neighbors"]`: where the graph is, for scanpy's `neighbors_key`
     - `.uns["nextmarker"]["cluster"]`: the record of this step, with the embedding it was made from; for another
-      `key_added` it is `["cluster_<key_added>"]`
+      `key_added` it is `["cluster_<key_added>"]`. If the cells come from several images, its entries
+      `largest_image` and `largest_image_share` are the image with most cells of each cluster, in the order of the
+      clusters, and their fraction (empty and NaN if no image is known); `largest_sample` and `largest_sample_share`
+      likewise
+
+    Warns
+    -----
+    UserWarning
+        If at least 80 % of the cells of a cluster come from one image, or from one sample, and the sizes of the images
+        do not explain it: the image has less than 80 % of all cells, and other images have at most half as large a
+        share of the cluster as of the whole table, which is hardly chance (p < 0.001). Either the staining or
+        background of the images differs, or these cells occur in one image only.
+        `nm.metrics.batch_mixing(adata, "image")` measures how well images mix, and
+        `nm.pl.cells(sdata, image, color="nextmarker")` shows where the cells are.
 
     Raises
     ------
@@ -129,6 +147,7 @@ def cluster(
 
     parameters = {"n_neighbors": n_neighbors, "metric": "euclidean", "use_rep": use_rep, "random_state": random_state}
     clusters = _largest_first(membership)
+    origins = largest_origins(clusters, adata.obs)
     results = {
         "clusters": clusters,
         _keys.CONNECTIVITIES: connectivities,
@@ -145,10 +164,12 @@ def cluster(
         "backend": backend,
         "key_added": key_added,
         "clustering": digest(clusters.codes),
+        **as_record(origins),
         **(made_from(adata) if use_rep in OURS else {}),
     }
     step = record_name(_keys.CLUSTER_STEP, key_added)
     write_results(adata, step, {place: results[name] for name, place in places.items()}, record)
+    warn_of_one_origin(origins, clusters)
 
 
 def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""Which image and sample the cells of each cluster come from: notices clusters made of one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from scipy.stats import hypergeom
+
+from nextmarker import _keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+MOSTLY = 0.8
+CHANCE = 0.001  # below it, cells drawn at random do not explain the share
+NAMED = 3  # clusters that a warning names
+
+
+def largest_origins(clusters: pd.Categorical[str], obs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Find the image and the sample that most cells of each cluster come from.
+
+    Cells whose image is unknown (NaN or empty) do not count.
+
+    Returns
+    -------
+    By column of `obs`, `"image"` and `"sample"`, where it is there and has two values or more: a table with one row for
+    each cluster, in their order. Its columns are
+
+    - `name`: the image with most cells of the cluster, empty if none is known
+    - `share`: their fraction, NaN if none is known
+    - `is_one`: whether they make up so much of the cluster, and far more than the sizes of the images explain
+    """
+    names = {column: _names(obs[column]) for column in (_keys.IMAGE, _keys.SAMPLE) if column in obs}
+    return {column: _largest(clusters, values) for column, values in names.items() if values.nunique() > 1}
+
+
+def as_record(origins: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
+    """Bring names and shares into the form in which the record of a clustering keeps them."""
+    names = {f"largest_{column}": table["name"].to_numpy(dtype=object) for column, table in origins.items()}
+    return names | {f"largest_{column}_share": table["share"].to_numpy() for column, table in origins.items()}
+
+
+def warn_of_one_origin(origins: Mapping[str, pd.DataFrame], clusters: pd.Categorical[str]) -> None:
+    """Warn of clusters made of one image, and of those made of several images of one sample."""
+    reported: set[int] = set()
+    for column, table in origins.items():
+        found = table[table["is_one"] & ~table.index.isin(reported)]
+        reported |= set(found.index)
+        if found.empty:
+            continue
+        named = found.head(NAMED)
+        shares = zip(clusters.categories[named.index], named["share"], named["name"], strict=True)
+        listed = ", ".join(f"{cluster} ({100 * share:.0f} % {name!r})" for cluster, share, name in shares)
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        msg = (
+            f"In {len(found)} of {len(table)} clusters at least {100 * MOSTLY:.0f} % of the cells come from one "
+            f"{column}: {listed}{more}. Staining or background may differ between {column}s, or these cells occur in "
+            f"one only. See nm.metrics.batch_mixing(adata, {column!r})."
+        )
+        warnings.warn(msg, stacklevel=3)
+
+
+def _names(labels: pd.Series) -> pd.Series:
+    """Values as strings, NaN where there is none."""
+    names = labels.astype(object).map(str)
+    return names.where((labels.notna() & (names.str.strip() != "")).to_numpy())
+
+
+def _largest(clusters: pd.Categorical[str], names: pd.Series) -> pd.DataFrame:
+    cells = pd.DataFrame({"cluster": clusters.codes, "name": names.to_numpy()}).dropna()
+    pairs = cells.groupby(["cluster", "name"]).size().rename("cells").reset_index()
+    largest = pairs.sort_values("cells", ascending=False, kind="stable").drop_duplicates("cluster").set_index("cluster")
+    in_cluster = cells["cluster"].value_counts().reindex(largest.index)
+    of_name = cells["name"].value_counts().reindex(largest["name"]).set_axis(largest.index)
+
+    share, usual = largest["cells"] / in_cluster, of_name / len(cells)
+    by_chance = hypergeom.sf(largest["cells"] - 1, len(cells), of_name, in_cluster)
+    # an image with most of all cells has most of those of a mixed cluster too
+    unusual = (usual < MOSTLY) & (1 - share <= (1 - usual) / 2) & (by_chance < CHANCE)
+    table = pd.DataFrame({"name": largest["name"], "share": share, "is_one": (share >= MOSTLY) & unusual})
+    table = table.reindex(range(len(clusters.categories)))
+    return table.assign(name=table["name"].fillna(""), is_one=table["is_one"].eq(True))
