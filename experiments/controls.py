@@ -14,7 +14,7 @@ from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import Block, Encoder
 from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
-from nextmarker.nn.training import fit
+from nextmarker.nn.training import fit, set_scale
 from nextmarker.tl._embed import embed_regions
 from nextmarker.tl._fields import Fields
 
@@ -35,9 +35,7 @@ class SharedEncoder(nn.Module):
         super().__init__()
         network = architecture.network
         halve = architecture.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(
-            1, network.features, network.blocks, halve=halve, focus=network.focus, faint=network.faint
-        )
+        self.encoder = Encoder(1, network.features, network.blocks, halve=halve, focus=network.focus)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode (cells, markers, height, width) to (cells, markers * features)."""
@@ -112,6 +110,9 @@ def embed_control(
     model = NeXtMarker(Architecture(tuple(adata.var_names), patch_size), start)
     change(model)
     model.to(device)
+    set_scale(model, fields.sample_cells)
     if settings is not None:
         fit(model, fields.draw, settings, seed=seed, progress=True)
-    return model, *embed_regions(model, regions, {}, adata.n_obs, ROTATIONS, TILE_SIZE, device, progress=False)
+        set_scale(model, fields.sample_cells)
+    results = embed_regions(model, regions, {}, adata.n_obs, ROTATIONS, TILE_SIZE, device, progress=False)
+    return model, *results[:2]

@@ -68,7 +68,7 @@ def classify_supervised(
     for step in range(settings.steps):
         optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
         batch = cells[torch.randperm(len(cells), generator=seed)[: settings.batch_size]]
-        counts = random_views([_choose(crops, batch)], architecture.patch_size, settings, seed)
+        counts, _ = random_views([_choose(crops, batch)], architecture.patch_size, settings, seed)
         loss = F.cross_entropy(classifier(model(counts)[1]), known[batch])
         optimizer.zero_grad()
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # as in fit

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from nextmarker._cells import Region
-from nextmarker._tiles import cut_fields, read_field, stream_tiles
+from nextmarker._tiles import WINDOW_SIZE, cut_fields, read_field, read_windows, stream_tiles
 
 MARKERS = ["DNA1", "CD3"]
 
@@ -103,3 +103,24 @@ def test_pixels_that_are_not_finite_are_named():
     region.pixels.data[1, 5, 5] = np.nan
     with pytest.raises(ValueError, match=r"'image'.*\['CD3'\].*fillna"):
         list(stream_tiles(region, MARKERS, tile_size=16, halo=2))
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 85), (10, 10), (1, 3), (600, 1000)])
+def test_windows_are_all_over_the_image_whichever_cells(height, width):
+    """Their places have their surroundings, and are the same for other cells. Each pixel tells where it lies."""
+    halo = 7
+    region, _ = make_region(height, width, [(0.5, 0.5)])
+    region.pixels.values = np.indices((height, width)).astype(np.uint16)
+    other, _ = make_region(height, width, all_over(height, width))
+    other.pixels.values = region.pixels.values
+    places = []
+    for tile, same in zip(*(read_windows(each, MARKERS, halo=halo) for each in (region, other)), strict=True):
+        np.testing.assert_array_equal(tile.centres, same.centres)
+        assert max(tile.pixels.shape) <= WINDOW_SIZE + 2 + 4 * halo
+        for surroundings in around(tile, halo).values():
+            assert surroundings.shape == (2 * halo, 2 * halo, 2)
+        column, row = np.floor(tile.centres).astype(int).T
+        places.append(tile.pixels[row, column])
+    places = np.concatenate(places)
+    assert (places.min(0) <= np.array([height, width]) / 6 + 1).all()
+    assert (places.max(0) >= np.array([height, width]) * 5 / 6 - 2).all()

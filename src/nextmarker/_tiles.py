@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from nextmarker._cells import Region
+
+WINDOWS = 3
+"""Windows along each side of an image in which a sample of it is read."""
+WINDOW_SIZE = 128
+"""Largest side of such a window in pixels."""
+PLACES_PER_WINDOW = 28
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,23 @@ def cut_fields(region: Region, *, size: int) -> list[tuple[slice, slice]]:
     return [
         (slice(r * size, min((r + 1) * size, height)), slice(c * size, min((c + 1) * size, width))) for r, c in occupied
     ]
+
+
+def read_windows(region: Region, markers: Sequence[str], *, halo: int) -> Iterator[Tile]:
+    """Read a bounded sample of an image: windows spread evenly over it, each with places spread in it at random.
+
+    The places stand where cells stand in other tiles. They are the same each time, and do not depend on the cells.
+    """
+    sides = np.array([region.pixels.sizes["x"], region.pixels.sizes["y"]])
+    rng = np.random.default_rng(0)
+    for column, row in np.ndindex(WINDOWS, WINDOWS):
+        middle = (np.array([column, row]) + 0.5) * sides / WINDOWS
+        half = np.minimum(sides / WINDOWS, WINDOW_SIZE) / 2
+        first = np.floor(middle - half).astype(int).clip(min=0)  # which rounding may put beyond the image
+        last = np.minimum(np.ceil(middle + half).astype(int), sides)
+        places = first + rng.random((PLACES_PER_WINDOW, 2)) * (last - first)
+        sample = replace(region, centres=places, rows=np.arange(len(places)))
+        yield read_field(sample, markers, (slice(first[1], last[1]), slice(first[0], last[0])), halo=halo)
 
 
 def read_field(region: Region, markers: Sequence[str], field: tuple[slice, slice], *, halo: int) -> Tile:

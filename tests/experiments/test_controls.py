@@ -20,16 +20,16 @@ def test_a_shared_encoder_sees_every_marker_alike():
     model = make_model(share_encoder)
     model.normalization.start[:] = 1.0
     order = [2, 0, 1]
-    torch.testing.assert_close(model.interpret(COUNTS[:, order]), model.interpret(COUNTS)[:, order])
+    torch.testing.assert_close(model.respond(COUNTS[:, order]), model.respond(COUNTS)[:, order])
 
 
 def test_early_fusion_mixes_the_markers_and_keeps_the_widths():
     model, plain = make_model(fuse_early), make_model(leave_as_is)
     changed = COUNTS.clone()
     changed[:, 0] = 0
-    assert model.interpret(COUNTS).shape == plain.interpret(COUNTS).shape
-    assert not torch.equal(model.interpret(COUNTS)[:, 1:], model.interpret(changed)[:, 1:])
-    assert torch.equal(plain.interpret(COUNTS)[:, 1:], plain.interpret(changed)[:, 1:])
+    assert model.respond(COUNTS).shape == plain.respond(COUNTS).shape
+    assert not torch.equal(model.respond(COUNTS)[:, 1:], model.respond(changed)[:, 1:])
+    assert torch.equal(plain.respond(COUNTS)[:, 1:], plain.respond(changed)[:, 1:])
 
 
 def test_fixed_arcsinh_learns_nothing_of_the_counts():

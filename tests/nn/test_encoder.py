@@ -1,6 +1,5 @@
-"""Markers stay apart, bit for bit, and a marker without signal stays at zero."""
+"""Markers stay apart, bit for bit, and the response of a marker is in proportion to its signal."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from nextmarker.nn.encoder import Encoder
 @pytest.mark.parametrize(("halve", "size"), [(False, 10), (True, 24), (True, 25)])
 @pytest.mark.parametrize("focus", [None, 0.25])
 def test_a_marker_changes_only_its_own_features(halve, size, focus):
-    encoder = Encoder(5, 8, 2, halve=halve, focus=focus, faint=0.1).eval()
+    encoder = Encoder(5, 8, 2, halve=halve, focus=focus).eval()
     patches = torch.rand(4, 5, size, size)
     changed = patches.clone()
     changed[:, 2] = torch.rand(4, size, size)
@@ -22,7 +21,7 @@ def test_a_marker_changes_only_its_own_features(halve, size, focus):
 
 
 def test_features_are_not_negative_and_zero_without_signal():
-    encoder = Encoder(2, 8, 1, halve=True, focus=0.25, faint=0.1)
+    encoder = Encoder(2, 8, 1, halve=True, focus=0.25)
     patches = torch.rand(3, 2, 16, 16)
     patches[:, 1] = 0
     features = encoder(patches).reshape(3, 2, 8)
@@ -32,7 +31,7 @@ def test_features_are_not_negative_and_zero_without_signal():
 
 
 def test_plain_pooling_is_the_mean_and_focus_prefers_the_centre():
-    plain, focused = (Encoder(1, 8, 0, halve=False, focus=focus, faint=None) for focus in (None, 0.2))
+    plain, focused = (Encoder(1, 8, 0, halve=False, focus=focus) for focus in (None, 0.2))
     focused.load_state_dict(plain.state_dict())
     patch = torch.rand(1, 1, 9, 9)
     torch.testing.assert_close(plain(patch), plain.stem(patch).relu().mean((2, 3)))
@@ -42,8 +41,9 @@ def test_plain_pooling_is_the_mean_and_focus_prefers_the_centre():
     assert focused(centre).sum() > 2 * focused(corner).sum()
 
 
-def test_scale_is_linear_for_faint_signal_and_logarithmic_above():
-    linear, scaled = (Encoder(1, 8, 1, halve=False, focus=None, faint=faint) for faint in (None, 0.1))
-    scaled.load_state_dict(linear.state_dict())
-    patch = torch.rand(6, 1, 9, 9)
-    torch.testing.assert_close(scaled(patch), torch.log(1 + 10 * linear(patch)) / np.log(11))
+@pytest.mark.parametrize("halve", [False, True])
+def test_responses_have_the_scale_of_the_signal(halve):
+    """Nothing has a bias and nothing saturates: twice the signal gives twice the response."""
+    encoder = Encoder(2, 8, 1, halve=halve, focus=0.25)
+    patches = torch.rand(3, 2, 16, 16)
+    torch.testing.assert_close(encoder(2 * patches), 2 * encoder(patches))

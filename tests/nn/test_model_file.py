@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import pickle
 import struct
 from dataclasses import fields
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
 from nextmarker.nn.model_file import FORMAT
@@ -58,27 +59,28 @@ def test_only_tensors_and_one_json_are_in_the_file(path):
 
 
 def test_the_format_is_numbered(path):
-    """When this fails, what the file holds has changed: raise the number of the format, then adapt this."""
-    assert FORMAT == 3
+    """When this fails, what the file holds has changed: raise the number, write a migration, then adapt this."""
+    assert FORMAT == 4
     assert {field.name for field in fields(Architecture)} == {"markers", "patch_size", "pixel_size", "network"}
-    assert {field.name for field in fields(Network)} == {"axis", "features", "embedding", "blocks", "focus", "faint"}
+    of_network = "axis features embedding blocks focus faint zero"
+    assert {field.name for field in fields(Network)} == set(of_network.split())
     names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
     names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
-    assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias"}
+    assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias", "threshold"}
 
 
 @pytest.mark.parametrize(
     ("number", "reason"),
     [
-        (FORMAT + 1, f"its format is {FORMAT + 1}, and this version reads {FORMAT}: update nextmarker"),
-        (FORMAT - 1, f"its format is {FORMAT - 1}, and this version reads {FORMAT}: train it again"),
-        ("1", f"its format is 1, and this version reads {FORMAT}: train it again"),
+        (FORMAT + 1, f"its format is {FORMAT + 1}, and this version reads 3 to {FORMAT}: update nextmarker"),
+        (2, f"its format is 2, and this version reads 3 to {FORMAT}: train it again"),
+        ("1", f"its format is 1, and this version reads 3 to {FORMAT}: train it again"),
         (None, "tells no format"),
         (True, "tells no format"),
         ("newest", "tells no format"),
     ],
 )
-def test_another_format_is_refused(path, number, reason):
+def test_a_format_that_is_not_read_is_refused(path, number, reason):
     rewrite(path, lambda written: written.update(format=number, future="field"))
     with pytest.raises(ValueError, match=f"{REFUSED}.*({reason})"):
         load_model(path)
@@ -110,7 +112,7 @@ def test_a_pickle_is_refused_by_name_and_not_executed(path, kind, monkeypatch):
         (lambda data: data[:20], "[Hh]eader"),
         (lambda data: data + b"more", "[Ii]nvalid|[Ii]ncomplete"),
         (lambda data: struct.pack("<Q", 10**15) + data[8:], "claims a length of 1000000000000000 bytes"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "does not match its digest"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "its content does not match its digest"),
     ],
 )
 def test_a_damaged_file_is_refused(path, damage, reason):
@@ -148,6 +150,8 @@ def test_a_damaged_file_is_refused(path, damage, reason):
         ("network.blocks", 10**9),
         ("network.blocks", 60_000),
         ("network.focus", "wide"),
+        ("network.zero", None),
+        ("network.zero", 1),
         ("network.new", 1),
         ("new", 1),
     ],
@@ -169,7 +173,7 @@ def test_an_impossible_architecture_is_refused_before_memory_is_taken(path, entr
 def test_a_missing_field_is_not_guessed(path):
     rewrite(path, lambda written: written["architecture"]["network"].pop("faint"))
     with pytest.raises(
-        ValueError, match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'focus'\] instead of"
+        ValueError, match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'focus', 'zero'\] instead of"
     ):
         load_model(path)
 
@@ -221,6 +225,117 @@ def test_a_normalization_that_cannot_work_is_refused(path, name, value):
         getattr(model.normalization, name).fill_(value)
     model.save(path)
     with pytest.raises(ValueError, match="its normalization is not positive and finite"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_threshold_that_cannot_work_is_refused(path, value):
+    model = make_model()
+    model.threshold[1] = value
+    model.save(path)
+    with pytest.raises(ValueError, match="its threshold is not positive and finite"):
+        load_model(path)
+
+
+SHAPES_OF_FORMAT_3 = {
+    "normalization.start": (2,),
+    "normalization.log_centre": (2,),
+    "normalization.log_slope": (2,),
+    "encoder.stem.weight": (4, 1, 3, 3),
+    "encoder.blocks.0.spatial.weight": (4, 1, 3, 3),
+    "encoder.blocks.0.expand.weight": (8, 2, 1, 1),
+    "encoder.blocks.0.project.weight": (4, 4, 1, 1),
+    "crosstalk.weight": (3, 4),
+    "crosstalk.bias": (3,),
+}
+# faint: the digest, I and F of two patches, as the last version that wrote format 3 gave them
+FROM_FORMAT_3 = {
+    0.01: (
+        "d9a9ed6291221d54",
+        [[[0.81056416, 0.90740114], [0.77150619, 0.62270147]], [[0.80976546, 0.90991455], [0.76864409, 0.59595233]]],
+        [[-0.09720939, 0.45540991, -0.14330587], [-0.10639051, 0.45242968, -0.13584048]],
+    ),
+    None: (
+        "6f8e5e716930148a",
+        [[[0.41133833, 0.64875418], [0.34184092, 0.16704911]], [[0.40978825, 0.65644002], [0.33722398, 0.14648761]]],
+        [[-0.18991481, 0.27508888, -0.01919967], [-0.19550821, 0.27120650, -0.01184719]],
+    ),
+}
+
+
+def write_format_3(path, faint, change=None, **tensors):
+    """Write the bytes that format 3 had for a model with weights known exactly, changed after the digest was taken."""
+    network = {"axis": "log", "features": 2, "embedding": 3, "blocks": 1, "focus": 0.15, "faint": faint}
+    architecture = {"markers": ["CD3", "HLA-DR/DP"], "patch_size": 10, "pixel_size": 0.5, "network": network}
+    written = {"format": 3, "digest": FROM_FORMAT_3[faint][0], "architecture": architecture}
+    if change is not None:
+        change(written)
+    weights = {
+        name: ((7 * torch.arange(math.prod(shape)) % 11 - 4) / 16).reshape(shape)
+        for name, shape in SHAPES_OF_FORMAT_3.items()
+    }
+    weights["normalization.start"] = torch.tensor([2.0, 500.0])
+    path.write_bytes(save({**weights, **tensors}, {"nextmarker": json.dumps(written)}))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("faint", [0.01, None])
+def test_a_model_of_format_3_embeds_as_it_did(path, faint):
+    write_format_3(path, faint)
+    model = load_model(path)
+    assert model.architecture == Architecture(
+        ("CD3", "HLA-DR/DP"), 10, 0.5, Network(features=2, embedding=3, faint=faint, zero=False)
+    )
+    counts = (torch.arange(400) % 37).reshape(2, 2, 10, 10) * torch.tensor([1.0, 100.0])[:, None, None]
+    for now, before in zip(model(counts), FROM_FORMAT_3[faint][1:], strict=True):
+        torch.testing.assert_close(now, torch.tensor(before), rtol=1e-5, atol=1e-6)
+    model.save(path)
+    assert content(path)["format"] == FORMAT
+    assert load_model(path).digest() == model.digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda written: written["architecture"]["network"].update(faint=0.02),
+            "its content does not match its digest",
+        ),
+        (lambda written: written["architecture"].update(pixel_size=0.25), "its content does not match its digest"),
+        (lambda written: written.update(digest=""), "its content does not match its digest"),
+        (lambda written: written["architecture"]["network"].pop("faint"), "its architecture is not one of format 3"),
+        (lambda written: written["architecture"].update(network=None), "its architecture is not one of format 3"),
+        (lambda written: written["architecture"].update(markers=10**9), "its architecture is not one of format 3"),
+        (lambda written: written.update(architecture=[]), "its architecture is not one of format 3"),
+        (
+            lambda written: written["architecture"]["network"].update(faint="low"),
+            "its architecture has the value 'low'",
+        ),
+        (lambda written: written["architecture"]["network"].pop("focus"), "its architecture has the fields"),
+        (lambda written: written.update(format=FORMAT), "its architecture has the fields"),
+    ],
+)
+def test_a_damaged_header_of_format_3_is_refused(path, change, reason):
+    write_format_3(path, 0.01, change)
+    with pytest.raises(ValueError, match=f"{REFUSED}{reason}"):
+        load_model(path)
+
+
+def test_damaged_tensors_of_format_3_are_refused(path):
+    write_format_3(path, 0.01, **{"crosstalk.bias": torch.zeros(3)})
+    with pytest.raises(ValueError, match="does not match its digest"):
+        load_model(path)
+    write_format_3(path, 0.01, threshold=torch.ones(2))
+    with pytest.raises(ValueError, match="it has the tensors"):
+        load_model(path)
+
+
+def test_a_threshold_of_format_3_that_cannot_work_is_refused(path):
+    def negative(written):
+        written["architecture"]["network"]["faint"] = -0.01
+
+    write_format_3(path, 0.01, negative)
+    with pytest.raises(ValueError, match=r"faint=-0.01 must be positive"):
         load_model(path)
 
 

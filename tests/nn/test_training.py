@@ -1,13 +1,16 @@
 """The schedule at its corners, and a loop that learns and repeats itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
 from nextmarker.nn.loss import nt_xent
-from nextmarker.nn.training import fit, learning_rate, random_views
+from nextmarker.nn.training import fit, learning_rate, random_views, respond_at, set_scale, zeros_of_views
 from nextmarker.nn.views import Crops
+from nextmarker.nn.zero import BRIGHT, NOISE, noise_of_empty
 
 
 def test_schedule_of_the_paper():
@@ -25,41 +28,47 @@ def test_schedule_of_a_short_training(steps):
     assert all(1e-4 <= rate <= 1e-3 for rate in rates)
 
 
-def make_draw(seed):
-    """Cells of two kinds, bright in one of two markers, in one tile."""
+def make_draw(seed, *, noise=True):
+    """Cells of two kinds, bright in one of two markers, in one tile, with empty places between them."""
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.poisson(torch.full((200, 200, 2), 0.2), generator=generator)
-    centres = torch.stack(torch.meshgrid(*2 * [torch.arange(20, 180, 10)], indexing="ij"), -1).reshape(-1, 2)
+    pixels = torch.full((400, 400, 2), 0.2)
+    if noise:
+        pixels = torch.poisson(pixels, generator=generator)
+    centres = torch.stack(torch.meshgrid(*2 * [torch.arange(20, 380, 24)], indexing="ij"), -1).reshape(-1, 2)
     kind = torch.arange(len(centres)) % 2
     for (x, y), marker in zip(centres, kind, strict=True):
         pixels[y - 3 : y + 4, x - 3 : x + 4, marker] += torch.poisson(torch.full((7, 7), 6.0), generator=generator)
 
     def draw(count):
         chosen = torch.randperm(len(centres), generator=generator)[:count]
-        return [Crops(pixels, centres[chosen].double(), 1.0)]
+        places = 20 + 360 * torch.rand(64, 2, generator=generator, dtype=torch.float64)
+        return [Crops(pixels, centres[chosen].double(), 1.0, places=places)]
 
     return draw
 
 
-def train(seed, *, start=3.0, axis="log", **settings):
+def train(seed, *, start=3.0, axis="log", zero=True, **settings):
     torch.manual_seed(0)
-    network = Network(axis=axis, embedding=16)
+    network = Network(axis=axis, embedding=16, zero=zero)
     model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [start, start])
-    settings = Settings(**{"steps": 12, "batch_size": 64, **settings})
-    loss = fit(model, make_draw(0), settings, seed=torch.Generator().manual_seed(seed), progress=False)
+    draw, settings = make_draw(0), Settings(**{"steps": 12, "batch_size": 64, **settings})
+    set_scale(model, lambda: draw(100))
+    loss = fit(model, draw, settings, seed=torch.Generator().manual_seed(seed), progress=False)
     return model, loss
 
 
-def test_the_loss_falls_and_sigmoids_move():
-    model, loss = train(0, steps=30)
-    assert loss.shape == (30,)
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_loss_falls_and_sigmoids_move(zero):
+    model, loss = train(0, steps=40, zero=zero, hidden_markers=0.0)
+    assert loss.shape == (40,)
     assert loss[-5:].mean() < loss[:5].mean() - 0.1
     assert model.normalization.log_centre.abs().min() > 0
     assert not model.training
 
 
-def test_the_same_seed_gives_the_same_model():
-    first, again, other = (train(seed)[0].digest() for seed in (0, 0, 1))
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_same_seed_gives_the_same_model(zero):
+    first, again, other = (train(seed, zero=zero)[0].digest() for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -109,7 +118,7 @@ def test_views_are_rotated_flipped_and_scaled_within_the_range_asked_for():
     crops = Crops(torch.stack([x, y], -1), torch.full((400, 2), 30.3, dtype=torch.float64), 1.0)
     settings = Settings(size_scaling=(0.5, 1.4), intensity_scaling=(1.0, 1.0), hidden_markers=0.0)
     seed = torch.Generator().manual_seed(0)
-    views = torch.cat([random_views([crops, crops], 8, settings, seed) for _ in range(2)])
+    views = torch.cat([random_views([crops, crops], 8, settings, seed)[0] for _ in range(2)])
     transforms = torch.stack([views[..., 0, 1] - views[..., 0, 0], views[..., 1, 0] - views[..., 0, 0]], -1)
     assert len(transforms.flatten(1).unique(dim=0)) == 2 * 2 * 400  # another for every cell of every tile and view
     determinant = torch.linalg.det(transforms)
@@ -123,11 +132,15 @@ def test_views_are_rotated_flipped_and_scaled_within_the_range_asked_for():
 
 def what_the_model_sees(**settings):
     """Raw counts that reach the model in one step, by side of the patch, where marker m has 100 ** m everywhere."""
-    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=10, network=Network(embedding=16)), [3.0, 300.0])
-    seen = {}
-    model.register_forward_pre_hook(
-        lambda _, counts: seen.setdefault(counts[0].shape[-1], []).append(counts[0].detach())
-    )
+    network = Network(embedding=16, zero=False)
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=10, network=network), [3.0, 300.0])
+    seen, plain = {}, model.respond
+
+    def respond(counts):
+        seen.setdefault(counts.shape[-1], []).append(counts.detach())
+        return plain(counts)
+
+    model.respond = respond
     crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((32, 2), 30.3, dtype=torch.float64), 1.0)
     settings = Settings(**{"steps": 1, "batch_size": 32, **settings})
     fit(model, lambda _: [crops], settings, seed=torch.Generator().manual_seed(0), progress=False)
@@ -169,9 +182,10 @@ def test_a_hidden_marker_has_no_activation_and_no_gradient():
     model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=10, network=Network(embedding=16)), [3.0, 300.0])
     crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((200, 2), 30.3, dtype=torch.float64), 1.0)
     seed = torch.Generator().manual_seed(0)
-    view = random_views([crops], 10, Settings(hidden_markers=0.3), seed)
+    view, gains = random_views([crops], 10, Settings(hidden_markers=0.3), seed)
+    assert torch.equal(view == 0, (gains == 0).expand_as(view))
     view[:, 0] = 0
-    interpretability, embedding = model(view)
+    interpretability, embedding = model(view, torch.full((2, 8), 1e-4))
     hidden = (view == 0).all(3).all(2)
     assert (interpretability[hidden] == 0).all()
     assert (interpretability[~hidden].sum(1) > 0).all()
@@ -232,3 +246,152 @@ def test_one_view_of_each_of_several_sizes_is_enough():
 def test_a_loss_that_is_not_finite_stops_the_training():
     with pytest.raises(ValueError, match=r"loss of step \d is (nan|inf).*Lower the learning rate"):
         train(0, learning_rate=1e30)
+
+
+def flat_crops(levels, cells, markers=2):
+    """A tile with the same counts everywhere, twice as many of each marker as of the one before."""
+    pixels = levels * 2.0 ** torch.arange(markers).expand(60, 60, markers)
+    return Crops(
+        pixels,
+        torch.full((cells, 2), 30.3, dtype=torch.float64),
+        1.0,
+        places=20 + 20 * torch.rand(9, 2, dtype=torch.float64),
+    )
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=Network(embedding=16)), [3.0, 6.0])
+
+
+@torch.inference_mode()
+def expected_zeros(model, level, gain):
+    """Response of flat patches, scaled by factors (..., markers)."""
+    counts = level * gain * torch.tensor([1.0, 2.0])
+    flat = counts.reshape(-1, 2, 1, 1).expand(-1, 2, 8, 8)
+    return model.respond(flat).reshape(*gain.shape, -1)
+
+
+def zeros(model, crops, gains, **settings):
+    settings = Settings(**settings)
+    return zeros_of_views(model, crops, 8, gains, settings, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 2.0), (0.2, 1.5), (0.9, 1.1)])
+def test_the_zero_of_a_view_is_that_of_empty_places_scaled_alike(model, bounds):
+    low, high = bounds
+    factors = torch.tensor([low, (low * high) ** 0.5, high])
+    gains = torch.cartesian_prod(factors, factors).reshape(9, 1, 2)
+    found = zeros(model, [flat_crops(1.0, 9)], gains, intensity_scaling=bounds)
+    assert found.shape == (9, 1, 2, 8)
+    torch.testing.assert_close(found, expected_zeros(model, 1.0, gains), rtol=1e-3, atol=1e-5)
+
+
+def test_between_these_factors_the_zero_is_interpolated(model):
+    gains = torch.exp2(torch.linspace(-1, 1, 41))[:, None, None].expand(41, 1, 2)
+    found = zeros(model, [flat_crops(1.0, 41)], gains)
+    torch.testing.assert_close(found, expected_zeros(model, 1.0, gains), rtol=0.06, atol=1e-5)
+    assert (found.sum(3).diff(dim=0) > 0).all()
+
+
+def test_the_zero_of_a_hidden_marker_is_exactly_zero(model):
+    gains = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
+    found = zeros(model, [flat_crops(1.0, 1)], gains)
+    assert (found[0, 0, 1] == 0).all()
+    assert (found[0, 1, 0] == 0).all()
+    torch.testing.assert_close(found[gains > 0], expected_zeros(model, 1.0, gains)[gains > 0], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_one_factor_for_all_has_one_zero(model, factor):
+    gains = torch.full((4, 2, 2), factor)
+    found = zeros(model, [flat_crops(1.0, 4)], gains, intensity_scaling=(factor, factor))
+    torch.testing.assert_close(found, expected_zeros(model, 1.0, gains), rtol=1e-4, atol=1e-6)
+
+
+def test_every_cell_has_the_zero_of_its_own_tile(model):
+    levels, cells = (0.5, 4.0, 1.0), (2, 1, 3)
+    gains = torch.exp2(torch.randint(-1, 2, (6, 2, 2)).float())
+    found = zeros(model, [flat_crops(level, count) for level, count in zip(levels, cells, strict=True)], gains)
+    expected = [expected_zeros(model, level, gain) for level, gain in zip(levels, gains.split(cells), strict=True)]
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_training_subtracts_from_each_view_of_each_cell_its_own_zero(model):
+    """Where tiles show background only, nothing is left of any cell in any view; tiles differ in their background."""
+    seen, plain = [], model.interpret
+    model.interpret = lambda response, zero: seen.append((response, zero)) or plain(response, zero)
+    crops = [flat_crops(0.5, 5), flat_crops(4.0, 2), flat_crops(1.0, 9)]
+    settings = Settings(views=3, steps=1, batch_size=16, intensity_scaling=(0.7, 0.7), hidden_markers=0.4)
+    fit(model, lambda _: crops, settings, seed=torch.Generator().manual_seed(0), progress=False)
+    ((response, zero),) = seen
+    assert response.shape == zero.shape == (3 * 16, 2, 8)
+    hidden = (response == 0).all(2)
+    assert 0 < hidden.sum() < hidden.numel()
+    torch.testing.assert_close(response, zero, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_without_a_zero_needs_no_places():
+    crops = Crops(torch.rand(60, 60, 2), torch.full((16, 2), 30.3, dtype=torch.float64), 1.0)
+    settings = Settings(steps=1, batch_size=16)
+    for zero in (False, True):
+        network = Network(embedding=16, zero=zero)
+        model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+        seed = torch.Generator().manual_seed(0)
+        if zero:
+            with pytest.raises(ValueError, match="places"):
+                fit(model, lambda _: [crops], settings, seed=seed, progress=False)
+        else:
+            assert np.isfinite(fit(model, lambda _: [crops], settings, seed=seed, progress=False)).all()
+
+
+@torch.inference_mode()
+def test_a_response_does_not_depend_on_the_others(model):
+    (crops,) = make_draw(0)(150)
+    together = respond_at(model, crops)
+    assert together.shape == (150, 2, 8)
+    first = replace(crops, centres=crops.centres[:100])
+    torch.testing.assert_close(respond_at(model, first), together[:100], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        respond_at(model, replace(crops, places=crops.centres).at_places()), together, rtol=1e-4, atol=1e-6
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("zero", [True, False])
+def test_the_scale_is_a_share_of_the_bright_signal_of_all_images(zero):
+    """Beside a background without noise, whose response is known; half of the cells show a marker."""
+    torch.manual_seed(0)
+    network = Network(embedding=16, zero=zero, faint=0.1)
+    model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+    (crops,) = make_draw(0, noise=False)(200)
+    brighter = replace(crops, pixels=10 * crops.pixels)
+    for shown in ([crops], [brighter], [crops, brighter]):
+        set_scale(model, lambda shown=shown: shown)
+        signal = [
+            respond_at(model, crop) - zero * model.respond(crop.pixels.min().expand(1, 2, 8, 8)) for crop in shown
+        ]
+        bright = torch.cat(signal).mean(2).quantile(BRIGHT, dim=0)
+        torch.testing.assert_close(model.threshold, 0.1 * bright, rtol=1e-3, atol=0)
+
+
+@torch.inference_mode()
+def test_noise_of_the_background_lifts_the_scale():
+    thresholds = []
+    for noise in (False, True):
+        torch.manual_seed(0)
+        network = Network(embedding=16, faint=0.01)
+        model = NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+        (crops,) = make_draw(0, noise=noise)(200)
+        set_scale(model, lambda crops=crops: [crops])
+        thresholds.append(model.threshold)
+    assert (thresholds[1] > 3 * thresholds[0]).all()
+    torch.testing.assert_close(thresholds[1], NOISE * noise_of_empty(respond_at(model, crops.at_places())))
+
+
+def test_a_linear_scale_is_not_set():
+    model = NeXtMarker(Architecture(("CD3", "CD20"), 8, network=Network(embedding=16, faint=None)), [3.0, 3.0])
+    before = model.threshold.clone()
+    set_scale(model, lambda: make_draw(0)(20))
+    assert torch.equal(model.threshold, before)

@@ -1,6 +1,7 @@
 """Views against images whose rotated, scaled and shifted form is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,38 @@ def test_a_cell_gives_the_same_patch_in_every_tile():
     matrix = rotation(33) / 1.2
     part = Crops(whole[10:50, 15:55].contiguous(), centre - torch.tensor([15, 10]), 1.0)
     assert torch.equal(cut_patches(Crops(whole, centre, 1.0), 9, matrix), cut_patches(part, 9, matrix))
+
+
+def test_an_offset_is_taken_off_and_nothing_falls_below_zero():
+    pixels = torch.randint(95, 400, (41, 41, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+    crops = Crops(pixels, torch.tensor([[20.3, 19.6], [18.0, 22.5]], dtype=torch.float64), 1.0)
+    matrix = rotation(33).expand(2, 2, 2)
+    offset = torch.tensor([0.0, 100.0, 250.0])
+    above = cut_patches(replace(crops, offset=offset), 9, matrix)
+    expected = cut_patches(crops, 9, matrix) - offset[:, None, None]
+    assert (expected < 0).any()
+    torch.testing.assert_close(above, expected.clamp(min=0))
+
+
+def test_an_image_with_an_offset_gives_the_patches_of_the_image_without():
+    pixels = torch.poisson(torch.full((41, 41, 2), 3.0), generator=torch.Generator().manual_seed(0))
+    centres, offset = torch.tensor([[20.3, 19.6]], dtype=torch.float64), torch.tensor([100.0, 7.0])
+    raised = Crops(pixels + offset, centres, 1.0, offset)
+    torch.testing.assert_close(
+        cut_patches(raised, 9, rotation(33)),
+        cut_patches(Crops(pixels, centres, 1.0), 9, rotation(33)),
+        atol=1e-4,
+        rtol=0,
+    )
+
+
+def test_places_stand_in_for_cells():
+    centres, places = torch.rand(3, 2, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
+    crops = Crops(torch.rand(41, 41, 1), centres, 1.0, places=places)
+    assert crops.at_places().centres is places
+    assert crops.centres is centres
+    with pytest.raises(ValueError, match="places"):
+        Crops(crops.pixels, centres, 1.0).at_places()
 
 
 def test_random_transforms_rotate_flip_and_scale_within_range():

@@ -1,17 +1,24 @@
 """nm.tl.embed: what it writes, that tiles do not show, what it refuses."""
 
 from collections import Counter
+from importlib import import_module
 
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from anndata import concat
-from spatialdata.models import TableModel
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, TableModel
 
 import nextmarker as nm
+from nextmarker._cells import read_regions
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
 from nextmarker.tl._embed import _fill
+from nextmarker.tl._zero import measure_zero
 
+MODULE = import_module("nextmarker.tl._embed")
 KEYS = {
     "obsm": ["X_nextmarker", "X_interpretability"],
     "layers": ["interpretability"],
@@ -50,12 +57,13 @@ def test_writes_what_the_docs_say(tissue, model):
 def test_a_cell_equals_its_patch_sent_through_the_model(tissue, model):
     features = embedded(tissue, model, rotations=3)[1]
     adata = tissue["table"]
+    zero = measure_zero(model, read_regions(tissue)[0], torch.device("cpu"))
     pixels = np.pad(tissue.images["image_0"].to_numpy(), ((0, 0), (20, 20), (20, 20)), mode="symmetric")
     tile = torch.from_numpy(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     for cell in (0, 17, 43):
         centre = torch.from_numpy(adata.obsm["spatial"][cell]) - 0.5 + 20
-        patches = cut_patches(Crops(tile, centre.expand(3, 2), 1.0), 11, fixed_rotations(3))
-        expected = model(patches)[0].mean(0).flatten()
+        patches = cut_patches(Crops(tile, centre.expand(3, 2), 1.0, zero.offset), 11, fixed_rotations(3))
+        expected = model.interpret(model.respond(patches).mean(0, keepdim=True), zero.response).flatten()
         np.testing.assert_allclose(features[cell], expected, rtol=1e-5, atol=1e-6)
 
 
@@ -66,18 +74,37 @@ def test_tiles_and_chunks_do_not_show(make, model):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_every_chunk_is_read_once(tissue, model):
+def count_reads(image, reads, name=""):
+    def count(block, block_info=None):
+        reads[name, *block_info[0]["chunk-location"]] += 1
+        return block
+
+    image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+
+
+def test_every_chunk_is_read_once(tissue, model, monkeypatch):
+    """But for the sample from which the zero is measured."""
     reads = Counter()
+    monkeypatch.setattr(MODULE, "measure_zero", lambda *_: None)
     for name, image in tissue.images.items():
-
-        def count(block, block_info=None, name=name):
-            reads[name, *block_info[0]["chunk-location"]] += 1
-            return block
-
-        image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+        count_reads(image, reads, name)
     nm.tl.embed(tissue, model, tile_size=40, progress=False)
     assert set(reads.values()) == {1}
     assert len(reads) == sum(image.data.npartitions for image in tissue.images.values())
+
+
+def test_the_zero_is_measured_on_a_bounded_sample(model):
+    """Nine windows of 128 px with their halos, of an image of 4 million pixels."""
+    reads = Counter()
+    pixels = da.ones((3, 2000, 2000), chunks=(1, 100, 100), dtype=np.uint16)
+    sdata = SpatialData(
+        images={"huge": Image2DModel.parse(pixels, dims=("c", "y", "x"), c_coords=["DNA", "CD3", "CD20"])}
+    )
+    nm.pp.add_cells(sdata, pd.DataFrame({"x": [700.0], "y": [900.0]}))
+    count_reads(sdata["huge"], reads)
+    measure_zero(model, read_regions(sdata)[0], torch.device("cpu"))
+    assert set(reads.values()) == {1}
+    assert len(reads) <= 3 * 9 * 3**2  # of 1,200 chunks
 
 
 def test_order_of_the_table_is_kept(make, model):
@@ -151,8 +178,9 @@ def test_pixels_of_a_marker_change_only_its_block_of_i(make, model):
 def test_zero_pixels_are_zero_activation(tissue, model):
     for image in tissue.images.values():
         image.data[1] = 0
-    nm.tl.embed(tissue, model, progress=False)
-    assert tissue["table"].layers["interpretability"][:, 1].max() < 1e-3
+    with pytest.warns(UserWarning, match=r"'image_0': \['CD3'\], 'image_1': \['CD3'\]"):
+        nm.tl.embed(tissue, model, progress=False)
+    assert (tissue["table"].layers["interpretability"][:, 1] == 0).all()
 
 
 def unchanged(adata, before):
@@ -240,17 +268,13 @@ def test_a_marker_of_the_images_that_the_table_lacks_counts_as_missing(make, mod
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_zeros_are_made_tile_by_tile(make, model):
+def test_zeros_are_made_tile_by_tile(make, model, monkeypatch):
     """Channels of zeros stay lazy, in the chunks of the image, and no other channel is read for them."""
     reads = Counter()
     sdata = without_channel(make(chunks=(1, 40, 40)), "image_0", "CD20")
     image = sdata.images["image_0"]
-
-    def count(block, block_info=None):
-        reads[tuple(block_info[0]["chunk-location"])] += 1
-        return block
-
-    image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
+    count_reads(image, reads)
+    monkeypatch.setattr(MODULE, "measure_zero", lambda *_: None)
     with pytest.warns(UserWarning, match="CD20 in 1 of 2 images"):
         nm.tl.embed(sdata, model, tile_size=40, missing="zero", progress=False)
     assert set(reads.values()) == {1}

@@ -77,10 +77,10 @@ def test_no_corner_of_a_view_is_empty(make):
         patch_scales=(1.0, 0.8, 0.6), size_scaling=(0.4, 1.5), intensity_scaling=(1.0, 1.0), hidden_markers=0.0
     )
     seed = torch.Generator().manual_seed(0)
-    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, settings, seed, torch.device("cpu"))
+    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, settings, seed, torch.device("cpu"), zero=False)
     for side in (10, 8, 6):
         for _ in range(20):
-            view = random_views(fields.draw(18), side, settings, seed)
+            view, _ = random_views(fields.draw(18), side, settings, seed)
             assert view.shape == (18, 2, side, side)
             torch.testing.assert_close(view, torch.ones_like(view), rtol=0, atol=1e-6)
 
@@ -201,3 +201,33 @@ def test_steps_are_filled_within_images_or_mixed_while_training(tissue, monkeypa
     settings = nm.nn.Settings(steps=4, batch_size=32, hidden_markers=0.0, within_images=within_images)
     nm.tl.train(tissue, 9, settings=settings, progress=False)
     assert fields_drawn == [1 if within_images else 2] * 4  # of two images, with 49 cells or more
+
+
+def test_an_offset_is_no_signal(make):
+    """What a camera adds to every pixel is neither in the views nor in the pixels from which sigmoids start."""
+    plain, raised = make(), make()
+    for image in raised.images.values():
+        image.data = image.data + 100
+    settings = nm.nn.Settings()
+    drawn = []
+    for sdata in (plain, raised):
+        seed = torch.Generator().manual_seed(0)
+        fields = Fields(read_regions(sdata), ["DNA", "CD3"], 10, None, settings, seed, torch.device("cpu"))
+        drawn.append((torch.from_numpy(fields.sample_pixels()), random_views(fields.draw(18), 10, settings, seed)[0]))
+    for ours, theirs in zip(*drawn, strict=True):
+        torch.testing.assert_close(ours, theirs, check_dtype=False, rtol=1e-4, atol=1e-4)
+
+
+def test_places_are_all_over_the_field(tissue):
+    seed = torch.Generator().manual_seed(0)
+    settings = nm.nn.Settings()
+    fields = Fields(read_regions(tissue), ["DNA"], 10, None, settings, seed, torch.device("cpu"))
+    halo = reach(10, 1.0, settings.size_scaling)
+    for crops in fields.held:
+        height, width, _ = crops.pixels.shape
+        places = fields.draw_places(crops, 2000) - halo
+        assert (places.min(0).values >= 0).all()
+        assert (places.min(0).values < 2).all()
+        inside = torch.tensor([width, height]) - 2 * halo - 1
+        assert (places.max(0).values <= inside).all()
+        assert (places.max(0).values > inside - 2).all()

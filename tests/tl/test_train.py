@@ -1,6 +1,5 @@
 """nm.tl.train: what it learns from, what it records, what it refuses."""
 
-import warnings
 from importlib import import_module
 
 import anndata as ad
@@ -220,15 +219,3 @@ def test_one_cell_is_not_enough(make):
     tissue.tables["table"] = tissue["table"][:1].copy()
     with pytest.raises(ValueError, match="at least two cells"):
         nm.tl.train(tissue, 9, progress=False)
-
-
-def test_an_offset_beneath_the_counts_is_told(tissue):
-    images = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
-    images["tissue_1"] = images["tissue_1"].copy(data=images["tissue_1"].data + 1000)
-    nm.pp.add_cells(images, "truth_tissue_1", progress=False)
-    settings = nm.nn.Settings(steps=1, batch_size=16)
-    with pytest.warns(UserWarning, match=r"'CD3': 1000\.0.*Subtract it"):
-        nm.tl.train(images, 9, settings=settings, progress=False)
-    with warnings.catch_warnings(record=True) as caught:
-        nm.tl.train(tissue, 9, settings=settings, progress=False)
-    assert not [str(each.message) for each in caught if "offset" in str(each.message)]

@@ -41,7 +41,7 @@ def test_views_are_those_of_training(make):
     fields = Fields(read_regions(sdata), ["DNA", "CD3", "CD20"], 10, None, settings, seed, torch.device("cpu"))
     crops = fields.draw(1)
     seed.manual_seed(5)
-    expected = [random_views(crops, size, settings, seed)[0] for size in (10, 10, 6, 6)]
+    expected = [random_views(crops, size, settings, seed)[0][0] for size in (10, 10, 6, 6)]
     _, *views = nm.tl.draw_views(sdata, 0, patch_size=10, settings=settings, random_state=5)
     for view, theirs in zip(views, expected, strict=True):
         np.testing.assert_array_equal(view, theirs)

@@ -1,8 +1,6 @@
-"""Normalized patches to the interpretability vector I, every marker apart."""
+"""Normalized patches to the response of every marker, all markers apart."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +25,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Grouped convolutions, one group per marker, and an average over the patch.
 
-    Nothing in it has a bias and its output is not negative: a marker without signal has an activation of zero.
+    Nothing in it has a bias and its output is not negative: a marker without signal has a response of zero.
 
     Parameters
     ----------
@@ -41,28 +39,20 @@ class Encoder(nn.Module):
         Halve the resolution in the stem: a 3x3 convolution and a 2x2 average are one 4x4 convolution of stride 2.
     focus
         Width (sigma) of the Gaussian weight of the average, as a share of the patch; None for the plain average.
-    faint
-        Average at which the scale of the features turns from linear to logarithmic, on which a few counts weigh beside
-        many; None for a linear scale.
     """
 
-    def __init__(
-        self, markers: int, features: int, blocks: int, *, halve: bool, focus: float | None, faint: float | None
-    ) -> None:
+    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, focus: float | None) -> None:
         super().__init__()
         width = markers * features
         kernel, stride = (4, 2) if halve else (3, 1)
         self.stem = nn.Conv2d(markers, width, kernel, stride, padding=1, groups=markers, bias=False)
         self.blocks = nn.Sequential(*(Block(markers, features) for _ in range(blocks)))
-        self.focus, self.faint = focus, faint
+        self.focus = focus
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode signal from 0 to 1, (cells, markers, height, width), to I, (cells, markers * features)."""
+        """Encode signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
         x = F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
-        average = torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
-        if self.faint is None:
-            return average
-        return torch.log1p(average / self.faint) / math.log1p(1 / self.faint)
+        return torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
 
     def _weight(self, side: int, like: Tensor) -> Tensor:
         """Weight of each position in the average, (side, side), summing to 1."""

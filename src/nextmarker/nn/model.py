@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextmarker.nn.encoder import Encoder
-from nextmarker.nn.model_file import check_finite, encode, read_header, read_tensors, write_file
+from nextmarker.nn.model_file import check_finite, digest_of, encode, read_header, read_tensors, write_file
 from nextmarker.nn.normalization import Axis, Normalization
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """Axis of the sigmoids, widths, depth and pooling of a model.
+    """Axis of the sigmoids, widths, depth, pooling and scale of a model.
 
     Examples
     --------
-    >>> Network(axis="linear", focus=None, faint=None)  # as in the paper
-    Network(axis='linear', features=8, embedding=256, blocks=1, focus=None, faint=None)
+    >>> Network(axis="linear", focus=None, faint=None, zero=False)  # as in the paper
+    Network(axis='linear', features=8, embedding=256, blocks=1, focus=None, faint=None, zero=False)
     """
 
     axis: Axis = "log"
@@ -67,8 +68,11 @@ class Network:
     """Residual blocks of the encoder."""
     focus: float | None = 0.15
     """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
-    faint: float | None = 0.01
-    """Average signal at which the scale of I turns from linear to logarithmic; None: linear throughout (paper)."""
+    faint: float | None = 0.2
+    """Share of a marker's bright signal at which the scale of I turns from linear to logarithmic; None: linear
+    throughout (paper)."""
+    zero: bool = True
+    """Subtract what empty places of the same image respond (paper: nothing is subtracted)."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -99,7 +103,7 @@ class Architecture:
     pixel_size: float | None = None
     """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
     network: Network = Network()
-    """Axis of the sigmoids, widths, depth and pooling."""
+    """Axis of the sigmoids, widths, depth, pooling and scale."""
 
     def __post_init__(self) -> None:
         check_fields(
@@ -119,6 +123,10 @@ class Architecture:
 class NeXtMarker(nn.Module):
     """Per-marker sigmoid, grouped convolutions, one linear layer across the markers (Fig. 1B).
 
+    Between the two, what empty places of the same image respond is subtracted from the response of a cell, and what is
+    left is put on a scale that is linear for faint signal and logarithmic for bright signal. What counts as faint is
+    known for each marker (`threshold`), for all images alike.
+
     Parameters
     ----------
     architecture
@@ -136,6 +144,8 @@ class NeXtMarker(nn.Module):
     (torch.Size([7, 2, 8]), torch.Size([7, 256]))
     """
 
+    threshold: Tensor
+
     def __init__(self, architecture: Architecture, start: np.ndarray | list[float]) -> None:
         super().__init__()
         markers = len(architecture.markers)
@@ -143,29 +153,46 @@ class NeXtMarker(nn.Module):
         network = architecture.network
         self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0), network.axis)
         halve = architecture.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(
-            markers, network.features, network.blocks, halve=halve, focus=network.focus, faint=network.faint
-        )
+        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, focus=network.focus)
         self.crosstalk = nn.Linear(markers * network.features, network.embedding)
+        self.register_buffer("threshold", torch.full((markers,), network.faint or 1.0))
 
-    def interpret(self, counts: Tensor) -> Tensor:
-        """Compute I of patches of raw counts, (cells, markers, height, width).
+    def respond(self, counts: Tensor) -> Tensor:
+        """Compute the response of every marker to patches of raw counts, (cells, markers, height, width).
 
         Returns
         -------
-        (cells, markers, features), not negative.
+        (cells, markers, features), not negative, on a linear scale.
         """
         features = self.encoder(self.normalization.signal(counts))
         return features.reshape(-1, len(self.architecture.markers), self.architecture.network.features)
 
-    def forward(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def interpret(self, response: Tensor, zero: Tensor | None = None) -> Tensor:
+        """Compute I of responses, (cells, markers, features).
+
+        Parameters
+        ----------
+        zero
+            What empty places of the image respond, (markers, features), or of every cell apart; None for nothing.
+
+        Returns
+        -------
+        (cells, markers, features), not negative: 0 without signal above the zero, near 1 where a marker is bright.
+        """
+        signal = response if zero is None else F.relu(response - zero)
+        faint = self.architecture.network.faint
+        if faint is None:
+            return signal
+        return torch.log1p(signal / self.threshold[:, None]) / math.log1p(1 / faint)
+
+    def forward(self, counts: Tensor, zero: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Embed patches of raw counts, (cells, markers, height, width).
 
         Returns
         -------
         I, (cells, markers, features), and F, (cells, embedding).
         """
-        interpretability = self.interpret(counts)
+        interpretability = self.interpret(self.respond(counts), zero)
         return interpretability, self.crosstalk(interpretability.flatten(1))
 
     def crosstalk_by_marker(self) -> Tensor:
@@ -176,7 +203,7 @@ class NeXtMarker(nn.Module):
 
     def digest(self) -> str:
         """Fingerprint of architecture and weights, 16 hexadecimal digits."""
-        return sha256(encode(asdict(self.architecture), self.state_dict())).hexdigest()[:16]
+        return digest_of(asdict(self.architecture), self.state_dict())
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file: the tensors, and the architecture as JSON in its header.
@@ -235,8 +262,8 @@ def load_model(path: str | Path) -> NeXtMarker:
     TypeError
         If `path` is neither a string nor a Path.
     ValueError
-        If the file is not a model of nextmarker, is one of another format, or is damaged. A pickle, as torch.save
-        writes, is refused unopened.
+        If the file is not a model of nextmarker, is one of a format before 3 or of a later version, or is damaged. A
+        pickle, as torch.save writes, is refused unopened.
 
     Examples
     --------
@@ -261,18 +288,16 @@ def load_model(path: str | Path) -> NeXtMarker:
 
 
 def _load(path: Path) -> NeXtMarker:
-    architecture, digest = read_header(path, Architecture)
-    start = [1.0] * len(architecture.markers)
+    header = read_header(path, Architecture)
+    start = [1.0] * len(header.architecture.markers)
     with torch.device("meta"):  # shapes without memory
-        expected = NeXtMarker(architecture, start).state_dict()
-    tensors = read_tensors(path, expected)
-    model = NeXtMarker(architecture, start)
+        expected = NeXtMarker(header.architecture, start).state_dict()
+    tensors = read_tensors(path, header, expected)
+    model = NeXtMarker(header.architecture, start)
     model.load_state_dict(tensors)
-    if model.digest() != digest:
-        msg = "its content does not match its digest"
-        raise ValueError(msg)
-    scales = torch.stack([model.normalization.centre, model.normalization.slope])
-    if not (torch.isfinite(scales) & (scales > 0)).all():
-        msg = "its normalization is not positive and finite"
-        raise ValueError(msg)
+    normalization = torch.stack([model.normalization.centre, model.normalization.slope])
+    for name, scale in (("normalization", normalization), ("threshold", model.threshold)):
+        if not (torch.isfinite(scale) & (scale > 0)).all():
+            msg = f"its {name} is not positive and finite"
+            raise ValueError(msg)
     return model.eval()

@@ -2,13 +2,15 @@
 
 It is a safetensors file with one entry in its header, ``nextmarker``: the number of the format, the architecture, and a
 digest of architecture and weights. The number rises whenever a field or a tensor is added, removed or changes its
-meaning. A version reads the format that it writes and no other: every field must be there, none is guessed.
+meaning. Older formats are read by a migration of their own, if they have one; otherwise every field must be there, and
+none is guessed.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -22,17 +24,47 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = 3
+FORMAT = 4
 KEY = "nextmarker"
 LARGEST_HEADER = 2**22  # bytes
 LARGEST_NUMBER = 2**16
 
 
-def encode(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], digest: str = "") -> bytes:
-    """Make the bytes of a model file; the same model gives the same bytes."""
-    content = {"format": FORMAT, "digest": digest, "architecture": architecture}
+@dataclass(frozen=True)
+class Header:
+    """What the header of a model file says."""
+
+    architecture: Any
+    """The architecture in today's form."""
+    added: Mapping[str, list[float]]
+    """Tensors that the format of the file did not have, by name."""
+    written: Mapping[str, Any]
+    """Format, digest and architecture as they are in the file."""
+
+
+def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Format 3 subtracted no zero, and `faint` was the threshold of all markers."""
+    network = architecture["network"]
+    threshold = [network["faint"] or 1.0] * len(architecture["markers"])
+    return {**architecture, "network": {**network, "zero": False}}, {"threshold": threshold}
+
+
+MIGRATIONS = {3: _from_3}
+"""By format: turns an architecture, as it was written, into that of today and the tensors that were not there."""
+
+
+def encode(
+    architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], digest: str = "", number: int = FORMAT
+) -> bytes:
+    """Make the bytes of a model file of the format `number`; the same model gives the same bytes."""
+    content = {"format": number, "digest": digest, "architecture": architecture}
     ours = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save(ours, metadata={KEY: json.dumps(content)})
+
+
+def digest_of(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int = FORMAT) -> str:
+    """Fingerprint of architecture and weights in a format, 16 hexadecimal digits."""
+    return sha256(encode(architecture, tensors, number=number)).hexdigest()[:16]
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -63,8 +95,8 @@ def write_file(path: Path, content: bytes) -> None:
         raise OSError(error.errno, msg) from error
 
 
-def read_header(path: Path, kind: type) -> tuple[Any, str]:
-    """Read the architecture, an instance of the dataclass `kind`, and the digest.
+def read_header(path: Path, kind: type) -> Header:
+    """Read the header, with an architecture that is an instance of the dataclass `kind`.
 
     Raises
     ------
@@ -86,7 +118,19 @@ def read_header(path: Path, kind: type) -> tuple[Any, str]:
         msg = "its header is nested too deeply"
         raise ValueError(msg) from error
     _check_format(content)
-    return _read_value(kind, content["architecture"]), content["digest"]
+    architecture, added = _migrate(content)
+    return Header(_read_value(kind, architecture), added, content)
+
+
+def _migrate(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]]:
+    number, architecture = content["format"], content["architecture"]
+    if number == FORMAT:
+        return architecture, {}
+    try:
+        return MIGRATIONS[number](architecture)
+    except (KeyError, TypeError) as error:
+        msg = f"its architecture is not one of format {number}"
+        raise ValueError(msg) from error
 
 
 def _check_start(path: Path) -> None:
@@ -111,9 +155,9 @@ def _check_format(content: Any) -> None:
     if type(number) is not int or number < 1:
         msg = "its header tells no format"
         raise ValueError(msg)
-    if number != FORMAT:
+    if number not in (*MIGRATIONS, FORMAT):
         remedy = "update nextmarker" if number > FORMAT else "train it again, or load it with the version that wrote it"
-        msg = f"its format is {number}, and this version reads {FORMAT}: {remedy}"
+        msg = f"its format is {number}, and this version reads {min(MIGRATIONS)} to {FORMAT}: {remedy}"
         raise ValueError(msg)
     if set(content) != {"format", "digest", "architecture"}:
         msg = f"its header has the fields {sorted(content)}"
@@ -146,14 +190,23 @@ def _fits(kind: Any, value: Any) -> bool:
     return type(value) in allowed or (type(value) is int and float in allowed)
 
 
-def read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_tensors(path: Path, header: Header, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Read the tensors, which must be those expected; these may lie on the device "meta".
 
     Raises
     ------
     ValueError
-        If names, shapes or types differ, or a number is not finite.
+        If names, shapes or types differ, a number is not finite, or header and tensors do not match the digest.
     """
+    tensors = _read_written(path, {name: tensor for name, tensor in expected.items() if name not in header.added})
+    written = header.written
+    if digest_of(written["architecture"], tensors, written["format"]) != written["digest"]:
+        msg = "its content does not match its digest"
+        raise ValueError(msg)
+    return tensors | {name: torch.tensor(values) for name, values in header.added.items()}
+
+
+def _read_written(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())

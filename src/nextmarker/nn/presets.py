@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # The presets of the paper spell out all that the paper states, so that they stay when a default changes.
-_PAPER_NETWORK: Final = Network(axis="linear", features=8, embedding=256, blocks=1, focus=None, faint=None)
+_PAPER_NETWORK: Final = Network(axis="linear", features=8, embedding=256, blocks=1, focus=None, faint=None, zero=False)
 
 PRESETS: Final[Mapping[str, tuple[Settings, Network]]] = {
     "default": (Settings(), Network()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_whole
 from nextmarker.nn.normalization import Penalty
-from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms
+from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, random_gains, random_transforms
+from nextmarker.nn.zero import empty_response, faint_signal, noise_of_empty
 
 Draw = Callable[[int], Sequence[Crops]]
 """Draws that many cells at random, grouped by the tile they lie in."""
@@ -66,7 +67,7 @@ class Settings:
     """Share of the steps at the final learning rate (paper: 100 of 1,200)."""
     penalty: Penalty = "relative"
     """Penalty on the sigmoids: `"paper"` for Eq. 2 as printed."""
-    start: float = 0.125
+    start: float = 0.5
     """Where the sigmoids start, as a share of the 90th percentile of a marker's nonzero pixels (paper: 0.5)."""
 
     def __post_init__(self) -> None:
@@ -123,16 +124,78 @@ def view_sizes(patch_size: int, settings: Settings) -> list[int]:
     return [max(round(patch_size * scale), MIN_PATCH_SIZE) for scale in settings.patch_scales]
 
 
-def random_views(crops: Sequence[Crops], size: int, settings: Settings, seed: torch.Generator) -> Tensor:
-    """One view of every cell: resampled, then its raw counts scaled or hidden, (cells, markers, size, size)."""
-    patches = []
-    for crop in crops:
-        transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
-        patches.append(cut_patches(crop, size, transforms.to(crop.pixels.device)))
-    view = torch.cat(patches)
+def random_views(crops: Sequence[Crops], size: int, settings: Settings, seed: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One view of every cell: resampled, then its raw counts scaled or hidden.
+
+    Returns
+    -------
+    Counts, (cells, markers, size, size), and the factors that are in them, (cells, markers, 1, 1).
+    """
+    view = torch.cat([_resample(crop, size, settings, seed) for crop in crops])
     cells, markers = len(view), view.shape[1]
-    gains = random_gains(cells, markers, settings.intensity_scaling, settings.hidden_markers, seed)
-    return view * gains.to(view.device)
+    gains = random_gains(cells, markers, settings.intensity_scaling, settings.hidden_markers, seed).to(view.device)
+    return view * gains, gains
+
+
+def _resample(crop: Crops, size: int, settings: Settings, seed: torch.Generator) -> Tensor:
+    transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
+    return cut_patches(crop, size, transforms.to(crop.pixels.device))
+
+
+@torch.no_grad()
+def zeros_of_views(
+    model: NeXtMarker, crops: Sequence[Crops], size: int, gains: Tensor, settings: Settings, seed: torch.Generator
+) -> Tensor:
+    """What empty places would respond in the views of cells, had their counts been scaled by the same factors.
+
+    They are seen through the lowest and the highest factor and the one in the middle. Between these the zero is
+    interpolated on the logarithm of the factor; of a hidden marker it is zero.
+
+    Parameters
+    ----------
+    gains
+        Factors of any number of views, (cells, views, markers).
+
+    Returns
+    -------
+    (cells, views, markers, features).
+    """
+    low, high = (math.log(bound) for bound in settings.intensity_scaling)
+    factors = [math.exp(low), math.exp((low + high) / 2), math.exp(high)]
+    zeros = []
+    for crop, gain in zip(crops, gains.split([len(crop.centres) for crop in crops]), strict=True):
+        places = _resample(crop.at_places(), size, settings, seed)
+        known = torch.stack([empty_response(model.respond(places * factor)) for factor in factors])
+        position = (2 * (gain.log() - low) / max(high - low, 1e-6)).clamp(0, 2)  # among the factors; 0 if hidden
+        below = position.long().clamp(max=1)
+        marker = torch.arange(gain.shape[-1], device=gain.device).expand_as(gain)
+        zero = torch.lerp(known[below, marker], known[below + 1, marker], (position - below)[..., None])
+        zeros.append(zero * (gain > 0)[..., None])
+    return torch.cat(zeros)
+
+
+@torch.no_grad()
+def set_scale(model: NeXtMarker, sample: Callable[[], Sequence[Crops]]) -> None:
+    """Set the scale of a model: which signal of each marker is faint, in a sample of the cells of all images."""
+    network = model.architecture.network
+    if network.faint is None:
+        return
+    cells, noise = [], []
+    for crop in sample():
+        response, places = respond_at(model, crop), respond_at(model, crop.at_places())
+        cells.append(torch.relu(response - empty_response(places)) if network.zero else response)
+        noise.append(noise_of_empty(places))
+    model.threshold.copy_(faint_signal(torch.cat(cells), torch.stack(noise), network.faint))
+
+
+def respond_at(model: NeXtMarker, crops: Crops) -> Tensor:
+    """Response at the centres of a tile, each in one rotation, (cells, markers, features)."""
+    turns = fixed_rotations(4).to(crops.pixels.device)
+    parts = []
+    for numbers in torch.arange(len(crops.centres), device=crops.centres.device).split(CACHED):
+        some = replace(crops, centres=crops.centres[numbers])
+        parts.append(model.respond(cut_patches(some, model.architecture.patch_size, turns[numbers % 4])))
+    return torch.cat(parts)
 
 
 def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:
@@ -160,8 +223,13 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
         projections: list[Tensor] = []
         for size in view_sizes(model.architecture.patch_size, settings):
             views = [random_views(crops, size, settings, seed) for _ in range(settings.views)]
-            patches = torch.cat(views).split(chunk)
-            embedding = torch.cat([model(part)[1] for part in patches])  # (views * cells, embedding)
+            patches = torch.cat([counts for counts, _ in views]).split(chunk)
+            response = torch.cat([model.respond(part) for part in patches])  # (views * cells, markers, features)
+            zero = None
+            if model.architecture.network.zero:
+                gains = torch.stack([gains.flatten(1) for _, gains in views], 1)
+                zero = zeros_of_views(model, crops, size, gains, settings, seed).transpose(0, 1).flatten(0, 1)
+            embedding = model.crosstalk(model.interpret(response, zero).flatten(1))
             projections += head(embedding).chunk(settings.views)
         contrast = nt_xent(torch.stack(projections, 1), settings.temperature)
         loss = contrast + model.normalization.penalty(settings.penalty)

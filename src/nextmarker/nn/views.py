@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,23 @@ class Crops:
     """Centres (x, y) as indices into `pixels`, float64 (cells, 2)."""
     step: float
     """Pixels of the tile per pixel of a patch."""
+    offset: Tensor | None = None
+    """Counts of every pixel that a camera added, (markers,), taken off each patch; None for nothing."""
+    places: Tensor | None = None
+    """Places (x, y) all over the image, some of them empty, as indices into `pixels`, float64 (places, 2)."""
+
+    def at_places(self) -> Crops:
+        """The same tile with its places instead of its cells.
+
+        Raises
+        ------
+        ValueError
+            If no places are known.
+        """
+        if self.places is None:
+            msg = "What empty places respond is learned from places all over the image: give Crops(..., places=...)."
+            raise ValueError(msg)
+        return replace(self, centres=self.places)
 
 
 def cut_patches(crops: Crops, size: int, transforms: Tensor) -> Tensor:
@@ -37,7 +54,7 @@ def cut_patches(crops: Crops, size: int, transforms: Tensor) -> Tensor:
 
     Returns
     -------
-    Raw counts, float32 (cells, markers, size, size), channels last in memory.
+    Raw counts above the offset, float32 (cells, markers, size, size), channels last in memory.
     """
     _, width, markers = crops.pixels.shape
     anchor = crops.centres.floor()
@@ -55,6 +72,8 @@ def cut_patches(crops: Crops, size: int, transforms: Tensor) -> Tensor:
         for along, weight_x in ((0, 1 - right), (1, right)):
             corner_counts = flat.index_select(0, index + (down + along)).float()
             patches.addcmul_(corner_counts, (weight_x * weight_y).reshape(-1, 1))
+    if crops.offset is not None:
+        patches = patches.sub_(crops.offset).clamp_(min=0)
     return patches.reshape(-1, size, size, markers).permute(0, 3, 1, 2)
 
 

@@ -25,6 +25,7 @@ from nextmarker.nn.device import pick_device, to_device
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
 from nextmarker.tl._train import train
+from nextmarker.tl._zero import Zero, measure_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,10 @@ BATCH_SIZE = 64
 """Patches in the network at one time: few enough for the caches of a processor."""
 ROWS_AT_ONCE = 65_536
 """Cells whose F is computed at one time."""
+NO_SIGNAL = 6
+"""Standard deviations of the noise that no cell rises above its image's zero where a marker has no signal."""
+NO_STRUCTURE = 0.05
+"""Correlation of neighbouring pixels below which an image may be noise alone."""
 
 
 def embed(
@@ -60,7 +65,15 @@ def embed(
     """Embed cells: interpretability I and embedding F of every cell of the table.
 
     Trains a model first when none is given. Cells are drawn by the same resampling as in training, and I and F are
-    averaged over a few rotations. Each image is read once, tile by tile.
+    averaged over a few rotations. Each image is read once, tile by tile, and nine small windows of it once before.
+
+    Each image has its own zero. About 250 places spread over those windows show what the model responds where a marker
+    is absent: the lower third of them counts as empty. That response is subtracted from the response of every cell, so
+    that background which differs between images does not separate their cells. The offset that a camera adds to every
+    pixel, the first percentile of the pixels, is subtracted before. Hot, dead and saturated pixels, or a smear over a
+    corner, change neither. A marker that is bright in more than about two thirds of an image loses part of its signal
+    with its zero, in all cells of that image alike. Models trained with `nm.nn.Network(zero=False)`, as those of the
+    paper, subtract nothing.
 
     Parameters
     ----------
@@ -106,12 +119,24 @@ def embed(
         cut or joined, and tells which results belong to them.
     `.uns["nextmarker"]["embed"]`
         The record: model digest, name of the embedding, patch size, network, learned sigmoids, and as
-        `filled_with_zero` the markers that were missing, by image.
+        `filled_with_zero` the markers that were missing, by image. The zero of each image is in
+
+        `images` : object (images,)
+            Names of the images, in the order of the next three.
+        `offset` : float32 (images, markers)
+            Counts that a camera added to every pixel; 0 for none.
+        `background` : float32 (images, markers)
+            Mean counts per pixel in empty places, with the offset.
+        `zero_response` : float32 (images, markers)
+            Response of empty places, the mean of a marker's features.
+
+        Markers are those of the model, in its order (`markers`).
 
     Warns
     -----
     UserWarning
-        If markers are filled with zero counts, or clusters or attributions of another embedding stay in the table.
+        If markers are filled with zero counts, clusters or attributions of another embedding stay in the table, or
+        markers have no signal above the background of an image: its pixels are noise, and no cell is brighter.
 
     Raises
     ------
@@ -162,14 +187,16 @@ def embed(
         _refuse(lacking, adata, regions)
     _warn_of_zeros(lacking, model, regions)
     check = PlaceCheck(sdata, table_key, model.architecture.markers)
-    interpretability, embedding = embed_regions(
+    interpretability, embedding, zeros = embed_regions(
         model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress, check
     )
+    _warn_of_no_signal(model, regions, lacking, interpretability, zeros)
     parameters = {
         "rotations": rotations,
         "tile_size": tile_size,
         "missing": missing,
         "filled_with_zero": {image: np.array(markers, dtype=object) for image, markers in lacking.items()},
+        **_describe_zeros(zeros),
     }
     _write(adata, model, interpretability, embedding, places, parameters)
 
@@ -185,7 +212,7 @@ def embed_regions(
     device: torch.device,
     progress: bool,
     check: Callable[[Region, Tile], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, dict[str, Zero]]:
     """Embed the cells of all images, tile by tile.
 
     Parameters
@@ -197,40 +224,48 @@ def embed_regions(
 
     Returns
     -------
-    I, float32 (cells, markers, features), and F, float32 (cells, embedding), in the order of the table.
+    I, float32 (cells, markers, features), and F, float32 (cells, embedding), in the order of the table, and the zero of
+    each image, if the model subtracts one.
     """
     known = model.architecture
     model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
     interpretability = np.empty((n_cells, len(known.markers), known.network.features), np.float32)
+    zeros: dict[str, Zero] = {}
     with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
         for region in regions:
             step = region.step(known.pixel_size)
             halo = reach(known.patch_size, step)
             absent = lacking.get(region.image, [])
             filled = replace(region, pixels=_fill(region.pixels, absent))
+            zero = zeros.get(region.image) or measure_zero(model, filled, device)
+            if zero is not None:
+                zeros[region.image] = zero
             for tile in stream_tiles(filled, known.markers, tile_size=tile_size, halo=halo):
                 if check is not None:
                     check(region, tile)
                 for rows, crops in _batches(tile, step, device, max(BATCH_SIZE // rotations, 1)):
-                    interpretability[rows] = _interpret(model, crops, rotations)[: len(rows)].cpu()
+                    interpretability[rows] = _interpret(model, crops, rotations, zero)[: len(rows)].cpu()
                     bar.update(len(rows))
             # exactly zero, which f(0) - f(0) is only up to rounding
             interpretability[np.ix_(region.rows, np.isin(known.markers, absent))] = 0
     # F is linear in I, so that of the averaged I is the average; in the order of the table, no tile shows in it
     blocks = torch.from_numpy(interpretability).flatten(1).split(ROWS_AT_ONCE)
     embedding = torch.cat([model.crosstalk(block.to(device)).cpu() for block in blocks])
-    return interpretability, embedding.numpy()
+    return interpretability, embedding.numpy(), zeros
 
 
-def _interpret(model: NeXtMarker, crops: Crops, rotations: int) -> torch.Tensor:
-    """Average I of the cells of one tile over rotations, (cells, markers, features)."""
+def _interpret(model: NeXtMarker, crops: Crops, rotations: int, zero: Zero | None) -> torch.Tensor:
+    """I of the cells of one tile, from their responses averaged over rotations, (cells, markers, features)."""
     cells = len(crops.centres)
+    if zero is not None:
+        crops = replace(crops, offset=zero.offset)
     views = [
         cut_patches(crops, model.architecture.patch_size, rotation.expand(cells, 2, 2).to(crops.pixels.device))
         for rotation in fixed_rotations(rotations)
     ]
-    return model.interpret(torch.cat(views)).unflatten(0, (rotations, cells)).mean(0)
+    response = model.respond(torch.cat(views)).unflatten(0, (rotations, cells)).mean(0)
+    return model.interpret(response, None if zero is None else zero.response)
 
 
 def _batches(tile: Tile, step: float, device: torch.device, size: int) -> Iterator[tuple[np.ndarray, Crops]]:
@@ -294,6 +329,44 @@ def _fill(pixels: xr.DataArray, absent: Sequence[str]) -> xr.DataArray:
     kept = pixels.sel(c=[name for name in pixels["c"].to_numpy() if name not in absent])
     zeros = xr.zeros_like(kept.isel(c=[0] * len(absent))).assign_coords(c=list(absent))
     return xr.concat([kept, zeros], "c") if absent else pixels
+
+
+def _warn_of_no_signal(
+    model: NeXtMarker,
+    regions: Sequence[Region],
+    lacking: Mapping[str, Sequence[str]],
+    interpretability: np.ndarray,
+    zeros: Mapping[str, Zero],
+) -> None:
+    """Warn of markers of which an image shows noise alone, and no cell more than that."""
+    markers = np.array(model.architecture.markers)
+    silent = {}
+    for image, zero in zeros.items():
+        rows = np.concatenate([region.rows for region in regions if region.image == image])
+        noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # of rounding
+        brightest = interpretability[rows].mean(2).max(0)
+        none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise)
+        names = [name for name in markers[none].tolist() if name not in lacking.get(image, [])]
+        if names:
+            silent[image] = names
+    if silent:
+        msg = f"Markers without signal above the background, by image: {silent}. Look at them before you trust them."
+        warnings.warn(msg, stacklevel=3)
+
+
+def _describe_zeros(zeros: Mapping[str, Zero]) -> dict[str, np.ndarray]:
+    """The zeros of all images as arrays, (images, markers), for the record."""
+    if not zeros:
+        return {}
+    columns = {
+        "offset": [zero.offset for zero in zeros.values()],
+        "background": [zero.background for zero in zeros.values()],
+        "zero_response": [zero.response.mean(1) for zero in zeros.values()],
+    }
+    return {
+        "images": np.array(list(zeros), dtype=object),
+        **{name: torch.stack(values).cpu().numpy() for name, values in columns.items()},
+    }
 
 
 def _places() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import to_device
 from nextmarker.nn.views import Crops, reach
+from nextmarker.nn.zero import pixel_offset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,10 @@ FIELD_SIZE = 1024
 """Side, in pixels, of the pieces in which training reads an image."""
 FIELD_MEMORY = 2**30
 """Bytes of pixels that training holds at one time; with more, fields take turns."""
+SCALE_CELLS = 2048
+"""Cells, and as many places, from which the scale of a model is chosen."""
+PLACES = 64
+"""Places of a field from which a step learns what empty ones respond."""
 
 
 class Fields:
@@ -43,6 +49,8 @@ class Fields:
         Source of all randomness.
     device
         Where the pixels are kept.
+    zero
+        Whether the model subtracts an image's own zero: take off what a camera added to the pixels, and draw places.
     """
 
     def __init__(
@@ -54,9 +62,11 @@ class Fields:
         settings: Settings,
         seed: torch.Generator,
         device: torch.device,
+        *,
+        zero: bool = True,
     ) -> None:
         self.markers, self.patch_size, self.pixel_size = markers, patch_size, pixel_size
-        self.settings, self.seed, self.device = settings, seed, device
+        self.settings, self.seed, self.device, self.zero = settings, seed, device, zero
         waiting = [(region, field) for region in regions for field in cut_fields(region, size=FIELD_SIZE)]
         self.order = [waiting[i] for i in torch.randperm(len(waiting), generator=seed)]
         self.queue = cycle(self.order)
@@ -80,8 +90,28 @@ class Fields:
         for number in field_of.unique().tolist():
             crops = self.held[number]
             picked = (chosen[field_of == number] - first[number]).to(self.device)
-            drawn.append(Crops(crops.pixels, crops.centres[picked], crops.step))
+            places = self.draw_places(crops) if self.zero else None
+            drawn.append(replace(crops, centres=crops.centres[picked], places=places))
         return drawn
+
+    def sample_cells(self) -> list[Crops]:
+        """Draw some cells and places of every field in memory."""
+        share = max(SCALE_CELLS // len(self.held), 2)
+        return [
+            replace(
+                crops,
+                centres=crops.centres[torch.randperm(len(crops.centres), generator=self.seed)[:share].to(self.device)],
+                places=self.draw_places(crops, max(share, PLACES)),
+            )
+            for crops in self.held
+        ]
+
+    def draw_places(self, crops: Crops, count: int = PLACES) -> torch.Tensor:
+        """Draw places all over a field, float64 (places, 2)."""
+        halo = self._halo(crops.step)
+        sides = torch.tensor(crops.pixels.shape[1::-1], dtype=torch.float64)  # (x, y)
+        places = torch.rand(count, 2, generator=self.seed, dtype=torch.float64)
+        return (halo + places * (sides - 2 * halo - 1)).to(self.device)
 
     def _choose(self, sizes: torch.Tensor, count: int) -> torch.Tensor:
         """Choose `count` cells, numbered through all fields: from one field, then the next, or from all at once."""
@@ -96,10 +126,10 @@ class Fields:
         return chosen
 
     def sample_pixels(self, count: int = 2_000_000) -> np.ndarray:
-        """Evenly spaced pixels of the fields in memory, (about `count`, markers)."""
+        """Evenly spaced pixels of the fields in memory, above their offset, (about `count`, markers)."""
         total = sum(crops.pixels[..., 0].numel() for crops in self.held)
         stride = max(total // count, 1)
-        return np.concatenate([crops.pixels.flatten(0, 1)[::stride].cpu().numpy() for crops in self.held])
+        return np.concatenate([_above_offset(crops, stride) for crops in self.held])
 
     def _take_turns(self) -> None:
         waiting = len(self.order) - len(self.held)
@@ -116,8 +146,24 @@ class Fields:
     def _load_next(self) -> Crops:
         region, field = next(self.queue)
         step = region.step(self.pixel_size)
-        tile = read_field(region, self.markers, field, halo=reach(self.patch_size, step, self.settings.size_scaling))
-        return Crops(to_device(tile.pixels, self.device), torch.from_numpy(tile.centres).to(self.device), step)
+        tile = read_field(region, self.markers, field, halo=self._halo(step))
+        offset = torch.from_numpy(pixel_offset(tile.pixels))
+        return Crops(
+            to_device(tile.pixels, self.device),
+            torch.from_numpy(tile.centres).to(self.device),
+            step,
+            offset.to(self.device) if self.zero and offset.any() else None,
+        )
+
+    def _halo(self, step: float) -> int:
+        return reach(self.patch_size, step, self.settings.size_scaling)
 
     def _bytes(self) -> int:
         return sum(crops.pixels.nbytes for crops in self.held)
+
+
+def _above_offset(crops: Crops, stride: int) -> np.ndarray:
+    pixels = crops.pixels.flatten(0, 1)[::stride]
+    if crops.offset is not None:
+        pixels = (pixels - crops.offset).clamp(min=0)
+    return pixels.cpu().numpy()

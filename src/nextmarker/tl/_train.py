@@ -17,7 +17,7 @@ from nextmarker.nn.loss import random_nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
-from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
+from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate, set_scale
 from nextmarker.tl._fields import Fields
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def train(
     settings
         Steps, views, augmentations, schedule, in place of the preset's.
     network
-        Axis of the sigmoids, widths, depth and pooling, in place of the preset's.
+        Axis of the sigmoids, widths, depth, pooling and scale, in place of the preset's.
     table_key
         Table in `sdata.tables`.
     random_state
@@ -86,12 +86,13 @@ def train(
     `markers`, `markers_without_signal` : object (markers,)
         Names of all markers, and of those without a positive pixel among those sampled (up to two million).
     `x_c`, `slope`, `x_c_start`, `slope_start` : float32 (markers,)
-        The learned sigmoids and where they started: centres in raw counts, and slopes (see `nm.nn.Normalization`).
+        The learned sigmoids and where they started: centres in counts above the offset, and slopes (see
+        `nm.nn.Normalization`).
 
     Warns
     -----
     UserWarning
-        If the loss ends no better than that of random embeddings, or markers carry no signal, or an offset under it.
+        If the loss ends no better than that of random embeddings, or markers carry no signal.
 
     Raises
     ------
@@ -134,10 +135,8 @@ def train(
     pixel_size = _common_pixel_size(regions)
     side = _patch_size(regions, patch_size, unit, pixel_size)
     seed = torch.Generator().manual_seed(random_state)
-    fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device))
-    sample = fields.sample_pixels()
-    start = start_centres(sample, settings.start)
-    _warn_of_offset(markers, sample, start)
+    fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device), zero=network.zero)
+    start = start_centres(fields.sample_pixels(), settings.start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
         msg = f"Markers without signal in the pixels sampled: {silent}. Their activation is zero where they have none."
@@ -145,7 +144,9 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
         model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
+        set_scale(model, fields.sample_cells)
         loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
+        set_scale(model, fields.sample_cells)  # training makes the features of some markers stronger
     model.cpu()
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
@@ -218,19 +219,6 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
         )
         raise ValueError(msg)
     return round(exact)
-
-
-def _warn_of_offset(markers: Sequence[str], sample: np.ndarray, start: np.ndarray) -> None:
-    """Warn of markers whose emptiest pixels lie above the centre of their sigmoid, so that all pixels look alike."""
-    floor = np.percentile(sample, 1, axis=0)
-    offset = {marker: float(low) for marker, low, centre in zip(markers, floor, start, strict=True) if low > centre}
-    if offset:
-        msg = (
-            f"Hardly any pixel of these markers is below the counts given here: {offset}. Their images seem to hold an "
-            "offset of a camera, beside which signal is hard to see. Subtract it, image.clip(min=offset) - offset, "
-            "and make cells and model again."
-        )
-        warnings.warn(msg, stacklevel=3)
 
 
 def _random_loss(fields: Fields, settings: Settings) -> float:

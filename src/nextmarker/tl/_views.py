@@ -95,7 +95,7 @@ def draw_views(
     seed = torch.Generator().manual_seed(random_state)
     patches = [cut_patches(crops, patch_size, torch.eye(2)[None])]
     for size in view_sizes(patch_size, settings):
-        patches += [random_views([crops], size, settings, seed) for _ in range(settings.views)]
+        patches += [random_views([crops], size, settings, seed)[0] for _ in range(settings.views)]
     names = ["cell", *(f"view {number}" for number in range(1, len(patches)))]
     where = {"cell": str(adata.obs_names[row]), "image": region.image}
     return [_label(patch[0].numpy(), name, markers, where) for patch, name in zip(patches, names, strict=True)]

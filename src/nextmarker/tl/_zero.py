@@ -1,0 +1,77 @@
+"""The zero of an image, measured on a bounded sample of its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nextmarker._tiles import read_windows
+from nextmarker.nn.device import to_device
+from nextmarker.nn.training import respond_at
+from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
+from nextmarker.nn.zero import EMPTY, empty_response, pixel_offset
+
+if TYPE_CHECKING:
+    from nextmarker._cells import Region
+    from nextmarker.nn.model import NeXtMarker
+
+
+@dataclass(frozen=True)
+class Zero:
+    """What a model meets in the empty places of an image."""
+
+    response: torch.Tensor
+    """Response of every marker, (markers, features)."""
+    noise: torch.Tensor
+    """Standard deviation of the response from place to place, (markers, features)."""
+    structure: torch.Tensor
+    """Correlation of neighbouring pixels, (markers,): about 0 where the image shows noise alone."""
+    offset: torch.Tensor
+    """Counts that a camera added to every pixel, (markers,)."""
+    background: torch.Tensor
+    """Mean counts of a pixel, the offset among them, (markers,)."""
+
+
+def measure_zero(model: NeXtMarker, region: Region, device: torch.device) -> Zero | None:
+    """Measure the zero of an image; None for a model that subtracts none.
+
+    Parameters
+    ----------
+    model
+        On `device`.
+    region
+        The image; its cells do not matter.
+    """
+    known = model.architecture
+    if not known.network.zero:
+        return None
+    step = region.step(known.pixel_size)
+    halo = reach(known.patch_size, step)
+    tiles = [*read_windows(region, known.markers, halo=halo)]
+    pixels = np.concatenate([tile.pixels.reshape(-1, len(known.markers)) for tile in tiles])
+    offset = torch.from_numpy(pixel_offset(pixels)).to(device)
+    responses, levels, pairs = [], [], []
+    for tile in tiles:
+        crops = Crops(to_device(tile.pixels, device), torch.from_numpy(tile.centres).to(device), step, offset)
+        responses.append(respond_at(model, crops))
+        turn = fixed_rotations(1).to(device).expand(len(crops.centres), 2, 2)
+        levels.append(cut_patches(crops, known.patch_size, turn).mean((2, 3)))
+        inside = (crops.pixels[halo:-halo, halo:-halo].float() - offset).clamp(min=0).permute(2, 0, 1)
+        pairs.append(_neighbours(model.normalization.signal(inside[None])[0]))
+    response = torch.cat(responses)
+    background = offset + torch.cat(levels).quantile(EMPTY, dim=0)
+    return Zero(empty_response(response), response.std(0), _correlate(torch.cat(pairs, 1)), offset, background)
+
+
+def _neighbours(signal: torch.Tensor) -> torch.Tensor:
+    """Pixels of (markers, height, width) and their neighbours to the right, (markers, pairs, 2)."""
+    return torch.stack([signal[..., :-1], signal[..., 1:]], -1).flatten(1, 2)
+
+
+def _correlate(pairs: torch.Tensor) -> torch.Tensor:
+    """Correlation of pairs, (markers, pairs, 2), for each marker; 0 where all pixels are alike."""
+    first, second = (pairs - pairs.mean(1, keepdim=True)).unbind(-1)
+    return (first * second).mean(1) / ((first**2).mean(1) * (second**2).mean(1)).sqrt().clamp(min=1e-12)
