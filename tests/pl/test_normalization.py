@@ -150,6 +150,58 @@ def test_reads_only_windows(sdata):
     assert len(set(read)) <= 4  # one chunk of each marker holds all cells
 
 
+def backgrounds(ax):
+    return [line.get_xdata()[0] for line in ax.get_lines()[2:]]
+
+
+def with_zero(sdata, offset, background):
+    record = sdata["table"].uns["nextmarker"]["embed"]
+    offset = np.asarray(offset, np.float32)
+    record |= {"images": np.array(["left", "right"], dtype=object), "offset": offset}
+    record |= {"background": offset + np.asarray(background, np.float32)}
+    return sdata
+
+
+@pytest.mark.parametrize("axis", ["linear", "log"])
+def test_background_of_each_image(log_sdata, axis):
+    """Where it is on the axis; zero is not, on a logarithmic one."""
+    log_sdata["table"].uns["nextmarker"]["embed"]["axis"] = axis
+    sdata = with_zero(log_sdata, np.zeros((2, 4)), [[1, 1, 0, 1], [2, 1e4, 0, 3]])
+    axes = normalization(sdata)
+    assert [backgrounds(ax) for ax in axes] == [[1, 2], [1], [], [1, 3]]
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()].count("background of each image") == 1
+    assert axes[0].figure.get_supxlabel() == "raw counts per pixel"
+    assert [backgrounds(ax) for ax in normalization(sdata["table"])] == [[1, 2], [1], [], [1, 3]]
+
+
+def test_counts_are_shown_above_the_offset_of_their_image(log_sdata):
+    expected = [ax.patches[0].get_data().values for ax in normalization(log_sdata)]
+    for image, offset in (("left", 100), ("right", 40)):
+        log_sdata[image].data = log_sdata[image].data + np.uint16(offset)
+    axes = normalization(with_zero(log_sdata, [[100] * 4, [40] * 4], [[1] * 4, [2] * 4]))
+    for ax, heights in zip(axes, expected, strict=True):
+        np.testing.assert_array_equal(ax.patches[0].get_data().values, heights)
+        assert backgrounds(ax) == [1, 2]
+    assert axes[0].figure.get_supxlabel() == "counts per pixel above the offset"
+
+
+def test_dead_pixels_lie_below_the_offset(log_sdata):
+    for image in ("left", "right"):
+        counts = np.full(log_sdata[image].shape, 102, np.uint16)
+        counts[:, :2] = 0
+        log_sdata[image] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=log_sdata[image]["c"].to_numpy())
+    heights, edges, _ = (
+        normalization(with_zero(log_sdata, np.full((2, 4), 100), np.ones((2, 4))))[3].patches[0].get_data()
+    )
+    assert edges[:-1][heights > 0].tolist() == [1.5]
+
+
+def test_a_table_of_an_older_version_has_no_background(sdata):
+    (legend,) = normalization(sdata)[0].figure.legends
+    assert "background of each image" not in [text.get_text() for text in legend.get_texts()]
+
+
 def test_not_embedded(sdata):
     del sdata["table"].uns["nextmarker"]["embed"]
     with pytest.raises(KeyError, match="nm.tl.embed"):

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from dask.base import compute
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.special import expit
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.8"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.8"
 N_WINDOWS = 32
 WINDOW_SIZE = 128
 MOST_BINS = 40
@@ -32,10 +33,17 @@ SHOWN = {"linear": (0, 4), "log": (1 / 8, 64)}  # times the centre of the sigmoi
 def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> np.ndarray:
     """Draw the learned sigmoid of each marker over the histogram of its pixels.
 
+    Thin vertical lines show the background of each image, in mean counts per pixel: what `nm.tl.embed` found in its
+    empty places and took off the response of cells. A background of zero has no place on a logarithmic axis, and one
+    beyond the axis is not drawn.
+
     The histogram shows positive pixels only, as areas, with its highest bar at 1, up to where the sigmoid is close to
     1: four times its centre. Sigmoids on the logarithmic axis are drawn on such an axis, from an eighth of their centre
     to 64 times it. The pixels come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that
     memory stays bounded.
+
+    Sigmoids act on counts above the offset that a camera added to every pixel, so the axis shows these: the offset of
+    its own image is taken off each pixel and each background.
 
     Parameters
     ----------
@@ -70,7 +78,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
         raise KeyError(msg)
     sigmoids = record["embed"]
     markers = [str(name) for name in sigmoids["markers"]]
-    pixels = None if isinstance(data, AnnData) else _sample_pixels(data, markers, table_key)
+    pixels = None if isinstance(data, AnnData) else _sample_pixels(data, markers, table_key, _offsets(sigmoids))
 
     figure, axes = _grid(len(markers))
     for m, (ax, marker) in enumerate(zip(axes, markers, strict=True)):
@@ -78,20 +86,42 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
         if pixels is not None:
             _draw_histogram(ax, pixels[:, m], shown, sigmoids["axis"])
         _draw_sigmoids(ax, sigmoids, m, shown)
+        if "background" in sigmoids:
+            _draw_backgrounds(ax, sigmoids["background"][:, m] - sigmoids["offset"][:, m], shown)
         ax.set_title(marker, fontsize="small", pad=3)
-    figure.supxlabel("raw counts per pixel", fontsize="medium")
+    above = "offset" in sigmoids and np.any(sigmoids["offset"])
+    figure.supxlabel("counts per pixel above the offset" if above else "raw counts per pixel", fontsize="medium")
     figure.supylabel("normalized intensity", fontsize="medium")
     handles, labels = axes[0].get_legend_handles_labels()
+    if "background" in sigmoids:
+        handles.append(Line2D([], [], color=GREEN, linewidth=0.8, alpha=0.6))
+        labels.append("background of each image")
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize="small")
     return axes
 
 
-def _sample_pixels(sdata: SpatialData, markers: Sequence[str], table_key: str) -> np.ndarray:
-    """Read a bounded sample of pixels round cells, (pixels, markers); zero for markers that an image lacks."""
+def _offsets(sigmoids: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Counts that a camera added to every pixel, (markers,), by image; older tables have none."""
+    return dict(zip(sigmoids.get("images", ()), sigmoids.get("offset", ()), strict=True))
+
+
+def _sample_pixels(
+    sdata: SpatialData, markers: Sequence[str], table_key: str, offsets: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Read a bounded sample of pixels round cells, (pixels, markers), above the offset of their image.
+
+    Zero for markers that an image lacks.
+    """
     cells = [(region, centre) for region in read_regions(sdata, table_key) for centre in region.centres]
     chosen = np.unique(np.linspace(0, len(cells) - 1, N_WINDOWS).round().astype(int))
     windows = [_window(*cells[index]).reindex(c=list(markers), fill_value=0).data for index in chosen]
-    return np.concatenate([counts.reshape(len(markers), -1) for counts in compute(*windows)], axis=1).T
+    pixels = []
+    for index, counts in zip(chosen, compute(*windows), strict=True):
+        flat = counts.reshape(len(markers), -1).T
+        offset = offsets.get(cells[index][0].image, np.zeros(len(markers)))
+        # counts stay whole
+        pixels.append(np.maximum(flat, offset.astype(flat.dtype)) - offset.astype(flat.dtype))
+    return np.concatenate(pixels)
 
 
 def _window(region: Region, centre: np.ndarray) -> xr.DataArray:
@@ -150,6 +180,12 @@ def _draw_sigmoids(ax: Axes, sigmoids: dict[str, Any], m: int, shown: tuple[floa
     ax.minorticks_off()
     ax.xaxis.set_major_formatter("{x:g}")
     ax.tick_params(labelsize="x-small")
+
+
+def _draw_backgrounds(ax: Axes, backgrounds: np.ndarray, shown: tuple[float, float]) -> None:
+    low, high = shown
+    for background in backgrounds[(backgrounds > 0) & (backgrounds >= low) & (backgrounds <= high)]:
+        ax.axvline(background, color=GREEN, linewidth=0.8, alpha=0.6, zorder=1.5)
 
 
 def _sigmoid(counts: np.ndarray, centre: float, slope: float, axis: str) -> np.ndarray:
