@@ -21,6 +21,10 @@ from scipy import ndimage
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import expand_labels, watershed
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import nextmarker as nm
 from nextmarker._cells import read_regions
@@ -37,6 +41,7 @@ SETTINGS: Final[dict[str, dict[str, float]]] = {
     "offset": {"offset": 100.0},
 }
 N_IMAGES = 4
+FIRST_SEED = 10  # what was chosen was chosen on the seeds before
 NUCLEAR = "DNA"
 DETECTED = "detected"
 LETTERS: Final = {"I": "X_interpretability", "F": "X_nextmarker"}
@@ -51,7 +56,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for setting in SETTINGS:
-        seeds = [measure_once(setting, seed, arguments.cells, arguments.output) for seed in range(arguments.seeds)]
+        seeds = [
+            measure_once(setting, seed, arguments.cells, arguments.output)
+            for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds)
+        ]
         table = over_seeds(seeds)
         print(f"\n{setting}\n{table.to_string()}", flush=True)
         table.to_csv(arguments.output / f"{setting}.csv")
@@ -141,7 +149,8 @@ def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
     """Scores of each representation, (representations, scores).
 
     Balanced accuracy of the 15 nearest neighbours, images left out in turn; ARI of the default clusters; mixing of the
-    images within types, 1 as by chance; and the share of all true cells that were found.
+    images within types, 1 as by chance; how often a linear classifier tells the image of a cell, a quarter by chance;
+    and the share of all true cells that were found.
     """
     rows = {}
     for name in adata.obsm:
@@ -154,9 +163,16 @@ def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
             "ARI": clusters["ari"],
             "clusters": clusters["n_second"],
             "mixing": mixing["neighbor_entropy"],
+            "image told": image_told(adata, name),
             "found": adata.n_obs / n_cells,
         }
     return pd.DataFrame(rows).T
+
+
+def image_told(adata: AnnData, name: str) -> float:
+    """Balanced accuracy of a linear classifier of the images, by five-fold cross-validation."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return cross_val_score(classifier, adata.obsm[name], adata.obs["image"], scoring="balanced_accuracy").mean()
 
 
 def over_seeds(scores: list[pd.DataFrame]) -> pd.DataFrame:

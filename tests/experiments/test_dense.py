@@ -111,7 +111,7 @@ def test_what_is_kept_is_not_measured_again(tmp_path, monkeypatch, capsys):
 
     def measure(sdata, seed):
         calls.append((sdata["dense_1"].to_numpy().min(), len(sdata["truth_dense_1"]), seed))
-        return pd.DataFrame({"kNN": [0.5 + seed / 10]}, index=pd.Index(["F"], name="representation"))
+        return pd.DataFrame({"kNN": [seed / 10 - 0.5]}, index=pd.Index(["F"], name="representation"))
 
     monkeypatch.setattr(dense, "measure", measure)
     monkeypatch.setattr(dense, "N_IMAGES", 1)
@@ -119,6 +119,6 @@ def test_what_is_kept_is_not_measured_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dense", "-o", str(tmp_path), "--seeds", "2", "--cells", "30"])
     for _ in range(2):
         dense.main()
-    assert calls == [(0, 30, 0), (0, 30, 1), (100, 30, 0), (100, 30, 1)]
+    assert calls == [(0, 30, 10), (0, 30, 11), (100, 30, 10), (100, 30, 11)]
     assert "0.550 ± 0.050" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "offset.csv", index_col=0).loc["F", "kNN"] == "0.550 ± 0.050"
