@@ -14,7 +14,8 @@ from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import Block, Encoder
 from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
-from nextmarker.nn.training import fit, set_scale
+from nextmarker.nn.training import fit
+from nextmarker.nn.zero import set_scale
 from nextmarker.tl._embed import embed_regions
 from nextmarker.tl._fields import Fields
 

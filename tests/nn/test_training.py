@@ -8,9 +8,9 @@ import torch
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
 from nextmarker.nn.loss import nt_xent
-from nextmarker.nn.training import fit, learning_rate, random_views, respond_at, set_scale, zeros_of_views
+from nextmarker.nn.training import fit, learning_rate, random_views, zeros_of_views
 from nextmarker.nn.views import Crops
-from nextmarker.nn.zero import BRIGHT, NOISE, noise_of_empty
+from nextmarker.nn.zero import BRIGHT, NOISE, noise_of_empty, respond_at, set_scale
 
 
 def test_schedule_of_the_paper():

@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel, TableModel
 import nextmarker as nm
 from nextmarker._cells import read_regions
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
-from nextmarker.tl._embed import _fill
+from nextmarker.tl._missing import fill_with_zero
 from nextmarker.tl._zero import measure_zero
 
 MODULE = import_module("nextmarker.tl._embed")
@@ -279,7 +279,7 @@ def test_zeros_are_made_tile_by_tile(make, model, monkeypatch):
         nm.tl.embed(sdata, model, tile_size=40, missing="zero", progress=False)
     assert set(reads.values()) == {1}
     assert len(reads) == image.data.npartitions
-    filled = _fill(image, ["CD20", "CD8"])
+    filled = fill_with_zero(image, ["CD20", "CD8"])
     assert filled["c"].to_numpy().tolist() == ["DNA", "CD3", "CD20", "CD8"]
     assert (filled.dtype, filled.chunksizes["y"]) == (image.dtype, image.chunksizes["y"])
     assert set(reads.values()) == {1}

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CACHED = 64
+"""Patches that go through the encoder together on a CPU: few enough for its caches, or it takes twice as long."""
+
 
 class Block(nn.Module):
     """ConvNeXt-style residual block: a depthwise convolution over space, then two that mix the features of a marker."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
@@ -12,18 +12,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from nextmarker.nn.encoder import CACHED
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_whole
 from nextmarker.nn.normalization import Penalty
-from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, random_gains, random_transforms
-from nextmarker.nn.zero import empty_response, faint_signal, noise_of_empty
+from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms
+from nextmarker.nn.zero import empty_response
 
 Draw = Callable[[int], Sequence[Crops]]
 """Draws that many cells at random, grouped by the tile they lie in."""
 
-
-CACHED = 64
-"""Patches that go through the encoder together on a CPU: few enough for its caches, or a step takes twice as long."""
 PROJECTION = 128
 """Length of the projections that are contrasted, as in SimCLR."""
 
@@ -172,30 +170,6 @@ def zeros_of_views(
         zero = torch.lerp(known[below, marker], known[below + 1, marker], (position - below)[..., None])
         zeros.append(zero * (gain > 0)[..., None])
     return torch.cat(zeros)
-
-
-@torch.no_grad()
-def set_scale(model: NeXtMarker, sample: Callable[[], Sequence[Crops]]) -> None:
-    """Set the scale of a model: which signal of each marker is faint, in a sample of the cells of all images."""
-    network = model.architecture.network
-    if network.faint is None:
-        return
-    cells, noise = [], []
-    for crop in sample():
-        response, places = respond_at(model, crop), respond_at(model, crop.at_places())
-        cells.append(torch.relu(response - empty_response(places)) if network.zero else response)
-        noise.append(noise_of_empty(places))
-    model.threshold.copy_(faint_signal(torch.cat(cells), torch.stack(noise), network.faint))
-
-
-def respond_at(model: NeXtMarker, crops: Crops) -> Tensor:
-    """Response at the centres of a tile, each in one rotation, (cells, markers, features)."""
-    turns = fixed_rotations(4).to(crops.pixels.device)
-    parts = []
-    for numbers in torch.arange(len(crops.centres), device=crops.centres.device).split(CACHED):
-        some = replace(crops, centres=crops.centres[numbers])
-        parts.append(model.respond(cut_patches(some, model.architecture.patch_size, turns[numbers % 4])))
-    return torch.cat(parts)
 
 
 def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:

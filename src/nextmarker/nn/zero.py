@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nextmarker.nn.encoder import CACHED
+from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from nextmarker.nn.model import NeXtMarker
+
+SAMPLE = 2**17
+"""Pixels of an image, about, from which its offset is read."""
 LOWEST = 1.0
 """Percentile of the pixels of an image that a camera adds to all of them; dead pixels lie below."""
 EMPTY = 0.35
@@ -41,6 +53,7 @@ def pixel_offset(pixels: np.ndarray) -> np.ndarray:
     array([  0., 100.], dtype=float32)
     """
     flat = pixels.reshape(-1, pixels.shape[-1])
+    flat = flat[:: max(len(flat) // SAMPLE, 1)]  # sorting all of them would take longer than reading them
     return np.percentile(flat, LOWEST, axis=0, method="lower").astype(np.float32)
 
 
@@ -101,3 +114,29 @@ def faint_signal(signal: Tensor, noise: Tensor, share: float) -> Tensor:
     return torch.maximum(share * bright, NOISE * noise.quantile(NOISIEST, dim=0, interpolation="higher")).clamp(
         min=1e-4
     )
+
+
+@torch.no_grad()
+def set_scale(model: NeXtMarker, sample: Callable[[], Sequence[Crops]]) -> None:
+    """Set the scale of a model: which signal of each marker is faint, in a sample of the cells of all images."""
+    network = model.architecture.network
+    if network.faint is None:
+        return
+    cells, noise = [], []
+    for crop in sample():
+        response, places = respond_at(model, crop), respond_at(model, crop.at_places())
+        cells.append(torch.relu(response - empty_response(places)) if network.zero else response)
+        noise.append(noise_of_empty(places))
+    model.threshold.copy_(faint_signal(torch.cat(cells), torch.stack(noise), network.faint))
+
+
+def respond_at(model: NeXtMarker, crops: Crops) -> Tensor:
+    """Response at the centres of a tile, each in one rotation, (cells, markers, features)."""
+    return torch.cat([model.respond(patches) for patches in cut_turned(crops, model.architecture.patch_size)])
+
+
+def cut_turned(crops: Crops, size: int) -> Iterator[Tensor]:
+    """Cut the patches of a tile, each in one of four rotations, (up to `CACHED`, markers, size, size) at a time."""
+    turns = fixed_rotations(4).to(crops.pixels.device)
+    for numbers in torch.arange(len(crops.centres), device=crops.centres.device).split(CACHED):
+        yield cut_patches(replace(crops, centres=crops.centres[numbers]), size, turns[numbers % 4])

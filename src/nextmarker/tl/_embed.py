@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 from tqdm.auto import tqdm
 
 from nextmarker import _keys
@@ -22,10 +19,12 @@ from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
 from nextmarker.nn.device import pick_device, to_device
+from nextmarker.nn.encoder import CACHED
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
+from nextmarker.tl._missing import fill_with_zero, lacking_markers, refuse_lacking, warn_of_lacking
 from nextmarker.tl._train import train
-from nextmarker.tl._zero import Zero, measure_zero
+from nextmarker.tl._zero import Zero, describe_zeros, measure_zero, warn_of_no_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,14 +37,8 @@ if TYPE_CHECKING:
 
 Missing = Literal["refuse", "zero"]
 
-BATCH_SIZE = 64
-"""Patches in the network at one time: few enough for the caches of a processor."""
 ROWS_AT_ONCE = 65_536
 """Cells whose F is computed at one time."""
-NO_SIGNAL = 6
-"""Standard deviations of the noise that no cell rises above its image's zero where a marker has no signal."""
-NO_STRUCTURE = 0.05
-"""Correlation of neighbouring pixels below which an image may be noise alone."""
 
 
 def embed(
@@ -182,21 +175,21 @@ def embed(
         raise ValueError(msg)
     elif not isinstance(model, NeXtMarker):
         model = load_model(model)
-    lacking = _lacking_markers(model, adata, regions)
+    lacking = lacking_markers(model, adata, regions)
     if missing == "refuse":
-        _refuse(lacking, adata, regions)
-    _warn_of_zeros(lacking, model, regions)
+        refuse_lacking(lacking, adata, regions)
+    warn_of_lacking(lacking, model, regions)
     check = PlaceCheck(sdata, table_key, model.architecture.markers)
     interpretability, embedding, zeros = embed_regions(
         model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress, check
     )
-    _warn_of_no_signal(model, regions, lacking, interpretability, zeros)
+    warn_of_no_signal(model, regions, lacking, interpretability, zeros)
     parameters = {
         "rotations": rotations,
         "tile_size": tile_size,
         "missing": missing,
         "filled_with_zero": {image: np.array(markers, dtype=object) for image, markers in lacking.items()},
-        **_describe_zeros(zeros),
+        **describe_zeros(zeros),
     }
     _write(adata, model, interpretability, embedding, places, parameters)
 
@@ -237,14 +230,14 @@ def embed_regions(
             step = region.step(known.pixel_size)
             halo = reach(known.patch_size, step)
             absent = lacking.get(region.image, [])
-            filled = replace(region, pixels=_fill(region.pixels, absent))
+            filled = replace(region, pixels=fill_with_zero(region.pixels, absent))
             zero = zeros.get(region.image) or measure_zero(model, filled, device)
             if zero is not None:
                 zeros[region.image] = zero
             for tile in stream_tiles(filled, known.markers, tile_size=tile_size, halo=halo):
                 if check is not None:
                     check(region, tile)
-                for rows, crops in _batches(tile, step, device, max(BATCH_SIZE // rotations, 1)):
+                for rows, crops in _batches(tile, step, device, max(CACHED // rotations, 1)):
                     interpretability[rows] = _interpret(model, crops, rotations, zero)[: len(rows)].cpu()
                     bar.update(len(rows))
             # exactly zero, which f(0) - f(0) is only up to rounding
@@ -278,95 +271,6 @@ def _batches(tile: Tile, step: float, device: torch.device, size: int) -> Iterat
         filled = np.arange(first, first + size).clip(max=len(tile.rows) - 1)
         centres = torch.from_numpy(tile.centres[filled]).to(device)
         yield tile.rows[first : first + size], Crops(pixels, centres, step)
-
-
-def _lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]) -> dict[str, list[str]]:
-    """Markers of the model that the table or an image lacks, by image."""
-    lacking = {}
-    for region in regions:
-        here = adata.var_names.intersection(region.pixels["c"].to_numpy())
-        absent = [marker for marker in model.architecture.markers if marker not in here]
-        if len(absent) == len(model.architecture.markers):
-            msg = (
-                f"Image {region.image!r} and its table have no marker of the model, which knows {absent}. "
-                "Train a model on this panel: nm.tl.train(sdata)."
-            )
-            raise ValueError(msg)
-        if absent:
-            lacking[region.image] = absent
-    return lacking
-
-
-def _refuse(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions: Sequence[Region]) -> None:
-    for region in regions:
-        absent = lacking.get(region.image)
-        if not absent:
-            continue
-        unknown = [marker for marker in absent if marker not in adata.var_names]
-        holder, names = ("the table", adata.var_names) if unknown else (f"image {region.image!r}", region.pixels["c"])
-        msg = (
-            f"The model needs the markers {unknown or absent}, which {holder} does not have; it has "
-            f"{names.to_numpy().tolist()}. Train a model on this panel, nm.tl.train(sdata), or rename the channels, "
-            "sdata.set_channel_names(...), and make the cells again, or take these markers as zero: "
-            'nm.tl.embed(sdata, model, missing="zero").'
-        )
-        raise ValueError(msg)
-
-
-def _warn_of_zeros(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, regions: Sequence[Region]) -> None:
-    if not lacking:
-        return
-    images = len({region.image for region in regions})
-    times = Counter(marker for absent in lacking.values() for marker in absent)
-    named = [
-        f"{marker} in {times[marker]} of {images} images" for marker in model.architecture.markers if times[marker]
-    ]
-    warnings.warn(f"Markers filled with zero counts, since they are missing: {', '.join(named)}.", stacklevel=3)
-
-
-def _fill(pixels: xr.DataArray, absent: Sequence[str]) -> xr.DataArray:
-    """Give an image channels of zero counts, in place of any of these names, without reading it."""
-    kept = pixels.sel(c=[name for name in pixels["c"].to_numpy() if name not in absent])
-    zeros = xr.zeros_like(kept.isel(c=[0] * len(absent))).assign_coords(c=list(absent))
-    return xr.concat([kept, zeros], "c") if absent else pixels
-
-
-def _warn_of_no_signal(
-    model: NeXtMarker,
-    regions: Sequence[Region],
-    lacking: Mapping[str, Sequence[str]],
-    interpretability: np.ndarray,
-    zeros: Mapping[str, Zero],
-) -> None:
-    """Warn of markers of which an image shows noise alone, and no cell more than that."""
-    markers = np.array(model.architecture.markers)
-    silent = {}
-    for image, zero in zeros.items():
-        rows = np.concatenate([region.rows for region in regions if region.image == image])
-        noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # of rounding
-        brightest = interpretability[rows].mean(2).max(0)
-        none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise)
-        names = [name for name in markers[none].tolist() if name not in lacking.get(image, [])]
-        if names:
-            silent[image] = names
-    if silent:
-        msg = f"Markers without signal above the background, by image: {silent}. Look at them before you trust them."
-        warnings.warn(msg, stacklevel=3)
-
-
-def _describe_zeros(zeros: Mapping[str, Zero]) -> dict[str, np.ndarray]:
-    """The zeros of all images as arrays, (images, markers), for the record."""
-    if not zeros:
-        return {}
-    columns = {
-        "offset": [zero.offset for zero in zeros.values()],
-        "background": [zero.background for zero in zeros.values()],
-        "zero_response": [zero.response.mean(1) for zero in zeros.values()],
-    }
-    return {
-        "images": np.array(list(zeros), dtype=object),
-        **{name: torch.stack(values).cpu().numpy() for name, values in columns.items()},
-    }
 
 
 def _places() -> dict[str, str]:

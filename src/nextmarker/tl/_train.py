@@ -17,7 +17,8 @@ from nextmarker.nn.loss import random_nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
-from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate, set_scale
+from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
+from nextmarker.nn.zero import set_scale
 from nextmarker.tl._fields import Fields
 
 if TYPE_CHECKING:

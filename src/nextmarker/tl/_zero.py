@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,19 @@ import torch
 
 from nextmarker._tiles import read_windows
 from nextmarker.nn.device import to_device
-from nextmarker.nn.training import respond_at
-from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
-from nextmarker.nn.zero import EMPTY, empty_response, pixel_offset
+from nextmarker.nn.views import Crops, reach
+from nextmarker.nn.zero import EMPTY, cut_turned, empty_response, pixel_offset
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from nextmarker._cells import Region
     from nextmarker.nn.model import NeXtMarker
+
+NO_SIGNAL = 6
+"""Standard deviations of the noise that no cell rises above its image's zero where a marker has no signal."""
+NO_STRUCTURE = 0.05
+"""Correlation of neighbouring pixels below which an image may be noise alone."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,9 @@ def measure_zero(model: NeXtMarker, region: Region, device: torch.device) -> Zer
     responses, levels, pairs = [], [], []
     for tile in tiles:
         crops = Crops(to_device(tile.pixels, device), torch.from_numpy(tile.centres).to(device), step, offset)
-        responses.append(respond_at(model, crops))
-        turn = fixed_rotations(1).to(device).expand(len(crops.centres), 2, 2)
-        levels.append(cut_patches(crops, known.patch_size, turn).mean((2, 3)))
+        for patches in cut_turned(crops, known.patch_size):
+            responses.append(model.respond(patches))
+            levels.append(patches.mean((2, 3)))
         inside = (crops.pixels[halo:-halo, halo:-halo].float() - offset).clamp(min=0).permute(2, 0, 1)
         pairs.append(_neighbours(model.normalization.signal(inside[None])[0]))
     response = torch.cat(responses)
@@ -75,3 +82,41 @@ def _correlate(pairs: torch.Tensor) -> torch.Tensor:
     """Correlation of pairs, (markers, pairs, 2), for each marker; 0 where all pixels are alike."""
     first, second = (pairs - pairs.mean(1, keepdim=True)).unbind(-1)
     return (first * second).mean(1) / ((first**2).mean(1) * (second**2).mean(1)).sqrt().clamp(min=1e-12)
+
+
+def warn_of_no_signal(
+    model: NeXtMarker,
+    regions: Sequence[Region],
+    lacking: Mapping[str, Sequence[str]],
+    interpretability: np.ndarray,
+    zeros: Mapping[str, Zero],
+) -> None:
+    """Warn of markers of which an image shows noise alone, and no cell more than that."""
+    markers = np.array(model.architecture.markers)
+    silent = {}
+    for image, zero in zeros.items():
+        rows = np.concatenate([region.rows for region in regions if region.image == image])
+        noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # of rounding
+        brightest = interpretability[rows].mean(2).max(0)
+        none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise)
+        names = [name for name in markers[none].tolist() if name not in lacking.get(image, [])]
+        if names:
+            silent[image] = names
+    if silent:
+        msg = f"Markers without signal above the background, by image: {silent}. Look at them before you trust them."
+        warnings.warn(msg, stacklevel=3)
+
+
+def describe_zeros(zeros: Mapping[str, Zero]) -> dict[str, np.ndarray]:
+    """The zeros of all images as arrays, (images, markers), for the record."""
+    if not zeros:
+        return {}
+    columns = {
+        "offset": [zero.offset for zero in zeros.values()],
+        "background": [zero.background for zero in zeros.values()],
+        "zero_response": [zero.response.mean(1) for zero in zeros.values()],
+    }
+    return {
+        "images": np.array(list(zeros), dtype=object),
+        **{name: torch.stack(values).cpu().numpy() for name, values in columns.items()},
+    }

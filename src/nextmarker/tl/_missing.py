@@ -1,0 +1,82 @@
+"""Markers of a model that the table or an image lacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+
+    from nextmarker._cells import Region
+    from nextmarker.nn.model import NeXtMarker
+
+
+def lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]) -> dict[str, list[str]]:
+    """Find the markers of the model that the table or an image lacks, by image.
+
+    Raises
+    ------
+    ValueError
+        If an image has none of them.
+    """
+    lacking = {}
+    for region in regions:
+        here = adata.var_names.intersection(region.pixels["c"].to_numpy())
+        absent = [marker for marker in model.architecture.markers if marker not in here]
+        if len(absent) == len(model.architecture.markers):
+            msg = (
+                f"Image {region.image!r} and its table have no marker of the model, which knows {absent}. "
+                "Train a model on this panel: nm.tl.train(sdata)."
+            )
+            raise ValueError(msg)
+        if absent:
+            lacking[region.image] = absent
+    return lacking
+
+
+def refuse_lacking(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions: Sequence[Region]) -> None:
+    """Refuse the first image that lacks markers, and say how to go on.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    for region in regions:
+        absent = lacking.get(region.image)
+        if not absent:
+            continue
+        unknown = [marker for marker in absent if marker not in adata.var_names]
+        holder, names = ("the table", adata.var_names) if unknown else (f"image {region.image!r}", region.pixels["c"])
+        msg = (
+            f"The model needs the markers {unknown or absent}, which {holder} does not have; it has "
+            f"{names.to_numpy().tolist()}. Train a model on this panel, nm.tl.train(sdata), or rename the channels, "
+            "sdata.set_channel_names(...), and make the cells again, or take these markers as zero: "
+            'nm.tl.embed(sdata, model, missing="zero").'
+        )
+        raise ValueError(msg)
+
+
+def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, regions: Sequence[Region]) -> None:
+    """Warn of the markers whose counts are taken as zero."""
+    if not lacking:
+        return
+    images = len({region.image for region in regions})
+    times = Counter(marker for absent in lacking.values() for marker in absent)
+    named = [
+        f"{marker} in {times[marker]} of {images} images" for marker in model.architecture.markers if times[marker]
+    ]
+    warnings.warn(f"Markers filled with zero counts, since they are missing: {', '.join(named)}.", stacklevel=3)
+
+
+def fill_with_zero(pixels: xr.DataArray, absent: Sequence[str]) -> xr.DataArray:
+    """Give an image channels of zero counts, in place of any of these names, without reading it."""
+    kept = pixels.sel(c=[name for name in pixels["c"].to_numpy() if name not in absent])
+    zeros = xr.zeros_like(kept.isel(c=[0] * len(absent))).assign_coords(c=list(absent))
+    return xr.concat([kept, zeros], "c") if absent else pixels
