@@ -102,14 +102,14 @@ def test_the_collector_sees_lazy_imports_but_not_those_for_types() -> None:
     code = """
 from typing import TYPE_CHECKING
 from .. import _keys
-from nextmarker import _cells
+from nextmarker import _regions
 if TYPE_CHECKING:
     import torch
 def later():
     import scanpy.tools
 """
     collector.visit(ast.parse(code))
-    assert collector.names == {"typing", "nextmarker._keys", "nextmarker._cells", "scanpy.tools"}
+    assert collector.names == {"typing", "nextmarker._keys", "nextmarker._regions", "scanpy.tools"}
 
 
 def test_keys_import_nothing_of_ours() -> None:

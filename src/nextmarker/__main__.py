@@ -207,7 +207,7 @@ def _compare_with_truth(sdata: SpatialData) -> pd.Series:
     import pandas as pd
     from sklearn.metrics import adjusted_rand_score
 
-    from nextmarker._cells import read_regions
+    from nextmarker._regions import read_regions
 
     obs = sdata[_keys.TABLE].obs
     true_type = pd.Series(np.nan, index=obs.index, dtype=object)

@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from nextmarker import _keys
-from nextmarker._cells import read_image
-from nextmarker._write_cells import choose_images
+from nextmarker._regions import read_image
+from nextmarker.pp._write import choose_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

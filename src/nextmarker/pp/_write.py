@@ -17,10 +17,10 @@ from spatialdata.transformations import get_transformation
 from tqdm import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import Region, read_image, shared_markers
 from nextmarker._coordinates import apply, pixel_size, spatial_system
-from nextmarker._intensity import circle_means
+from nextmarker._regions import Region, read_image, shared_markers
 from nextmarker._table import write_results
+from nextmarker.pp._intensity import circle_means
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
