@@ -13,8 +13,8 @@ from anndata import AnnData
 
 from nextmarker import _keys
 from nextmarker._coordinates import apply, check_inside, from_system, is_micrometre, pixel_size, spatial_system
-from nextmarker._regions import read_image
-from nextmarker.pp._write import check_target, choose_images, write_cells
+from nextmarker._regions import choose_images, read_image
+from nextmarker.pp._write import check_target, write_cells
 from nextmarker.pp.sources.anndata import foreign_positions, is_own_table, own_positions
 from nextmarker.pp.sources.elements import element_centroids, elements_by_image, spatial_elements
 from nextmarker.pp.sources.outlines import Array, geojson_centroids, is_geojson, is_mask, mask_centroids

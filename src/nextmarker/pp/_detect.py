@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import pixel_size
-from nextmarker._regions import read_image
+from nextmarker._regions import as_list, choose_images, read_image
 from nextmarker.pp._nuclei import METHODS, Method, NuclearImage, contrast_to_noise, estimate_diameter, find_nuclei
-from nextmarker.pp._write import as_list, check_target, choose_images, write_cells
+from nextmarker.pp._write import check_target, write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
