@@ -155,7 +155,7 @@ def test_metrics_only_read() -> None:
 
 def test_verbs_do_not_import_verbs_and_helpers_only_helpers() -> None:
     allowed = {"nextmarker.tl._embed": {"nextmarker.tl._train"}}  # which trains when it is given no model
-    for part in ("cli", "metrics", "pl", "pp", "tl"):
+    for part in ("cli", "datasets", "metrics", "pl", "pp", "tl"):
         assert verbs(part)
         files = set(modules_of(part)) - {f"nextmarker.{part}"}
         assert not faults(files, lambda module, part=part: imports(module) & verbs(part) - allowed.get(module, set()))
