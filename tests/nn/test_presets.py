@@ -21,6 +21,7 @@ def test_network_and_loss_of_the_paper(name):
     assert network.zero is False
     assert (settings.temperature, settings.penalty) == (0.5, "paper")
     assert settings.hidden_markers == 0
+    assert settings.swap_surroundings is False
     assert settings.within_images is False
 
 

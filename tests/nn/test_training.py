@@ -116,7 +116,9 @@ def test_views_are_rotated_flipped_and_scaled_within_the_range_asked_for():
     """A view of the planes x and y is again two planes, and their gradients are the transform."""
     y, x = torch.meshgrid(*2 * [torch.arange(60.0)], indexing="ij")
     crops = Crops(torch.stack([x, y], -1), torch.full((400, 2), 30.3, dtype=torch.float64), 1.0)
-    settings = Settings(size_scaling=(0.5, 1.4), intensity_scaling=(1.0, 1.0), hidden_markers=0.0)
+    settings = Settings(
+        size_scaling=(0.5, 1.4), intensity_scaling=(1.0, 1.0), hidden_markers=0.0, swap_surroundings=False
+    )
     seed = torch.Generator().manual_seed(0)
     views = torch.cat([random_views([crops, crops], 8, settings, seed)[0] for _ in range(2)])
     transforms = torch.stack([views[..., 0, 1] - views[..., 0, 0], views[..., 1, 0] - views[..., 0, 0]], -1)
@@ -175,6 +177,18 @@ def test_markers_are_hidden_per_cell_and_view_and_wholly():
     first, second, *_ = hidden.split(32)
     assert not torch.equal(first, second)
     assert all(0 < cells_hidden < 32 for cells_hidden in first.sum(0))
+
+
+@pytest.mark.parametrize("swap_surroundings", [True, False])
+def test_cells_are_seen_in_the_surroundings_of_others(swap_surroundings):
+    """Cells of 1 to 40 counts: their own count at the centre of a view, that of another in its corners."""
+    pixels = torch.arange(1.0, 41).repeat_interleave(60).expand(60, 2400)[..., None]
+    centres = torch.stack([torch.arange(30.3, 2400, 60), torch.full((40,), 30.3)], -1).double()
+    settings = Settings(intensity_scaling=(1.0, 1.0), hidden_markers=0.0, swap_surroundings=swap_surroundings)
+    view, _ = random_views([Crops(pixels, centres, 1.0)], 15, settings, torch.Generator().manual_seed(0))
+    own = torch.arange(1.0, 41)
+    torch.testing.assert_close(view[:, 0, 7, 7], own, rtol=0, atol=0.4)
+    assert (((view[:, 0, 0, 0] - own).abs() > 0.5) == swap_surroundings).all()
 
 
 def test_a_hidden_marker_has_no_activation_and_no_gradient():

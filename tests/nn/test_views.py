@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, random_gains, random_transforms, reach
+from nextmarker.nn.views import (
+    Crops,
+    cut_patches,
+    fixed_rotations,
+    random_gains,
+    random_transforms,
+    reach,
+    swap_surroundings,
+)
 
 
 def rotation(degrees):
@@ -151,3 +159,38 @@ def test_reach_holds_every_view(size, step, scaling):
     centre = torch.tensor([[halo - 1 + 1e-6, halo - 1e-6]], dtype=torch.float64).expand(720, 2)
     angles = torch.cat([rotation(degrees / 2) for degrees in range(720)])
     cut_patches(Crops(pixels, centre, step), size, angles / min(scaling))  # an index outside raises
+
+
+def swapped(patches, seed=0):
+    return swap_surroundings(patches, torch.Generator().manual_seed(seed))
+
+
+def test_surroundings_are_those_of_another_cell_and_the_centre_is_its_own():
+    own = torch.arange(50.0)
+    patches = own[:, None, None, None].expand(50, 3, 21, 21)
+    view = swapped(patches)
+    other = view[:, 0, 0, 0].round()
+    assert torch.equal(other.sort().values, own)  # each surrounds one cell
+    assert (other != own).all()
+    share = (view[:, 0] - other[:, None, None]) / (own - other)[:, None, None]  # of the cell itself, (50, 21, 21)
+    assert share[:, 10, 10].min() > 0.99
+    assert share[:, 10, 20].max() < 0.4  # half a patch away
+    assert share[:, 0, 0].max() < 0.03
+    assert (share[:, 10, 10:].diff(dim=1) < 1e-6).all()
+    border = (share[:, 10, 10:] > 0.5).sum(1) / 21  # a little more than the distance where both weigh the same
+    assert border.min() >= 0.29
+    assert border.max() <= 0.5
+    assert len(border.unique()) > 2
+    assert torch.equal(view[:, :1].expand_as(view), view)
+
+
+def test_other_draws_give_other_surroundings():
+    patches = torch.rand(20, 2, 9, 9)
+    assert torch.equal(swapped(patches), swapped(patches))
+    assert not torch.equal(swapped(patches), swapped(patches, seed=1))
+
+
+def test_where_all_cells_look_alike_nothing_changes_nor_for_a_single_one():
+    alike, single = torch.rand(1, 2, 9, 9).expand(20, 2, 9, 9), torch.rand(1, 2, 9, 9)
+    torch.testing.assert_close(swapped(alike), alike)
+    assert torch.equal(swapped(single), single)

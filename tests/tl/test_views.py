@@ -83,6 +83,7 @@ def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path, hid
         patch_scales=(1.0, 0.5),
         size_scaling=(0.9, 1.1),
         hidden_markers=hidden_markers,
+        swap_surroundings=hidden_markers > 0,
     )
     nm.tl.train(tissue, 12, settings=settings, progress=False)
     expected = nm.tl.draw_views(tissue, 7, patch_size=12, settings=settings)
@@ -132,8 +133,23 @@ def test_only_the_surroundings_are_read(tissue):
         return block
 
     image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
-    nm.tl.draw_views(tissue, 1, patch_size=9)
+    nm.tl.draw_views(tissue, 1, patch_size=9, settings=nm.nn.Settings(swap_surroundings=False))
     assert set(reads) == {(0, 0)}
+
+
+def test_the_cell_itself_is_seen_in_the_surroundings_of_another(tissue):
+    """Left of x = 90 there is 1 count, right of it 3."""
+    image = centre_on_pixels(tissue).images["image_0"]
+    image.data = np.broadcast_to(np.where(np.arange(image.sizes["x"]) < 90, 1.0, 3.0), image.shape).astype(np.float32)
+    frame = pd.DataFrame({"x": [30, 110, 112], "y": [30, 30, 60], "image": "image_0"})
+    nm.pp.add_cells(tissue, frame, images=["image_0"], overwrite=True)
+    plain = {"views": 20, "intensity_scaling": (1.0, 1.0), "hidden_markers": 0.0}
+    _, *views = nm.tl.draw_views(tissue, 0, patch_size=15, settings=nm.nn.Settings(**plain))
+    for view in views:
+        assert view[0, 7, 7] == pytest.approx(1, abs=0.05)
+        assert view[0, 0, 0] == pytest.approx(3, abs=0.1)
+    _, *views = nm.tl.draw_views(tissue, 0, patch_size=15, settings=nm.nn.Settings(**plain, swap_surroundings=False))
+    np.testing.assert_allclose(views, 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

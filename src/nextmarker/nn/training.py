@@ -16,7 +16,7 @@ from nextmarker.nn.encoder import CACHED
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_whole
 from nextmarker.nn.normalization import Penalty
-from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms
+from nextmarker.nn.views import Crops, cut_patches, random_gains, random_transforms, swap_surroundings
 from nextmarker.nn.zero import empty_response
 
 Draw = Callable[[int], Sequence[Crops]]
@@ -50,6 +50,9 @@ class Settings:
     """Range of the factor on the size of a cell."""
     hidden_markers: float = 0.3
     """Share of the markers that a view hides, so that what markers have in common counts (paper: none)."""
+    swap_surroundings: bool = True
+    """Show each cell in the surroundings of another cell of its image, so that cells of one type are not told apart by
+    their neighbours (paper: in its own)."""
     within_images: bool = True
     """Fill a step from one field of an image, then the next, so that staining tells no cells apart. Fields lead equally
     often, whatever their number of cells, so that large images count no more than small ones (paper: all mixed)."""
@@ -123,13 +126,16 @@ def view_sizes(patch_size: int, settings: Settings) -> list[int]:
 
 
 def random_views(crops: Sequence[Crops], size: int, settings: Settings, seed: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One view of every cell: resampled, then its raw counts scaled or hidden.
+    """One view of every cell: resampled, set into other surroundings, then its raw counts scaled or hidden.
 
     Returns
     -------
     Counts, (cells, markers, size, size), and the factors that are in them, (cells, markers, 1, 1).
     """
     view = torch.cat([_resample(crop, size, settings, seed) for crop in crops])
+    if settings.swap_surroundings:  # tile by tile, since the background of images differs
+        tiles = view.split([len(crop.centres) for crop in crops])
+        view = torch.cat([swap_surroundings(tile, seed) for tile in tiles])
     cells, markers = len(view), view.shape[1]
     gains = random_gains(cells, markers, settings.intensity_scaling, settings.hidden_markers, seed).to(view.device)
     return view * gains, gains

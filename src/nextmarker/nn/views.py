@@ -8,6 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+BORDER = (0.3, 0.45)
+"""Where a cell ends and its surroundings begin, as a share of the patch: half the distance between centres is 0.375."""
+SOFTNESS = 0.06
+"""Over which share of the patch a cell passes into the surroundings of another, so that no edge shows."""
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -115,6 +120,31 @@ def random_gains(
     scaling, lot = torch.rand(2, count, markers, 1, 1, generator=generator)
     shown = (lot >= hidden) | (lot == lot.amax(1, keepdim=True))
     return torch.exp(low + (high - low) * scaling) * shown
+
+
+def swap_surroundings(patches: Tensor, generator: torch.Generator) -> Tensor:
+    """Give every cell the surroundings of another cell of the batch.
+
+    Parameters
+    ----------
+    patches
+        (cells, markers, size, size).
+
+    Returns
+    -------
+    Inside a circle that is drawn for each cell the cell itself, outside of it the other cell, which is nobody's own. A
+    single cell keeps its surroundings.
+    """
+    cells, size = len(patches), patches.shape[-1]
+    if cells < 2:
+        return patches
+    low, high = BORDER
+    border = low + (high - low) * torch.rand(cells, 1, 1, generator=generator)
+    shift = int(torch.randint(1, cells, (), generator=generator))
+    offset = (torch.arange(size) - (size - 1) / 2) / size
+    distance = torch.hypot(offset[:, None], offset)  # (size, size)
+    own = torch.sigmoid((border - distance) / SOFTNESS)[:, None].to(patches.device)  # (cells, 1, size, size)
+    return torch.lerp(patches.roll(shift, 0), patches, own)
 
 
 def reach(patch_size: int, step: float, size_scaling: tuple[float, float] = (1.0, 1.0)) -> int:

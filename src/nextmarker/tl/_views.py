@@ -39,7 +39,8 @@ def draw_views(
     """Draw views of a cell at random, as training does, to look at them with `nm.pl.views`.
 
     They are cut by the code that training uses: shifted, rotated, scaled and flipped in one resampling of the image,
-    and then scaled in their raw counts, or hidden, marker by marker. Only the surroundings of the cell are read.
+    set into the surroundings of another cell of the image, drawn at random, and then scaled in their raw counts, or
+    hidden, marker by marker. Only the surroundings of these cells are read.
 
     Parameters
     ----------
@@ -84,18 +85,18 @@ def draw_views(
     settings = settings or _recorded_settings(trained)
     patch_size = _check_patch_size(trained.get("patch_size") if patch_size is None else patch_size)
     row = _row(adata, cell)
-    region = _region_of(read_regions(sdata, table_key), row)
+    region = next(region for region in read_regions(sdata, table_key) if row in region.rows)
     markers = shared_markers(sdata, [region.image], adata.var_names)
-
     step = region.step(trained.get("pixel_size"))
-    (field,) = cut_fields(region, size=1)
-    tile = read_field(region, markers, field, halo=reach(patch_size, step, settings.size_scaling))
-    crops = Crops(to_device(tile.pixels, torch.device("cpu")), torch.from_numpy(tile.centres), step)
+    halo = reach(patch_size, step, settings.size_scaling)
+    others = region.rows[region.rows != row] if settings.swap_surroundings else []
 
     seed = torch.Generator().manual_seed(random_state)
-    patches = [cut_patches(crops, patch_size, torch.eye(2)[None])]
-    for size in view_sizes(patch_size, settings):
-        patches += [random_views([crops], size, settings, seed)[0] for _ in range(settings.views)]
+    patches = [cut_patches(_crop(region, [row], markers, step, halo), patch_size, torch.eye(2)[None])]
+    for size in np.repeat(view_sizes(patch_size, settings), settings.views).tolist():
+        donor = others[torch.randint(len(others), (1,), generator=seed).numpy()] if len(others) else []
+        crops = _crop(region, [row, *donor], markers, step, halo)
+        patches.append(random_views([crops], size, settings, seed)[0][:1])
     names = ["cell", *(f"view {number}" for number in range(1, len(patches)))]
     where = {"cell": str(adata.obs_names[row]), "image": region.image}
     return [_label(patch[0].numpy(), name, markers, where) for patch, name in zip(patches, names, strict=True)]
@@ -109,7 +110,12 @@ def _recorded_settings(trained: Mapping[str, Any]) -> Settings:
         name: tuple(np.asarray(trained[name]).tolist())
         for name in ("patch_scales", "intensity_scaling", "size_scaling")
     }
-    return Settings(views=int(trained["views"]), hidden_markers=float(trained["hidden_markers"]), **ranges)
+    return Settings(
+        views=int(trained["views"]),
+        hidden_markers=float(trained["hidden_markers"]),
+        swap_surroundings=bool(trained.get("swap_surroundings")),
+        **ranges,
+    )
 
 
 def _check_patch_size(patch_size: int | None) -> int:
@@ -143,11 +149,21 @@ def _row(adata: AnnData, cell: str | int) -> int:
     raise KeyError(msg)
 
 
-def _region_of(regions: Sequence[Region], row: int) -> Region:
-    """The image of a cell, with no other cell in it."""
-    region = next(region for region in regions if row in region.rows)
-    mine = region.rows == row
-    return replace(region, centres=region.centres[mine], rows=region.rows[mine])
+def _crop(region: Region, rows: Sequence[int], markers: Sequence[str], step: float, halo: int) -> Crops:
+    """The pixels around some cells of an image, one below the other."""
+    tiles = []
+    for row in rows:
+        mine = region.rows == row
+        alone = replace(region, centres=region.centres[mine], rows=region.rows[mine])
+        (field,) = cut_fields(alone, size=1)
+        tiles.append(read_field(alone, markers, field, halo=halo))
+    width = max(tile.pixels.shape[1] for tile in tiles)
+    pixels = np.concatenate(
+        [np.pad(tile.pixels, [(0, 0), (0, width - tile.pixels.shape[1]), (0, 0)]) for tile in tiles]
+    )
+    top = np.cumsum([0, *(len(tile.pixels) for tile in tiles[:-1])])
+    centres = np.concatenate([tile.centres + [0, row] for tile, row in zip(tiles, top, strict=True)])
+    return Crops(to_device(pixels, torch.device("cpu")), torch.from_numpy(centres), step)
 
 
 def _label(counts: np.ndarray, name: str, markers: Sequence[str], where: Mapping[str, str]) -> xr.DataArray:
