@@ -221,6 +221,36 @@ def test_round_and_lobed_nuclei_differ_in_shape(cells):
     assert by_type["M3 lobed"] > 1.2 * disc
 
 
+def test_swapped_pairs_differ_only_in_which_marker_lies_at_the_centre():
+    cells = nm.datasets.synthetic_cells(n_cells=1000, swapped=True)
+    x, y = np.floor(centres(cells["truth_cells_1"])).astype(int).T
+    mean, cell_type = means(cells, "cells_1")
+    assert cell_type.nunique() == 8
+    for pair, (one, other) in {("M2 in M3", "M3 in M2"): ("M2", "M3"), ("M4 in M5", "M5 in M4"): ("M4", "M5")}.items():
+        by_type = mean.groupby(cell_type, observed=True).mean().loc[list(pair)]
+        np.testing.assert_allclose(by_type.iloc[0], by_type.iloc[1], rtol=0.15)
+        for marker, inner in zip((one, other), pair, strict=True):
+            relative = cells["cells_1"].sel(c=marker).to_numpy()[y, x] / mean[marker]
+            middle = relative.groupby(cell_type, observed=True).mean()[list(pair)]
+            assert middle[inner] > 1.8
+            assert middle.drop(inner).item() < 0.6
+
+
+def test_staining_and_background_differ_from_cell_to_cell():
+    """M2 holds 12 counts where it is bright, so its background is 3.6 x exp(N(0, 0.7))."""
+    plain, uneven, stained = (
+        nm.datasets.synthetic_cells(n_cells=1000, **nuisance)
+        for nuisance in ({}, {"background": 0.3}, {"staining": 0.5})
+    )
+    mean, cell_type = means(plain, "cells_1")
+    np.testing.assert_array_equal(cell_type, means(uneven, "cells_1")[1])
+    added = np.log((means(uneven, "cells_1")[0] - mean)["M2"][cell_type == "M4"])
+    assert added.median() == pytest.approx(np.log(3.6), abs=0.2)
+    assert added.std() == pytest.approx(0.7, abs=0.15)
+    spread = [np.log(means(each, "cells_1")[0]["M4"][cell_type == "M4"]).std() for each in (plain, stained)]
+    assert spread == pytest.approx([0.2, 0.5], abs=0.06)
+
+
 def test_cells_repeat_with_their_seed(cells):
     np.testing.assert_array_equal(nm.datasets.synthetic_cells(n_cells=700)["cells_1"], cells["cells_1"])
     other = nm.datasets.synthetic_cells(n_cells=700, random_state=1)
@@ -254,6 +284,12 @@ def test_bad_arguments_of_tissue(arguments, error, message):
 def test_bad_arguments_of_cells(n_cells, error):
     with pytest.raises(error, match="n_cells must be"):
         nm.datasets.synthetic_cells(n_cells=n_cells)
+
+
+@pytest.mark.parametrize("nuisance", [{"staining": -0.1}, {"background": np.nan}])
+def test_bad_levels_of_cells(nuisance):
+    with pytest.raises(ValueError, match=r"must be a number of at least 0, not"):
+        nm.datasets.synthetic_cells(n_cells=10, **nuisance)
 
 
 @pytest.fixture(scope="module")

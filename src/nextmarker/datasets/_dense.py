@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from nextmarker.datasets._layout import choose_types, smooth_noise, spread
-from nextmarker.datasets._truth import PIXEL_SIZE, check_integers, tabulate, with_truth
+from nextmarker.datasets._truth import MOST_COUNTS, PIXEL_SIZE, check_integers, check_levels, tabulate, with_truth
 from nextmarker.io import _image
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ DENSE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {name: kind.markers for name
 """The cell types of :func:`dense_tissue`, each with the markers of its own."""
 
 BACKGROUND_SPREAD = 0.7  # of the logarithm of the background, from image to image and marker to marker
-MOST_COUNTS = np.iinfo(np.uint16).max
+LEAST_SPACING = 4.0  # pixels; closer cells are single pixels
 
 
 def dense_tissue(
@@ -142,7 +142,8 @@ def dense_tissue(
     """
     check_integers(1, n_images=n_images, n_cells=n_cells)
     check_integers(0, random_state=random_state)
-    _check_levels(counts=counts, spacing=spacing, blur=blur, staining=staining, background=background, offset=offset)
+    check_levels(counts=counts, blur=blur, staining=staining, background=background, offset=offset)
+    check_levels(LEAST_SPACING, spacing=spacing)
     shape = _shape(n_cells, spacing)
     images, masks, truths = [], [], []
     for number in range(1, n_images + 1):
@@ -157,14 +158,6 @@ def dense_tissue(
         masks.append(labels)
         truths.append(tabulate(cells, labels, list(_TYPES)))
     return with_truth(images, masks, truths)
-
-
-def _check_levels(**levels: float) -> None:
-    for name, level in levels.items():
-        least = 4.0 if name == "spacing" else 0.0
-        if not least <= level < np.inf:
-            msg = f"{name} must be a number of at least {least:g}, not {level!r}."
-            raise ValueError(msg)
 
 
 def _shape(n_cells: int, spacing: float) -> tuple[int, int]:

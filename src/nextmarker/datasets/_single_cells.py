@@ -1,4 +1,4 @@
-"""Isolated cells of seven types, some of which differ only in where a marker lies or in the shape of the nucleus."""
+"""Isolated cells, some types of which differ only in where a marker lies or in the shape of the nucleus."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from nextmarker.datasets._truth import PIXEL_SIZE, apportion, check_integers, tabulate, with_truth
+from nextmarker.datasets._truth import (
+    MOST_COUNTS,
+    PIXEL_SIZE,
+    apportion,
+    check_integers,
+    check_levels,
+    tabulate,
+    with_truth,
+)
 from nextmarker.io import _image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spatialdata import SpatialData
 
 
@@ -20,25 +30,50 @@ class _CellType(NamedTuple):
     share: float  # of all cells
     radius: float  # of the nucleus, pixels
     lobed: bool
-    place: str  # of all markers but M1, which stains the nucleus: cell, centre or border
+    places: tuple[str, ...]  # of each marker: nucleus, cell, centre or border
 
 
 _MARKERS: Final = ("M1", "M2", "M3", "M4", "M5")
+_WHOLE: Final = ("nucleus", "cell", "cell", "cell", "cell")
+_CENTRE: Final = ("nucleus", "centre", "centre", "centre", "centre")
+_BORDER: Final = ("nucleus", "border", "border", "border", "border")
 _CELLS: Final = {
-    "M2 centre": _CellType((20, 12, 1, 1, 1), 0.22, 6.5, lobed=False, place="centre"),
-    "M2 border": _CellType((20, 12, 1, 1, 1), 0.14, 6.5, lobed=False, place="border"),
-    "M3 round": _CellType((20, 1, 40, 1, 1), 0.18, 6.0, lobed=False, place="cell"),
-    "M3 lobed": _CellType((20, 1, 40, 1, 1), 0.10, 6.0, lobed=True, place="cell"),
-    "M4": _CellType((20, 1, 1, 150, 1), 0.18, 7.5, lobed=False, place="cell"),
-    "M4 M5": _CellType((20, 1, 1, 150, 6), 0.12, 6.5, lobed=False, place="cell"),
-    "M5": _CellType((20, 1, 1, 1, 6), 0.06, 5.0, lobed=False, place="cell"),
+    "M2 centre": _CellType((20, 12, 1, 1, 1), 0.22, 6.5, lobed=False, places=_CENTRE),
+    "M2 border": _CellType((20, 12, 1, 1, 1), 0.14, 6.5, lobed=False, places=_BORDER),
+    "M3 round": _CellType((20, 1, 40, 1, 1), 0.18, 6.0, lobed=False, places=_WHOLE),
+    "M3 lobed": _CellType((20, 1, 40, 1, 1), 0.10, 6.0, lobed=True, places=_WHOLE),
+    "M4": _CellType((20, 1, 1, 150, 1), 0.18, 7.5, lobed=False, places=_WHOLE),
+    "M4 M5": _CellType((20, 1, 1, 150, 6), 0.12, 6.5, lobed=False, places=_WHOLE),
+    "M5": _CellType((20, 1, 1, 1, 6), 0.06, 5.0, lobed=False, places=_WHOLE),
+}
+_SWAPPED: Final = {
+    "M2 in M3": _CellType(
+        (20, 12, 12, 1, 1), 0.14, 6.5, lobed=False, places=("nucleus", "centre", "border", *_WHOLE[3:])
+    ),
+    "M3 in M2": _CellType(
+        (20, 12, 12, 1, 1), 0.12, 6.5, lobed=False, places=("nucleus", "border", "centre", *_WHOLE[3:])
+    ),
+    "M4 in M5": _CellType((20, 1, 1, 40, 10), 0.14, 6.5, lobed=False, places=(*_WHOLE[:3], "centre", "border")),
+    "M5 in M4": _CellType((20, 1, 1, 40, 10), 0.12, 6.5, lobed=False, places=(*_WHOLE[:3], "border", "centre")),
+    "M3 round": _CellType((20, 1, 30, 1, 1), 0.14, 6.0, lobed=False, places=_WHOLE),
+    "M3 lobed": _CellType((20, 1, 30, 1, 1), 0.12, 6.0, lobed=True, places=_WHOLE),
+    "M4": _CellType((20, 1, 1, 40, 1), 0.12, 7.0, lobed=False, places=_WHOLE),
+    "M2 M5": _CellType((20, 8, 1, 1, 10), 0.10, 6.0, lobed=False, places=_WHOLE),
 }
 FIELD = 32  # pixels; each cell lies in a square of its own
 BACKGROUND = 0.2  # counts per pixel
+BACKGROUND_SPREAD = 0.7  # of the logarithm of what is added to it, from cell to cell and marker to marker
 
 
-def synthetic_cells(n_cells: int = 2000, *, random_state: int = 0) -> SpatialData:
-    """Make isolated cells of seven types, some of which mean intensities cannot tell apart.
+def synthetic_cells(
+    n_cells: int = 2000,
+    *,
+    swapped: bool = False,
+    staining: float = 0.2,
+    background: float = 0.0,
+    random_state: int = 0,
+) -> SpatialData:
+    """Make isolated cells, some types of which mean intensities cannot tell apart.
 
     The types differ in five markers, M1 to M5, in size and in number. ``M2 centre`` and ``M2 border`` have the same
     counts, at the centre of the nucleus or along its border; ``M3 round`` and ``M3 lobed`` have the same counts, and
@@ -48,6 +83,15 @@ def synthetic_cells(n_cells: int = 2000, *, random_state: int = 0) -> SpatialDat
     ----------
     n_cells
         Number of cells. Each lies near the middle of a field of 32 x 32 pixels.
+    swapped
+        Make eight types instead of seven, harder to tell apart. Two pairs have the same counts of two markers and
+        differ only in which of them lies at the centre of the nucleus and which along its border: ``M2 in M3`` and
+        ``M3 in M2``, ``M4 in M5`` and ``M5 in M4``. Another pair is ``M3 round`` and ``M3 lobed``.
+    staining
+        Spread of the staining from cell to cell: each marker of each cell is multiplied by exp(N(0, `staining`)).
+    background
+        Background of each cell, the same in all pixels of its field: for each marker that multiple of its counts in
+        the brightest type, times exp(N(0, 0.7)).
     random_state
         Seed.
 
@@ -70,7 +114,7 @@ def synthetic_cells(n_cells: int = 2000, *, random_state: int = 0) -> SpatialDat
     TypeError
         If a number is not an integer.
     ValueError
-        If a number is too small.
+        If a number is too small, negative or not finite.
 
     Examples
     --------
@@ -83,20 +127,22 @@ def synthetic_cells(n_cells: int = 2000, *, random_state: int = 0) -> SpatialDat
     """
     check_integers(1, n_cells=n_cells)
     check_integers(0, random_state=random_state)
+    check_levels(staining=staining, background=background)
     rng = np.random.default_rng(random_state)
-    cells = _place(n_cells, rng)
-    rows = [_draw_row(row, rng) for _, row in cells.groupby(cells["y"] // FIELD)]
+    table = _SWAPPED if swapped else _CELLS
+    kinds = list(table.values())
+    cells = _place(n_cells, kinds, rng)
+    rows = [_draw_row(row, kinds, staining, background, rng) for _, row in cells.groupby(cells["y"] // FIELD)]
     width = rows[0][1].shape[1]
     counts = np.concatenate([_widen(counts, width) for counts, _ in rows], axis=1)
     masks = np.concatenate([_widen(labels, width) for _, labels in rows])
-    truth = tabulate(cells, masks, list(_CELLS))
+    truth = tabulate(cells, masks, list(table))
     truth["size"] = np.bincount(masks.ravel())[1:]
     return with_truth([_image.Image("cells_1", counts, _MARKERS, PIXEL_SIZE)], [masks], [truth])
 
 
-def _place(n_cells: int, rng: np.random.Generator) -> pd.DataFrame:
+def _place(n_cells: int, table: Sequence[_CellType], rng: np.random.Generator) -> pd.DataFrame:
     """Choose type, size and centre of each cell, field by field."""
-    table = list(_CELLS.values())
     kinds = rng.permutation(np.repeat(np.arange(len(table)), apportion([kind.share for kind in table], n_cells)))
     row, column = np.divmod(np.arange(n_cells), int(np.ceil(np.sqrt(1.25 * n_cells))))
     return pd.DataFrame(
@@ -110,10 +156,17 @@ def _place(n_cells: int, rng: np.random.Generator) -> pd.DataFrame:
     )
 
 
-def _draw_row(cells: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw_row(
+    cells: pd.DataFrame, table: Sequence[_CellType], staining: float, background: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Counts, uint16 (c, y, x), and labels, int32 (y, x), of cells that lie side by side."""
-    depth, body = _shape(cells, rng)
-    counts = rng.poisson(_stain(cells, depth, body, rng) + BACKGROUND).astype(np.uint16)
+    lobed = np.array([kind.lobed for kind in table])[cells["kind"]]
+    depth, body = _shape(cells, lobed, rng)
+    expected = _stain(cells, table, depth, body, staining, rng) + BACKGROUND
+    if background:
+        brightest = background * np.max([kind.counts for kind in table], axis=0)
+        expected += (brightest * rng.lognormal(0, BACKGROUND_SPREAD, (len(cells), 5))).T[:, :, None, None]
+    counts = np.minimum(rng.poisson(expected), MOST_COUNTS).astype(np.uint16)
     labels = np.where(depth < 1, cells.index.to_numpy()[:, None, None] + 1, 0).astype(np.int32)
     return np.concatenate(list(counts.swapaxes(0, 1)), axis=-1), np.concatenate(list(labels), axis=-1)
 
@@ -123,7 +176,7 @@ def _widen(row: np.ndarray, width: int) -> np.ndarray:
     return np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])])
 
 
-def _shape(cells: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _shape(cells: pd.DataFrame, lobed: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw nucleus and body of each cell in its field.
 
     Returns
@@ -135,7 +188,6 @@ def _shape(cells: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, n
     pixel = np.arange(FIELD) + 0.5
     x = pixel - (cells["x"].to_numpy() % FIELD)[:, None, None]
     y = pixel[:, None] - (cells["y"].to_numpy() % FIELD)[:, None, None]
-    lobed = np.array([kind.lobed for kind in _CELLS.values()])[cells["kind"]]
 
     distance = np.hypot(x, y)
     angle = rng.uniform(0, 2 * np.pi, len(cells))[:, None, None] + np.radians([-105, 0, 105])[:, None, None, None]
@@ -149,9 +201,15 @@ def _shape(cells: pd.DataFrame, rng: np.random.Generator) -> tuple[np.ndarray, n
     return depth, np.hypot(x, y) < 1.5 * radius
 
 
-def _stain(cells: pd.DataFrame, depth: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _stain(
+    cells: pd.DataFrame,
+    table: Sequence[_CellType],
+    depth: np.ndarray,
+    body: np.ndarray,
+    staining: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Expected counts without background, float (c, cells, y, x)."""
-    kinds = list(_CELLS.values())
     nucleus = depth < 1
     places = {
         "nucleus": nucleus,
@@ -160,12 +218,10 @@ def _stain(cells: pd.DataFrame, depth: np.ndarray, body: np.ndarray, rng: np.ran
         "border": expit((depth - 0.8) / 0.05) * nucleus,
     }
     profiles = {name: place / place.mean(axis=(1, 2), where=nucleus, keepdims=True) for name, place in places.items()}
-    chosen = np.array([kind.place for kind in kinds])[cells["kind"]]
-    placed = np.select([(chosen == name)[:, None, None] for name in profiles], list(profiles.values()))
-    level = np.array([kind.counts for kind in kinds])[cells["kind"]] * rng.lognormal(0, 0.2, (len(cells), 5))
-    return np.stack(
-        [
-            level[:, number, None, None] * (profiles["nucleus"] if name == "M1" else placed)
-            for number, name in enumerate(_MARKERS)
-        ]
-    )
+    chosen = np.array([kind.places for kind in table])[cells["kind"]]  # (cells, c)
+    level = np.array([kind.counts for kind in table])[cells["kind"]] * rng.lognormal(0, staining, (len(cells), 5))
+    expected = []
+    for place, counts in zip(chosen.T, level.T, strict=True):
+        placed = np.select([(place == name)[:, None, None] for name in profiles], list(profiles.values()))
+        expected.append(counts[:, None, None] * placed)
+    return np.stack(expected)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 PIXEL_SIZE = 1.0  # micrometres, as in imaging mass cytometry
+MOST_COUNTS = np.iinfo(np.uint16).max
 
 
 def apportion(shares: Sequence[float], total: int) -> np.ndarray:
@@ -56,4 +57,12 @@ def check_integers(least: int, **numbers: int) -> None:
             raise TypeError(msg)
         if number < least:
             msg = f"{name} must be at least {least}, not {number}."
+            raise ValueError(msg)
+
+
+def check_levels(least: float = 0.0, /, **levels: float) -> None:
+    """Refuse what is too small, or not finite."""
+    for name, level in levels.items():
+        if not least <= level < np.inf:
+            msg = f"{name} must be a number of at least {least:g}, not {level!r}."
             raise ValueError(msg)
