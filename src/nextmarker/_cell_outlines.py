@@ -17,7 +17,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
 from nextmarker._labels import label_centroids
-from nextmarker.io._tiff import open_file
+from nextmarker.io.tiff.file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

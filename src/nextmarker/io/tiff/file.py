@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import tifffile
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
-from nextmarker.io._mibi import is_mibi, mibi_stacks
-from nextmarker.io._ome import ome_stacks
-from nextmarker.io._pages import DAMAGE, explained, find_pages, read_header
 from nextmarker.io._panel import choose_channels
-from nextmarker.io._plain import plain_stacks
-from nextmarker.io._qptiff import is_qptiff, qptiff_stacks
-from nextmarker.io._stack import Stack, stack_image
+from nextmarker.io.tiff.mibi import is_mibi, mibi_stacks
+from nextmarker.io.tiff.ome import ome_stacks
+from nextmarker.io.tiff.pages import DAMAGE, explained, find_pages, read_header
+from nextmarker.io.tiff.plain import plain_stacks
+from nextmarker.io.tiff.qptiff import is_qptiff, qptiff_stacks
+from nextmarker.io.tiff.stack import Stack, stack_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

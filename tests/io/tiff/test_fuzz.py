@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nextmarker as nm
-from nextmarker.io._pages import DAMAGE
+from nextmarker.io.tiff.pages import DAMAGE
 
 COUNTS = np.random.default_rng(0).poisson(200, (3, 40, 56)).astype(np.uint16)
 NAMES = ["DNA1", "CD3", "CK"]
