@@ -151,7 +151,7 @@ def make_stack(
         raise ValueError(msg)
     [(width, height, dtype)] = kinds
     planes = tuple(
-        Plane(page.index, page.offset, sample, skip)
+        Plane(page.index, sample, skip)
         for page in pages
         for skip in skipped_bytes
         for sample in range(page.samplesperpixel)
