@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -80,7 +81,7 @@ def read_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
             msg = f"{path} has more than {MOST_PAGES:,} pages: no image has as many channels."
             raise ValueError(msg)
         pages[page.offset] = page
-    tif.filehandle.seek(tif.pages.next_page_offset)
+    tif.filehandle.seek(tif.pages.next_page_offset or 0)
     if tif.filehandle.read(tif.tiff.offsetsize) != bytes(tif.tiff.offsetsize):  # there should be another page
         msg = f"{path} is not complete: the header of page {len(pages)} does not lie in the file. Copy it again."
         raise ValueError(msg)
@@ -92,7 +93,7 @@ def read_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 
 def _page(tif: tifffile.TiffFile, number: int) -> tifffile.TiffPage | None:
     try:
-        return tif.pages.get(number)
+        return tif.pages.get(number)  # type: ignore[return-value]
     except IndexError:
         return None
 
@@ -164,7 +165,7 @@ def read_block(path: Path, plane: Plane, rows: slice, columns: slice) -> np.ndar
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            page = tif.pages.get(plane.page)
+            page: Any = tif.pages.get(plane.page)
             check_page(page)
             return (_map if is_plain(page) else _decode)(page, plane, rows, columns)
     except (*DAMAGE, MemoryError) as error:
@@ -175,7 +176,7 @@ def _map(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> 
     """Read pixels that lie in the file as they are."""
     dtype, start = data_type(page).newbyteorder(page.parent.byteorder), page.dataoffsets[0] + plane.skipped_bytes
     mapped = page.parent.filehandle.memmap_array(dtype, page.shape, start)
-    axes = {"Y": rows, "X": columns, "S": plane.sample}
+    axes: dict[str, Any] = {"Y": rows, "X": columns, "S": plane.sample}
     return np.array(mapped[tuple(axes[axis] for axis in page.axes)], data_type(page))
 
 
