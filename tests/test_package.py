@@ -112,15 +112,17 @@ def later():
     assert collector.names == {"typing", "nextmarker._keys", "nextmarker._cells", "scanpy.tools"}
 
 
-def test_keys_import_nothing_of_ours() -> None:
-    assert not within(imports("nextmarker._keys"), *(name.removeprefix("nextmarker.") for name in MODULE_FILES))
-    assert libraries(imports("nextmarker._keys")) == set()
+@pytest.mark.parametrize("module", ["nextmarker._keys", "nextmarker._files"])
+def test_keys_and_files_import_nothing_of_ours(module: str) -> None:
+    assert not within(imports(module), *(name.removeprefix("nextmarker.") for name in MODULE_FILES))
+    assert libraries(imports(module)) == set()
 
 
 @pytest.mark.parametrize("module", modules_of("nn"))
 def test_nn_knows_tensors_only(module: str) -> None:
     assert libraries(reachable(module)) <= {"torch", "numpy", "safetensors", "tqdm"}
-    assert within(reachable(module), "_cells", "_tiles", "io", "datasets", "pp", "tl", "pl") == set()
+    ours = reachable(module) & MODULE_FILES.keys()
+    assert ours == within(ours, "nn", "_files")
 
 
 @pytest.mark.parametrize("module", sorted(MODULE_FILES.keys() - {"nextmarker", *modules_of("nn", "tl", "__main__")}))

@@ -13,8 +13,8 @@ from shapely import points
 
 from nextmarker import _keys
 from nextmarker._cells import circle_radii, read_regions
+from nextmarker._files import replaced_files
 from nextmarker._table import get_table, require
-from nextmarker.io.store.replace import replaced_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

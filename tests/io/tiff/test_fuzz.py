@@ -5,6 +5,7 @@ import faulthandler
 import tempfile
 import warnings
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -115,13 +116,14 @@ def read(content: bytes) -> np.ndarray | None:
 
 
 def as_tifffile_reads(content: bytes) -> list[np.ndarray]:
-    """All planes of a file that tifffile can read."""
+    """All planes of a file that tifffile can read, and that fit into memory: it takes as much as the file claims."""
     planes = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "core.tif"
         path.write_bytes(content)
         with tifffile.TiffFile(path) as tif:
-            for part in [*tif.pages, *(tif.series if tif.is_imagej else [])]:
+            pages = [page for page in tif.pages if max(page.size, prod(page.chunks)) < 2**20]
+            for part in [*pages, *(tif.series if tif.is_imagej and pages else [])]:
                 with contextlib.suppress(*DAMAGE):
                     pixels = part.asarray()
                     planes += list(pixels.reshape(-1, *pixels.shape[-2:]))
