@@ -181,21 +181,24 @@ def _map(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> 
 
 
 def _decode(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
-    """Put strips or tiles together, one after another; what the file leaves out is zero."""
+    """Put strips or tiles together, one after another; those that the file leaves out are zero."""
     block = np.zeros((rows.stop - rows.start, columns.stop - columns.start), data_type(page))
     sample, value = (0, plane.sample) if is_interleaved(page) else (plane.sample, 0)
-    numbers = _pieces(page, sample, rows, columns)
-    places, sizes = ([of[number] for number in numbers] for of in (page.dataoffsets, page.databytecounts))
-    for data, number in page.parent.filehandle.read_segments(places, sizes, numbers, buffersize=1):
+    file = page.parent.filehandle
+    for number in _pieces(page, sample, rows, columns):
+        start, count = page.dataoffsets[number], page.databytecounts[number]
+        if start == count == 0:
+            continue
+        file.seek(start)
+        data = file.read(count)
         try:
-            piece, (*_, y, x, _), _ = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+            decoded: Any = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
         except (*DAMAGE, MemoryError) as error:
-            what = f"strip or tile {number} of page {plane.page}"
-            raise ValueError(explained(page.parent.filehandle.path, error, what)) from error
-        if piece is not None:
-            target = block[max(y - rows.start, 0) :, max(x - columns.start, 0) :]
-            part = piece[0, max(rows.start - y, 0) : rows.stop - y, max(columns.start - x, 0) : columns.stop - x, value]
-            target[: part.shape[0], : part.shape[1]] = part
+            raise ValueError(explained(file.path, error, f"strip or tile {number} of page {page.index}")) from error
+        piece, (*_, y, x, _), _ = decoded
+        part = piece[0, max(rows.start - y, 0) : rows.stop - y, max(columns.start - x, 0) : columns.stop - x, value]
+        target = block[max(y - rows.start, 0) :, max(x - columns.start, 0) :]
+        target[: part.shape[0], : part.shape[1]] = part
     return block
 
 
