@@ -190,7 +190,7 @@ def _decode(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) 
         if start == count == 0:
             continue
         file.seek(start)
-        data = file.read(count)
+        data = file.read(count) if start else b""  # nothing lies at the very beginning
         try:
             decoded: Any = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
         except (*DAMAGE, MemoryError) as error:
