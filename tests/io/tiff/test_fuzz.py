@@ -122,8 +122,10 @@ def as_tifffile_reads(content: bytes) -> list[np.ndarray]:
         path = Path(folder) / "core.tif"
         path.write_bytes(content)
         with tifffile.TiffFile(path) as tif:
-            pages = [page for page in tif.pages if max(page.size, prod(page.chunks)) < 2**20]
-            for part in [*pages, *(tif.series if tif.is_imagej and pages else [])]:
+            parts = [page for page in tif.pages if max(page.size, prod(page.chunks)) < 2**20]
+            with contextlib.suppress(*DAMAGE):
+                parts += tif.series if tif.is_imagej and parts else []
+            for part in parts:
                 with contextlib.suppress(*DAMAGE):
                     pixels = part.asarray()
                     planes += list(pixels.reshape(-1, *pixels.shape[-2:]))
