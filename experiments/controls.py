@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 from nextmarker.nn import Architecture, NeXtMarker, Settings
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import Block, Encoder

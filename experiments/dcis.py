@@ -25,7 +25,7 @@ import nextmarker as nm
 from experiments.controls import embed_control, fix_arcsinh, fuse_early, leave_as_is, share_encoder
 from experiments.dcis_background import FOLDER, add_background, background
 from experiments.dcis_tables import DEFAULT, all_tables
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, PointsModel
 
 import nextmarker as nm
 from nextmarker._backing import CHUNK_FILES, check_there, check_whole
-from nextmarker._cells import read_image, read_pixels
+from nextmarker._regions import read_image, read_pixels
 
 
 def blocks(dtype=np.uint16):

@@ -11,7 +11,7 @@ from spatialdata.transformations import Affine, Identity, Scale, Sequence, Trans
 
 import nextmarker as nm
 from nextmarker import _keys
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 MARKERS = ["DNA1", "CD3", "CK"]
 SETTINGS = nm.nn.Settings(steps=4, batch_size=32)

@@ -19,7 +19,7 @@ from spatialdata.transformations import (
 )
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 SETTINGS = nm.nn.Settings(steps=3, batch_size=48)
 PATCH = 10

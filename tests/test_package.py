@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -102,70 +103,80 @@ def test_the_collector_sees_lazy_imports_but_not_those_for_types() -> None:
     code = """
 from typing import TYPE_CHECKING
 from .. import _keys
-from nextmarker import _cells
+from nextmarker import _regions
 if TYPE_CHECKING:
     import torch
 def later():
     import scanpy.tools
 """
     collector.visit(ast.parse(code))
-    assert collector.names == {"typing", "nextmarker._keys", "nextmarker._cells", "scanpy.tools"}
+    assert collector.names == {"typing", "nextmarker._keys", "nextmarker._regions", "scanpy.tools"}
 
 
-@pytest.mark.parametrize("module", ["nextmarker._keys", "nextmarker._files"])
-def test_keys_and_files_import_nothing_of_ours(module: str) -> None:
-    assert not within(imports(module), *(name.removeprefix("nextmarker.") for name in MODULE_FILES))
-    assert libraries(imports(module)) == set()
+def faults(modules: Iterable[str], fault: Callable[[str], Collection[str]]) -> dict[str, Collection[str]]:
+    """The modules that break a rule, each with what it should not import."""
+    return {module: found for module in modules if (found := fault(module))}
 
 
-@pytest.mark.parametrize("module", modules_of("nn"))
-def test_nn_knows_tensors_only(module: str) -> None:
-    assert libraries(reachable(module)) <= {"torch", "numpy", "safetensors", "tqdm"}
-    ours = reachable(module) & MODULE_FILES.keys()
-    assert ours == within(ours, "nn", "_files")
+def verbs(part: str) -> set[str]:
+    """The files of a part whose functions are public: those that its `__init__` imports."""
+    return within(imports(f"nextmarker.{part}"), part) - {f"nextmarker.{part}"}
 
 
-@pytest.mark.parametrize("module", sorted(MODULE_FILES.keys() - {"nextmarker", *modules_of("nn", "tl", "__main__")}))
-def test_only_tools_and_network_need_torch(module: str) -> None:
-    assert "torch" not in libraries(reachable(module))
+def test_keys_and_files_import_nothing_of_ours() -> None:
+    for module in ("nextmarker._keys", "nextmarker._files"):
+        assert not imports(module) & MODULE_FILES.keys()
+        assert libraries(imports(module)) == set()
 
 
-@pytest.mark.parametrize("module", modules_of("tl"))
-def test_tools_never_draw(module: str) -> None:
-    assert "matplotlib" not in libraries(reachable(module))
-    assert within(reachable(module), "pl") == set()
+def test_nn_knows_tensors_only() -> None:
+    known = {"torch", "numpy", "safetensors", "tqdm"}
+    assert not faults(modules_of("nn"), lambda module: libraries(reachable(module)) - known)
+    allowed = {*modules_of("nn"), "nextmarker._files"}
+    assert not faults(modules_of("nn"), lambda module: reachable(module) & MODULE_FILES.keys() - allowed)
 
 
-@pytest.mark.parametrize("module", modules_of("pl"))
-def test_figures_never_compute(module: str) -> None:
-    assert within(reachable(module), "tl", "nn") == set()
+def test_only_tools_and_network_need_torch() -> None:
+    others = MODULE_FILES.keys() - {*modules_of("nn", "tl")}
+    assert not faults(others, lambda module: libraries(reachable(module)) & {"torch"})
 
 
-@pytest.mark.parametrize("module", modules_of("metrics"))
-def test_metrics_only_read(module: str) -> None:
-    assert libraries(reachable(module)).isdisjoint({"torch", "matplotlib"})
-    assert within(reachable(module), "tl", "pl", "nn") == set()
+def test_tools_never_draw() -> None:
+    assert not faults(modules_of("tl"), lambda module: libraries(reachable(module)) & {"matplotlib"})
+    assert not faults(modules_of("tl"), lambda module: within(reachable(module), "pl"))
 
 
-@pytest.mark.parametrize("module", [name for name in modules_of("pp", "tl", "metrics", "pl") if name.count(".") == 2])
-def test_siblings_do_not_import_each_other(module: str) -> None:
-    part = module.split(".")[1]
-    # embed trains when it is given no model; what training draws from and an image's zero have files of their own
-    allowed = {
-        "nextmarker.tl._embed": {"nextmarker.tl._train", "nextmarker.tl._missing", "nextmarker.tl._zero"},
-        "nextmarker.tl._train": {"nextmarker.tl._fields"},
-    }
-    assert within(imports(module), part) <= allowed.get(module, set())
+def test_figures_never_compute() -> None:
+    assert not faults(modules_of("pl"), lambda module: within(reachable(module), "tl", "nn"))
 
 
-@pytest.mark.parametrize("module", [name for name in MODULE_FILES if not within(frozenset({name}), "tl", "__main__")])
-def test_only_tools_join_tiles_and_network(module: str) -> None:
-    assert not (within(imports(module), "_tiles") and within(imports(module), "nn"))
+def test_metrics_only_read() -> None:
+    assert not faults(modules_of("metrics"), lambda module: libraries(reachable(module)) & {"torch", "matplotlib"})
+    assert not faults(modules_of("metrics"), lambda module: within(reachable(module), "tl", "pl", "nn"))
 
 
-@pytest.mark.parametrize("module", MODULE_FILES)
-def test_squidpy_is_never_imported(module: str) -> None:
-    assert "squidpy" not in libraries(imports(module))
+def test_verbs_do_not_import_verbs_and_helpers_only_helpers() -> None:
+    allowed = {"nextmarker.tl._embed": {"nextmarker.tl._train"}}  # which trains when it is given no model
+    for part in ("cli", "datasets", "metrics", "pl", "pp", "tl"):
+        assert verbs(part)
+        files = set(modules_of(part)) - {f"nextmarker.{part}"}
+        assert not faults(files, lambda module, part=part: imports(module) & verbs(part) - allowed.get(module, set()))
+
+
+def test_private_files_beside_the_parts_serve_more_than_one() -> None:
+    users = {name: [user for user in MODULE_FILES if name in imports(user)] for name in MODULE_FILES}
+    private = [name for name in MODULE_FILES if re.fullmatch(r"nextmarker\._[a-z]\w*", name)]
+    parts = {name: {user.split(".")[1] for user in users[name]} for name in private}
+    assert not {name: used_by for name, used_by in parts.items() if len(used_by) < 2}
+
+
+def test_only_tools_join_tiles_and_network() -> None:
+    others = MODULE_FILES.keys() - {*modules_of("tl")}
+    assert not [module for module in others if within(imports(module), "_tiles") and within(imports(module), "nn")]
+
+
+def test_squidpy_is_never_imported() -> None:
+    assert not faults(MODULE_FILES, lambda module: libraries(imports(module)) & {"squidpy"})
 
 
 def test_libraries_are_declared_if_and_only_if_imported() -> None:
@@ -207,19 +218,19 @@ def public_objects() -> dict[str, object]:
 PUBLIC = public_objects()
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_all_agrees_with_the_public_names(part: str) -> None:
-    module = import_module(f"nextmarker.{part}")
-    listed = {f"{part}.{name}" for name in module.__all__ if is_ours(getattr(module, name))}
-    assert listed == {name for name in PUBLIC if name.startswith(f"{part}.")}
+def test_all_agrees_with_the_public_names() -> None:
+    modules = {part: import_module(f"nextmarker.{part}") for part in PARTS}
+    listed = [
+        f"{part}.{name}" for part, module in modules.items() for name in module.__all__ if is_ours(vars(module)[name])
+    ]
+    assert sorted(listed) == sorted(PUBLIC)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_are_documented(name: str) -> None:
-    docstring = inspect.getdoc(PUBLIC[name]) or ""
-    if inspect.isfunction(PUBLIC[name]) and inspect.signature(PUBLIC[name]).parameters:
-        assert "Parameters\n----------" in docstring
-    assert "Examples\n--------\n>>> " in docstring
+def test_public_names_are_documented() -> None:
+    documentation = {name: inspect.getdoc(value) or "" for name, value in PUBLIC.items()}
+    assert not [name for name, text in documentation.items() if "Examples\n--------\n>>> " not in text]
+    asking = [n for n, value in PUBLIC.items() if inspect.isfunction(value) and inspect.signature(value).parameters]
+    assert not [name for name in asking if "Parameters\n----------" not in documentation[name]]
 
 
 def test_api_page_lists_exactly_the_public_names() -> None:

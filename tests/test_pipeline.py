@@ -11,7 +11,7 @@ from anndata import read_h5ad
 from sklearn.metrics import adjusted_rand_score
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 mpl.use("Agg")
 

@@ -8,13 +8,11 @@ import pytest
 from nextmarker._provenance import (
     check_clusters,
     choose_examples,
-    made_from,
     name_embedding,
     read_attribution,
-    refuse_several_models,
     warn_of_replaced_embedding,
 )
-from nextmarker._table import embedded_as, write_results
+from nextmarker._table import embedded_as, made_from, refuse_several_models, write_results
 
 A, B = "a" * 16, "b" * 16  # digests of two models
 SIZES = {"0": 12, "1": 12, "2": 6}

@@ -1,26 +1,50 @@
-"""The table: found, protected, and its record."""
+"""The table: found, read, protected, and its record."""
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from anndata import AnnData
+from anndata import AnnData, concat
+from scipy import sparse
 from spatialdata import SpatialData
 
 from nextmarker._table import (
     embedded_as,
     get_table,
+    read_features,
+    read_labels,
     read_record,
+    read_representations,
     record_name,
     refuse_foreign_keys,
     require,
     write_results,
 )
 
+EVERY = np.ones(4, dtype=bool)
+
 
 @pytest.fixture
 def adata():
     return AnnData(obs=pd.DataFrame(index=["a", "b"]))
+
+
+@pytest.fixture
+def table():
+    return AnnData(
+        X=sparse.csr_matrix(np.eye(4, 3)),
+        obs=pd.DataFrame(
+            {
+                "type": pd.Categorical(["T", None, "B", "T"], categories=["T", "none", "B"]),
+                "patient": [1, 1, 2, 2],
+                "note": ["a", "b", " ", "c"],
+                "blank": ["", "", np.nan, ""],
+            },
+            index=list("abcd"),
+        ),
+        obsm={"X_nextmarker": np.arange(8.0).reshape(4, 2), "frame": pd.DataFrame(np.ones((4, 1)), list("abcd"))},
+        layers={"arcsinh": np.full((4, 3), 2)},
+    )
 
 
 def test_the_table_itself_or_out_of_spatialdata(adata):
@@ -91,3 +115,93 @@ def test_a_part_of_a_table_leaves_the_table_as_it_was(adata):
         write_results(part, "other", {"obs/new": [1]}, {"seed": 1})
     assert "other" in part.uns["nextmarker"]
     assert "other" not in adata.uns["nextmarker"]
+
+
+def test_a_representation_is_named_by_a_string(table):
+    names = ["X", "X_nextmarker", "frame", "layers/arcsinh"]
+    values = read_representations(table, names, np.array([True, False, True, True]))
+    assert list(values) == names
+    np.testing.assert_array_equal(values["X"], np.eye(4, 3)[[0, 2, 3]])
+    np.testing.assert_array_equal(values["X_nextmarker"], [[0, 1], [4, 5], [6, 7]])
+    assert values["layers/arcsinh"].tolist() == [[2] * 3] * 3
+    assert values["frame"].shape == (3, 1)
+    assert list(read_representations(table, "frame", EVERY)) == ["frame"]
+
+
+def test_by_default_those_of_ours_that_are_there(table):
+    assert list(read_representations(table, None, EVERY)) == ["X", "X_nextmarker"]
+    table.obsm["X_interpretability"] = np.ones((4, 24))
+    assert list(read_representations(table, None, EVERY)) == ["X", "X_interpretability", "X_nextmarker"]
+
+
+def test_unknown_representations_are_refused_with_what_is_there(table):
+    with pytest.raises(KeyError, match=r"\['arcsinh'\].*'X', 'X_nextmarker', 'frame', 'layers/arcsinh'.*nm.tl.embed"):
+        read_representations(table, ["X", "arcsinh"], EVERY)
+    with pytest.raises(KeyError, match=r"no representation.*it has none"):
+        read_representations(AnnData(obs=table.obs), None, EVERY)
+
+
+def test_an_obsm_key_is_not_taken_for_the_intensities(table):
+    table.obsm["X"] = np.zeros((4, 2))
+    np.testing.assert_array_equal(read_representations(table, "X", EVERY)["X"], np.eye(4, 3))
+    without = AnnData(obs=table.obs, obsm=dict(table.obsm))
+    assert list(read_representations(without, None, EVERY)) == ["X_nextmarker"]
+    with pytest.raises(KeyError, match=r"no representation \['X'\].*never .obsm\['X'\]: give that another name"):
+        read_representations(without, "X", EVERY)
+
+
+def test_representations_are_finite_numbers(table):
+    table.obsm["words"] = pd.DataFrame({"word": list("abcd")}, list("abcd"))
+    with pytest.raises(ValueError, match=r"'words' holds no numbers.*object|'words' holds no numbers.*str"):
+        read_representations(table, "words", EVERY)
+    table.obsm["empty"] = np.empty((4, 0))
+    with pytest.raises(ValueError, match=r"'empty' holds no numbers: its shape is \(4, 0\)"):
+        read_representations(table, "empty", EVERY)
+    table.obsm["X_nextmarker"][2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"of 1 cells is not finite.*'c'"):
+        read_representations(table, None, EVERY)
+    assert len(read_representations(table, None, np.array([True, True, False, False]))["X_nextmarker"]) == 2
+
+
+def test_features_in_step_with_the_markers(table):
+    features = np.arange(96.0).reshape(4, 3, 8)
+    table.obsm["X_interpretability"] = features.reshape(4, -1)
+    table.layers["interpretability"] = features.mean(2)
+    everything = read_representations(table, None, EVERY)
+    np.testing.assert_array_equal(everything["X_interpretability"], features.reshape(4, -1))
+    np.testing.assert_array_equal(read_features(table[::-1], 8), features[::-1].reshape(4, -1))
+    moved = table[:, [1, 0, 2]].copy()
+    embedded_so = moved.copy()
+    embedded_so.obsm["X_interpretability"] = features[:, [1, 0, 2]].reshape(4, -1)
+    read_features(embedded_so)
+    for changed in (table[:, :2], moved, concat([table, embedded_so])):  # .obsm is not put in the order of the first
+        with pytest.raises(ValueError, match=r"'X_interpretability'.*tables of several panels.*nm.tl.embed"):
+            read_representations(changed, None, np.ones(changed.n_obs, bool))
+        read_representations(changed, ["X", "X_nextmarker", "layers/interpretability"], np.ones(changed.n_obs, bool))
+    with pytest.raises(ValueError, match="'X_interpretability'"):
+        read_features(table, 7)
+
+
+def test_embeddings_of_several_models_are_not_compared(table):
+    table.obs["nextmarker_embedding"] = [f"{digit * 16}-00000000" for digit in "aabb"]
+    with pytest.raises(ValueError, match="embedded by 2 models"):
+        read_representations(table, "X_nextmarker", EVERY)
+    assert list(read_representations(table, "X", EVERY)) == ["X"]
+    assert len(read_representations(table, "X_nextmarker", np.array([True, True, False, False]))["X_nextmarker"]) == 2
+
+
+def test_labels_of_the_cells_that_have_all(table):
+    known, (types, patients) = read_labels(table, {"target": "type", "groups": "patient"})
+    assert known.tolist() == [True, False, True, True]
+    assert types.tolist() == ["T", "B", "T"]
+    assert types.categories.tolist() == ["T", "B"]  # in the order of the column, without those of no cell
+    assert patients.categories.tolist() == ["1", "2"]
+    known, (notes,) = read_labels(table, {"groupby": "note"})
+    assert notes.tolist() == ["a", "b", "c"]
+
+
+def test_missing_labels_are_refused(table):
+    with pytest.raises(KeyError, match=r"'kind'.*\['type', 'patient', 'note', 'blank'\].*groups="):
+        read_labels(table, {"target": "type", "groups": "kind"})
+    with pytest.raises(ValueError, match=r"No cell.*'type'.*'blank'"):
+        read_labels(table, {"first": "type", "second": "blank"})

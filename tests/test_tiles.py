@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nextmarker._cells import Region
+from nextmarker._regions import Region
 from nextmarker._tiles import WINDOW_SIZE, cut_fields, read_field, read_windows, stream_tiles
 
 MARKERS = ["DNA1", "CD3"]

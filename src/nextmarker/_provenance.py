@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._table import embedded_as, read_record, record_name, require
+from nextmarker._table import OURS, embedded_as, read_record, record_name, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
 
-OURS = (_keys.EMBEDDING, _keys.INTERPRETABILITY_FEATURES)
 EXAMPLES = 10
 """Cells of each cluster that an attribution keeps by name, to recognize the cluster by."""
 
@@ -30,32 +29,6 @@ def digest(values: np.ndarray) -> str:
 def name_embedding(model: str, embedding: np.ndarray) -> str:
     """Name an embedding by its model and its values: `nm.tl.embed` gives this name to each cell."""
     return f"{model}-{digest(embedding)[:8]}"
-
-
-def made_from(adata: AnnData) -> dict[str, Any]:
-    """Name model and embeddings of the cells, for the record of what is made from them; nothing where not known."""
-    names = embedded_as(adata).cat.categories
-    if names.empty:
-        return {}
-    return {"model": _model(names[0]), "embedded_as": names.to_numpy(dtype=object)}
-
-
-def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> None:
-    """Refuse cells that were embedded by several models, whose embeddings cannot be compared.
-
-    Parameters
-    ----------
-    cells
-        Which cells, bool (cells,); by default all.
-    """
-    names = embedded_as(adata) if cells is None else embedded_as(adata)[cells]
-    sizes = names.value_counts().groupby(_model, observed=True).sum().loc[lambda cells: cells > 0]
-    if len(sizes) > 1:
-        msg = (
-            f"The cells were embedded by {len(sizes)} models, whose embeddings cannot be compared; cells of each: "
-            f"{sizes.to_dict()}. Embed all cells with one model: nm.tl.embed(sdata, model)."
-        )
-        raise ValueError(msg)
 
 
 def warn_of_replaced_embedding(adata: AnnData, new: str) -> None:
@@ -147,10 +120,6 @@ def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend:
     if all(old == new for old, new in names.items()):
         return table
     return table.assign(cluster=table["cluster"].astype("category").cat.rename_categories(names))
-
-
-def _model(name: str) -> str:
-    return str(name).partition("-")[0]
 
 
 def _embeddings(adata: AnnData, cells: np.ndarray | slice = slice(None)) -> set[str]:

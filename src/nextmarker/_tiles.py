@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextmarker._cells import read_pixels
+from nextmarker._regions import read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import xarray as xr
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
 
 WINDOWS = 3
 """Windows along each side of an image in which a sample of it is read."""
@@ -37,6 +37,26 @@ class Tile:
     """Cell centres (x, y) as indices into `pixels`, float64 (cells, 2)."""
     rows: np.ndarray
     """Positions of the cells in the table, int (cells,)."""
+
+    def circle_means(self, radius: float, *, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Average the pixels around every cell whose centre lies within `radius` of its centre, (cells, markers).
+
+        The image, whose pixels alone count, reaches from `first` (x, y) to before `end`.
+        """
+        nearest = np.rint(self.centres).astype(int)
+        total = np.zeros((len(nearest), self.pixels.shape[2]))
+        count = np.zeros(len(nearest))
+        reach = int(np.ceil(radius)) + 1
+        # One offset after the other: no patches are held in memory, and sums do not depend on the tile.
+        for dy in range(-reach, reach + 1):
+            for dx in range(-reach, reach + 1):
+                pixel = nearest + (dx, dy)
+                inside = np.linalg.norm(pixel - self.centres, axis=1) <= radius
+                inside &= ((pixel >= first) & (pixel < end)).all(axis=1)
+                column, row = pixel[inside].T
+                total[inside] += self.pixels[row, column]
+                count += inside
+        return total / count[:, None]
 
 
 def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo: int) -> Iterator[Tile]:

@@ -5,7 +5,7 @@ from anndata import AnnData
 from sklearn.metrics import silhouette_score
 
 import nextmarker as nm
-from nextmarker import _representations
+from nextmarker.metrics import _shared
 
 
 def make(cells, patients, types="T"):
@@ -96,7 +96,7 @@ def test_every_representation_and_cells_left_out():
 def test_large_types_are_sampled_with_a_seed(monkeypatch):
     rng = np.random.default_rng(0)
     adata = make(rng.normal(size=(400, 2)), rng.permutation(["p1"] * 300 + ["p2"] * 100))
-    monkeypatch.setattr(_representations, "SAMPLE", 150)
+    monkeypatch.setattr(_shared, "SAMPLE", 150)
     first, again, other = (mixing(adata, random_state=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert first["neighbor_entropy"].item() != other["neighbor_entropy"].item()

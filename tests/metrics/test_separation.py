@@ -6,7 +6,7 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 from spatialdata import SpatialData
 
 import nextmarker as nm
-from nextmarker import _representations
+from nextmarker.metrics import _shared
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_cells_without_group_are_left_out_and_counted(adata):
 
 def test_silhouette_of_many_cells_is_that_of_a_seeded_sample(adata, monkeypatch):
     whole = nm.metrics.separation(adata, "cell_type")
-    monkeypatch.setattr(_representations, "SAMPLE", 100)
+    monkeypatch.setattr(_shared, "SAMPLE", 100)
     first, again, other = (nm.metrics.separation(adata, "cell_type", random_state=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert (first["silhouette"] != whole["silhouette"]).all()

@@ -26,7 +26,7 @@ from spatialdata.models import (
 from spatialdata.transformations import Affine, Identity, Scale, Translation, get_transformation
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 mpl.use("Agg")
 

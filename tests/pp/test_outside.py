@@ -6,7 +6,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 
 
 def two_images() -> SpatialData:

@@ -7,8 +7,8 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale, get_transformation, set_transformation
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
 from nextmarker._coordinates import pixel_size
+from nextmarker._regions import read_regions
 
 XY = ("x", "y")
 

@@ -130,7 +130,7 @@ def test_decimal_commas_excel_and_compression(tmp_path: Path) -> None:
 
 
 def test_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nextmarker._cell_tables.CHUNK", 2)
+    monkeypatch.setattr("nextmarker.pp.sources.tables.CHUNK", 2)
     frame = pd.DataFrame({"CellID": [7, 8, 9], "note": [1, "x", None], **FORMS["mcquant"]})
     frame.to_csv(tmp_path / "cells.csv", index=False)
     sdata = add(tissue(), tmp_path / "cells.csv")

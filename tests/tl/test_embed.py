@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, TableModel
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
 from nextmarker.tl._missing import fill_with_zero
 from nextmarker.tl._zero import measure_zero

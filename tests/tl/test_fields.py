@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 from nextmarker.nn.training import random_views
 from nextmarker.nn.views import reach
 from nextmarker.tl._fields import Fields

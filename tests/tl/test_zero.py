@@ -12,7 +12,7 @@ import torch
 from spatialdata.models import Image2DModel
 
 import nextmarker as nm
-from nextmarker._cells import read_regions
+from nextmarker._regions import read_regions
 from nextmarker.tl._zero import measure_zero
 
 CPU = torch.device("cpu")

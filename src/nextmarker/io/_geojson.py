@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from shapely import points
 
 from nextmarker import _keys
-from nextmarker._cells import circle_radii, read_regions
 from nextmarker._files import replaced_files
+from nextmarker._regions import circle_radii, read_regions
 from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from nextmarker._cells import Region
+    from nextmarker._files import replaced_files
+from nextmarker._regions import Region
 
 CORNERS = 4  # per quarter of a circle; the extreme points are among them
 DECIMALS = 2  # of a pixel, as QuPath itself writes

@@ -8,8 +8,8 @@ import pandas as pd
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from nextmarker import _keys
-from nextmarker._representations import as_table, read_labels
-from nextmarker._table import get_table
+from nextmarker._table import get_table, read_labels
+from nextmarker.metrics._shared import as_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,8 +12,8 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
-from nextmarker._representations import as_table, read_labels, read_representations, sample
-from nextmarker._table import get_table
+from nextmarker._table import get_table, read_labels, read_representations
+from nextmarker.metrics._shared import as_table, sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

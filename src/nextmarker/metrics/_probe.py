@@ -16,8 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nextmarker import _keys
-from nextmarker._representations import as_table, read_labels, read_representations
-from nextmarker._table import get_table
+from nextmarker._table import get_table, read_labels, read_representations
+from nextmarker.metrics._shared import as_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 from nextmarker import _keys
-from nextmarker._representations import as_table, read_labels, read_representations, sample
-from nextmarker._table import get_table
+from nextmarker._table import get_table, read_labels, read_representations
+from nextmarker.metrics._shared import as_table, sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ import pandas as pd
 import scanpy as sc
 
 from nextmarker import _keys
-from nextmarker._cells import Region, read_regions
 from nextmarker._provenance import check_clusters
+from nextmarker._regions import Region, read_regions
 from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:

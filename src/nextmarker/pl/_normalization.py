@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.special import expit
 
 from nextmarker import _keys
-from nextmarker._cells import Region, read_regions
+from nextmarker._regions import Region, read_regions
 from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:

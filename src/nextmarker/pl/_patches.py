@@ -11,8 +11,8 @@ from dask.base import compute
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nextmarker import _keys
-from nextmarker._cells import read_regions
 from nextmarker._provenance import check_clusters, read_attribution
+from nextmarker._regions import read_regions
 from nextmarker._table import get_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
 
 COLORS = {"magenta": (1.0, 0.0, 1.0), "cyan": (0.0, 1.0, 1.0), "yellow": (1.0, 1.0, 0.0)}
 BRIGHTEST = 99.5

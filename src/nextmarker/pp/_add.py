@@ -12,13 +12,13 @@ import pandas as pd
 from anndata import AnnData
 
 from nextmarker import _keys
-from nextmarker._cell_anndata import foreign_positions, is_own_table, own_positions
-from nextmarker._cell_elements import element_centroids, elements_by_image, spatial_elements
-from nextmarker._cell_outlines import Array, geojson_centroids, is_geojson, is_mask, mask_centroids
-from nextmarker._cell_tables import UNITS, Unit, read_cell_table, split_by_image
-from nextmarker._cells import read_image
 from nextmarker._coordinates import apply, check_inside, from_system, is_micrometre, pixel_size, spatial_system
-from nextmarker._write_cells import check_target, choose_images, write_cells
+from nextmarker._regions import choose_images, read_image
+from nextmarker.pp._write import check_target, write_cells
+from nextmarker.pp.sources.anndata import foreign_positions, is_own_table, own_positions
+from nextmarker.pp.sources.elements import element_centroids, elements_by_image, spatial_elements
+from nextmarker.pp.sources.outlines import Array, geojson_centroids, is_geojson, is_mask, mask_centroids
+from nextmarker.pp.sources.tables import UNITS, Unit, read_cell_table, split_by_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

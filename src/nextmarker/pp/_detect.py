@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import read_image
-from nextmarker._centres import METHODS, Method, NuclearImage, contrast_to_noise, estimate_diameter, find_nuclei
 from nextmarker._coordinates import pixel_size
-from nextmarker._write_cells import as_list, check_target, choose_images, write_cells
+from nextmarker._regions import as_list, choose_images, read_image
+from nextmarker.pp._nuclei import METHODS, Method, NuclearImage, contrast_to_noise, estimate_diameter, find_nuclei
+from nextmarker.pp._write import check_target, write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,8 @@ import numpy as np
 from spatialdata import SpatialData
 
 from nextmarker import _keys
-from nextmarker._cells import locate_cells
 from nextmarker._coordinates import outside
+from nextmarker._regions import locate_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData

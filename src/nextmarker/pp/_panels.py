@@ -10,8 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from nextmarker import _keys
-from nextmarker._cells import read_image
-from nextmarker._write_cells import choose_images
+from nextmarker._regions import choose_images, read_panels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -89,7 +88,7 @@ def match_panels(
         msg = f"join must be one of {get_args(Join)}, not {join!r}."
         raise ValueError(msg)
     chosen = choose_images(sdata, images)
-    before = {image: read_image(sdata, image)["c"].to_numpy().tolist() for image in chosen}
+    before = read_panels(sdata, chosen)
     renamed = _rename(before, aliases or {})
     every = list(dict.fromkeys(name for panel in renamed.values() for name in panel))
     wanted = every if join == "union" else [name for name in every if all(name in p for p in renamed.values())]

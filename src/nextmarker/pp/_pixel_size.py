@@ -10,7 +10,7 @@ from spatialdata.transformations import Affine, Scale, get_transformation, remov
 
 from nextmarker import _keys
 from nextmarker._coordinates import between, check_plausible, is_micrometre, shared_systems
-from nextmarker._write_cells import choose_images
+from nextmarker._regions import choose_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

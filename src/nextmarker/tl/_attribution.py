@@ -9,9 +9,18 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._provenance import check_clusters, choose_examples, made_from, read_attribution, refuse_several_models
-from nextmarker._representations import read_features
-from nextmarker._table import get_table, read_record, record_name, refuse_foreign_keys, require, write_results
+from nextmarker._provenance import check_clusters, choose_examples, read_attribution
+from nextmarker._table import (
+    get_table,
+    made_from,
+    read_features,
+    read_record,
+    record_name,
+    refuse_foreign_keys,
+    refuse_several_models,
+    require,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -13,10 +13,19 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
-from nextmarker._origins import as_record, largest_origins, warn_of_one_origin
-from nextmarker._provenance import OURS, digest, made_from, refuse_several_models
-from nextmarker._representations import read_features
-from nextmarker._table import get_table, record_name, refuse_foreign_keys, require, write_results
+from nextmarker._provenance import digest
+from nextmarker._table import (
+    OURS,
+    get_table,
+    made_from,
+    read_features,
+    record_name,
+    refuse_foreign_keys,
+    refuse_several_models,
+    require,
+    write_results,
+)
+from nextmarker.tl._origins import as_record, largest_origins, warn_of_one_origin
 
 if TYPE_CHECKING:
     import igraph

@@ -13,9 +13,8 @@ import torch
 from tqdm.auto import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import read_regions
-from nextmarker._intensity import PlaceCheck
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
+from nextmarker._regions import read_regions
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
 from nextmarker.nn.device import pick_device, to_device
@@ -23,6 +22,7 @@ from nextmarker.nn.encoder import CACHED
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
 from nextmarker.tl._missing import fill_with_zero, lacking_markers, refuse_lacking, warn_of_lacking
+from nextmarker.tl._places import PlaceCheck
 from nextmarker.tl._train import train
 from nextmarker.tl._zero import Zero, describe_zeros, measure_zero, warn_of_no_signal
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
     from nextmarker._tiles import Tile
 
 Missing = Literal["refuse", "zero"]

@@ -17,7 +17,7 @@ from nextmarker.nn.zero import pixel_offset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
     from nextmarker.nn.training import Settings
 
 FIELD_SIZE = 1024

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
     from nextmarker.nn.model import NeXtMarker
 
 

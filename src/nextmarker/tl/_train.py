@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nextmarker import _keys
-from nextmarker._cells import read_regions, shared_markers
+from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
 
 PATCH_PER_DISTANCE = 4 / 3
 """Patch size by default, in median distances between neighbouring centres."""

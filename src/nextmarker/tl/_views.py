@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from nextmarker import _keys
-from nextmarker._cells import read_regions, shared_markers
+from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table
 from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import to_device
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
 
 
 def draw_views(

@@ -17,7 +17,7 @@ from nextmarker.nn.zero import EMPTY, cut_turned, empty_response, pixel_offset
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
     from nextmarker.nn.model import NeXtMarker
 
 NO_SIGNAL = 6

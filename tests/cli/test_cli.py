@@ -19,7 +19,8 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 import nextmarker as nm
-from nextmarker import __main__ as cli
+from nextmarker import cli
+from nextmarker.cli import demo, steps
 from nextmarker.io.store import replace
 
 
@@ -43,9 +44,9 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "figures" / "cells.png").write_text("new")
 
     monkeypatch.setattr(nm.io, "read", lambda *_, **__: None)
-    monkeypatch.setattr(cli, "_analyse", lambda *_: None)
-    monkeypatch.setattr(cli, "_save", save)
-    monkeypatch.setattr(cli, "_print_clusters", lambda *_: None)
+    monkeypatch.setattr(cli.run, "analyse", lambda *_: None)
+    monkeypatch.setattr(cli.run, "save", save)
+    monkeypatch.setattr(cli.run, "print_clusters", lambda *_: None)
 
 
 def run(store: Path, *more: str) -> int:
@@ -85,10 +86,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == nm.__version__
 
 
+def test_the_package_is_the_command() -> None:
+    command = [sys.executable, "-m", "nextmarker", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == nm.__version__
+
+
 def test_options_reach_the_library(tmp_path: Path, instant: None, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(nm.io, "read", lambda images, **options: calls.append((images, options)))
-    monkeypatch.setattr(cli, "_analyse", lambda _, *options: calls.append(options))
+    monkeypatch.setattr(cli.run, "analyse", lambda _, *options: calls.append(options))
     reading = "--channel-names A B --panel panel.csv --pixel-size 0.5"
     analysis = "--markers A --patch-size 24 --seed 3 --device cpu"
     assert run(tmp_path / "out.zarr", *reading.split(), *analysis.split()) == 0
@@ -102,7 +108,7 @@ def test_options_reach_the_library(tmp_path: Path, instant: None, monkeypatch: p
 def test_a_warning_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_analyse", lambda *_: warnings.warn("CD3 is silent", UserWarning, stacklevel=1))
+    monkeypatch.setattr(cli.run, "analyse", lambda *_: warnings.warn("CD3 is silent", UserWarning, stacklevel=1))
     assert run(tmp_path / "out.zarr") == 0
     assert capsys.readouterr().err == "warning: CD3 is silent\n"
 
@@ -162,7 +168,7 @@ def test_an_interruption_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_print_clusters", interrupt)  # the last step: all files are written by then
+    monkeypatch.setattr(cli.run, "print_clusters", interrupt)  # the last step: all files are written by then
     assert run(tmp_path / "out.zarr") == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not any(tmp_path.iterdir())
@@ -170,7 +176,7 @@ def test_an_interruption_leaves_nothing(
 
 @pytest.mark.usefixtures("instant")
 def test_a_bug_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_analyse", lambda *_: np.sum(np.zeros((2, 2)), axis=2))
+    monkeypatch.setattr(cli.run, "analyse", lambda *_: np.sum(np.zeros((2, 2)), axis=2))
     with pytest.raises(ValueError, match="axis 2"):
         run(tmp_path / "out.zarr")
     assert not any(tmp_path.iterdir())
@@ -200,11 +206,11 @@ def test_the_demo_knows_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
     nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
     obs = sdata["table"].obs
     obs["nextmarker"] = "0"
-    true_type = cli._compare_with_truth(sdata)
+    true_type = demo._compare_with_truth(sdata)
     assert "adjusted Rand index 0.000" in capsys.readouterr().out
 
     obs["nextmarker"] = true_type.fillna("none")
-    cli._compare_with_truth(sdata)
+    demo._compare_with_truth(sdata)
     printed = capsys.readouterr().out
     assert "adjusted Rand index 1.000" in printed
     found, true = (int(number) for number in re.search(r"(\d+) of (\d+) true cells", printed).groups())
@@ -221,7 +227,7 @@ def test_a_stop_by_the_system_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(cli, "_print_clusters", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(cli.run, "print_clusters", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert run(tmp_path / "out.zarr") == 130
     assert signal.getsignal(signal.SIGTERM) == before
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -265,7 +271,7 @@ def test_a_stop_before_results_are_put_in_place_leaves_the_old_ones(
 ) -> None:
     run(tmp_path / "out.zarr")
     (tmp_path / "out.zarr" / "zarr.json").write_text("old")
-    monkeypatch.setattr(cli, "_print_clusters", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(cli.run, "print_clusters", lambda *_: signal.raise_signal(signal.SIGINT))
     assert run(tmp_path / "out.zarr", "--overwrite") == 130
     assert "nothing was written" in capsys.readouterr().err
     assert (tmp_path / "out.zarr" / "zarr.json").read_text() == "old"
@@ -305,7 +311,7 @@ def test_the_list_of_clusters_shows_where_they_come_from(
         nm.tl.cluster(adata, n_neighbors=15, resolution=0.2)
     top = pd.DataFrame({"cluster": ["0", "1"], "marker": ["CD3", "CD8"]})
     monkeypatch.setattr(nm.tl, "top_markers", lambda _: top)
-    cli._print_clusters(SpatialData(tables={"table": adata}))
+    steps.print_clusters(SpatialData(tables={"table": adata}))
     header, *rows = capsys.readouterr().out.splitlines()[-4:]
     assert re.findall(r"\d+ % \w", "".join(rows)) == shown
     assert ("largest image" in "".join([header, *rows])) == bool(shown)
@@ -376,7 +382,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_results(
     capsys.readouterr()
     (tmp_path / "out.zarr" / "zarr.json").write_text("old")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(cli, "_save", fill)
+    monkeypatch.setattr(cli.run, "save", fill)
     assert run(tmp_path / "out.zarr", "--overwrite") == 2
     assert "No space left on device" in error_line(capsys)
     assert sorted(tmp_path.rglob("*")) == before

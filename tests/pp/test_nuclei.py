@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nextmarker._centres import (
+from nextmarker.pp._nuclei import (
     METHODS,
     NuclearImage,
     contrast_to_noise,

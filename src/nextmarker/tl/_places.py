@@ -1,4 +1,4 @@
-"""Mean intensity of every marker in a circle around every cell."""
+"""Notice cells that are not where they were when they were made: their mean intensity is found beside them."""
 
 from __future__ import annotations
 
@@ -7,63 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextmarker._cells import circle_radii
-from nextmarker._tiles import Tile, stream_tiles
+from nextmarker._regions import circle_radii
+from nextmarker._tiles import Tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spatialdata import SpatialData
 
-    from nextmarker._cells import Region
+    from nextmarker._regions import Region
 
-TILE_SIZE = 1024
 MEASURED_AGAIN = 64
 """Cells of an image whose places are checked."""
 FARTHEST = 3
 """Pixels by which cells may be displaced, one for each of several crops, and it is noticed."""
-
-
-def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_size: int = TILE_SIZE) -> np.ndarray:
-    """Average the pixels whose centre lies within `radius` of the centre of a cell; each chunk is read once.
-
-    Parameters
-    ----------
-    region
-        Image and cells; its rows count from 0 to the number of its cells.
-    markers
-        Channels to average.
-    radius
-        Pixels, at least 1, so that no circle is without a pixel.
-
-    Returns
-    -------
-    Raw counts, float32 (cells, markers).
-    """
-    means = np.zeros((len(region.rows), len(markers)), np.float32)
-    size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
-    for tile in stream_tiles(region, markers, tile_size=tile_size, halo=int(np.ceil(radius)) + 1):
-        origin = np.rint(region.centres[tile.rows[0]] - 0.5 - tile.centres[0]).astype(int)
-        means[tile.rows] = _tile_means(tile, radius, first=-origin, end=size - origin)
-    return means
-
-
-def _tile_means(tile: Tile, radius: float, first: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Average around the cells of a tile, in which the image reaches from `first` (x, y) to before `end`."""
-    nearest = np.rint(tile.centres).astype(int)
-    total = np.zeros((len(nearest), tile.pixels.shape[2]))
-    count = np.zeros(len(nearest))
-    reach = int(np.ceil(radius)) + 1
-    # One offset after the other: no patches are held in memory, and sums do not depend on the tile.
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            pixel = nearest + (dx, dy)
-            inside = np.linalg.norm(pixel - tile.centres, axis=1) <= radius
-            inside &= ((pixel >= first) & (pixel < end)).all(axis=1)
-            column, row = pixel[inside].T
-            total[inside] += tile.pixels[row, column]
-            count += inside
-    return total / count[:, None]
 
 
 class PlaceCheck:
@@ -129,7 +86,7 @@ def _displacement(pixels: np.ndarray, centres: np.ndarray, radius: float, record
 
     def fits(shift: tuple[int, int]) -> bool:
         tile = Tile(padded, centres + FARTHEST + shift, np.arange(len(centres)))
-        means = _tile_means(tile, radius, first=np.zeros(2), end=np.array(padded.shape[1::-1]))
+        means = tile.circle_means(radius, first=np.zeros(2), end=np.array(padded.shape[1::-1]))
         return np.allclose(means[:, 0], recorded, rtol=1e-3, atol=1e-3)
 
     steps = range(FARTHEST + 1)

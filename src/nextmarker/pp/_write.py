@@ -17,10 +17,10 @@ from spatialdata.transformations import get_transformation
 from tqdm import tqdm
 
 from nextmarker import _keys
-from nextmarker._cells import Region, read_image, shared_markers
 from nextmarker._coordinates import apply, pixel_size, spatial_system
-from nextmarker._intensity import circle_means
+from nextmarker._regions import Region, as_list, read_image, shared_markers
 from nextmarker._table import write_results
+from nextmarker.pp._intensity import circle_means
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,33 +40,6 @@ class Target:
     def element(self, image: str) -> str:
         """Name of the circles of an image: one image needs no suffix."""
         return self.key_added if len(self.images) == 1 else f"{self.key_added}_{image}"
-
-
-def as_list(names: Sequence[str] | str) -> list[str]:
-    """Take one name for a list of one."""
-    return [names] if isinstance(names, str) else list(names)
-
-
-def choose_images(sdata: SpatialData, images: Sequence[str] | str | None) -> list[str]:
-    """List the images to work on, all by default.
-
-    Raises
-    ------
-    KeyError
-        If an image does not exist.
-    ValueError
-        If there are no images, or one is named twice.
-    """
-    if not sdata.images:
-        msg = "sdata.images is empty: there is nothing to find cells in. Read images first: nm.io.read(paths)."
-        raise ValueError(msg)
-    chosen = as_list(images) if images is not None else list(sdata.images)
-    if not chosen or len(set(chosen)) < len(chosen):
-        msg = f"images={chosen} must name one image or more, each once; sdata.images holds {sorted(sdata.images)}."
-        raise ValueError(msg)
-    for image in chosen:
-        read_image(sdata, image)
-    return chosen
 
 
 def check_target(

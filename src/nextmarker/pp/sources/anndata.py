@@ -9,8 +9,8 @@ import pandas as pd
 from spatialdata.transformations import get_transformation
 
 from nextmarker import _keys
-from nextmarker._cells import locate_cells, read_image
 from nextmarker._coordinates import apply, from_system, spatial_system
+from nextmarker._regions import locate_cells, read_image
 
 if TYPE_CHECKING:
     from anndata import AnnData

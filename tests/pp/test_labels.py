@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nextmarker._labels import label_centroids
+from nextmarker.pp._labels import label_centroids
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint64])

@@ -16,8 +16,8 @@ from shapely import get_parts
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
-from nextmarker._labels import label_centroids
 from nextmarker.io.tiff.file import open_file
+from nextmarker.pp._labels import label_centroids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from scipy import ndimage as ndi
 from scipy.spatial import KDTree
 from skimage.filters import threshold_otsu
 
-from nextmarker._cells import read_pixels
-from nextmarker._labels import TILE_SIZE, Pieces, connected_groups, grid
+from nextmarker._regions import read_pixels
+from nextmarker.pp._labels import TILE_SIZE, Pieces, connected_groups, grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

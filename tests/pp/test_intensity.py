@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nextmarker._cells import Region
-from nextmarker._intensity import circle_means
+from nextmarker._regions import Region
+from nextmarker.pp._intensity import circle_means
 
 MARKERS = ["CD3", "CD8", "DNA"]
 

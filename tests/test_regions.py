@@ -6,7 +6,7 @@ import xarray as xr
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
-from nextmarker._cells import Region, read_image, read_regions, shared_markers
+from nextmarker._regions import Region, read_image, read_regions, shared_markers
 from nextmarker.pp import add_cells, set_pixel_size
 
 

@@ -208,6 +208,28 @@ def _check_linked(links: pd.DataFrame, table_key: str) -> None:
         raise ValueError(msg)
 
 
+def choose_images(sdata: SpatialData, images: Sequence[str] | str | None) -> list[str]:
+    """List the images to work on, all by default.
+
+    Raises
+    ------
+    KeyError
+        If an image does not exist.
+    ValueError
+        If there are no images, or one is named twice.
+    """
+    if not sdata.images:
+        msg = "sdata.images is empty: there is nothing to find cells in. Read images first: nm.io.read(paths)."
+        raise ValueError(msg)
+    chosen = as_list(images) if images is not None else list(sdata.images)
+    if not chosen or len(set(chosen)) < len(chosen):
+        msg = f"images={chosen} must name one image or more, each once; sdata.images holds {sorted(sdata.images)}."
+        raise ValueError(msg)
+    for image in chosen:
+        read_image(sdata, image)
+    return chosen
+
+
 def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
     """Read an image at full resolution, lazily.
 
@@ -271,6 +293,11 @@ def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -
     return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch knows no other
 
 
+def read_panels(sdata: SpatialData, images: Sequence[str]) -> dict[str, list[str]]:
+    """Read the names of the channels of each image."""
+    return {image: read_image(sdata, image)["c"].to_numpy().tolist() for image in images}
+
+
 def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[str] | None = None) -> list[str]:
     """Choose the markers that every image has.
 
@@ -286,7 +313,7 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
     ValueError
         If an image lacks one of the markers, or, without `markers`, has another panel than the first.
     """
-    panels = {image: read_image(sdata, image)["c"].to_numpy().tolist() for image in images}
+    panels = read_panels(sdata, images)
     if markers is not None:
         for image, panel in panels.items():
             missing = [name for name in markers if name not in panel]
@@ -315,6 +342,11 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
             )
             raise ValueError(msg)
     return first
+
+
+def as_list(names: Sequence[str] | str) -> list[str]:
+    """Take one name for a list of one."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _listed(elements: object) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from nextmarker._backing import check_whole
 from nextmarker._coordinates import apply, full_resolution, is_micrometre, shared_systems, to_pixels
-from nextmarker._labels import label_centroids
+from nextmarker.pp._labels import label_centroids
 
 if TYPE_CHECKING:
     import xarray as xr

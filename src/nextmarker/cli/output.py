@@ -1,0 +1,45 @@
+"""The store and the figures that a command leaves: their places are checked first, and filled last."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def results_in(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
+    from nextmarker.io.store.replace import put_in_place, unfinished
+    from nextmarker.io.store.write import check_place, resolved
+
+    store = resolved(path)
+    figures = resolved(store.parent / f"{store.stem}_figures")
+    check_place(store, overwrite=overwrite, path="-o", replace="--overwrite")
+    _check_figures(figures, store, overwrite=overwrite)
+    with unfinished(store) as folder:
+        (folder / "figures").mkdir()
+        yield folder
+        for number in (signal.SIGINT, signal.SIGTERM):  # what follows takes moments, and is not to be left half done
+            signal.signal(number, signal.SIG_IGN)
+        put_in_place(folder / "store", store, overwrite=overwrite)
+        figures.mkdir(exist_ok=True)
+        for figure in (folder / "figures").iterdir():
+            figure.replace(figures / figure.name)
+    print(f"\nwritten: {store} and {figures}")
+
+
+def _check_figures(figures: Path, store: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that figures cannot be moved into."""
+    if figures.is_dir():
+        if figures.stat().st_dev != store.parent.stat().st_dev or not os.access(figures, os.W_OK):
+            msg = f"{str(figures)!r} is read-only or on another disk than {str(store)!r}: choose another -o."
+            raise PermissionError(msg)
+        if not overwrite:
+            msg = f"{str(figures)!r} is there already: choose another -o, or replace it with --overwrite."
+            raise FileExistsError(msg)
+    elif os.path.lexists(figures) or not figures.parent.is_dir():
+        msg = f"{str(figures)!r} is no folder, and the figures need one of this name: choose another -o."
+        raise FileExistsError(msg)

@@ -1,0 +1,71 @@
+"""What commands do with images, one step after the other: analyse them, save the results, print the clusters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import nextmarker as nm
+from nextmarker import _keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    from spatialdata import SpatialData
+
+
+def analyse(
+    sdata: SpatialData,
+    nuclear: list[str],
+    markers: list[str] | None = None,
+    patch_size: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    """Find, embed, cluster and explain the cells."""
+    nm.pp.detect_cells(sdata, nuclear=nuclear, markers=markers)
+    nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
+    nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
+    nm.tl.marker_attribution(sdata[_keys.TABLE])
+
+
+def save(sdata: SpatialData, folder: Path) -> None:
+    """Write the store and draw the figures, in the folder that `results_in` gives."""
+    import matplotlib as mpl
+    import numpy as np
+
+    mpl.use("Agg")  # no screen needed
+    adata = sdata[_keys.TABLE]
+    drawings = {
+        "cells": nm.pl.cells(sdata, color=_keys.CLUSTERS),
+        "training": nm.pl.training(adata),
+        "normalization": nm.pl.normalization(sdata),
+        "marker_attribution": nm.pl.marker_attribution(adata),
+        "patches": nm.pl.patches(sdata),
+    }
+    for name, drawing in drawings.items():
+        axes = np.asarray(drawing, dtype=object)
+        axes.flat[0].figure.savefig(folder / "figures" / f"{name}.png", dpi=150, bbox_inches="tight")
+    nm.io.write(sdata, folder / "store")
+
+
+def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
+    """Print one line for each cluster: its size, where most of its cells come from, and what marks it."""
+    import pandas as pd
+
+    from nextmarker._table import read_record
+
+    adata = sdata[_keys.TABLE]
+    clusters = adata.obs[_keys.CLUSTERS].astype(str)
+    table = clusters.value_counts().rename("cells").to_frame()
+    if true_type is not None:
+        table["true type"] = true_type.fillna("none").groupby(clusters).agg(lambda types: types.mode().iloc[0])
+    record = read_record(adata, _keys.CLUSTER_STEP)
+    if "largest_image" in record:
+        shares = zip(record["largest_image_share"], record["largest_image"], strict=True)
+        largest = [f"{100 * share:.0f} % {image}" for share, image in shares]
+        table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
+    top = nm.tl.top_markers(adata).astype(str)
+    table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
+    print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")
+    print(table.rename_axis("cluster").to_string())

@@ -1,0 +1,29 @@
+"""What the metrics share: a sample of the cells, and the form of their results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SAMPLE = 10_000  # cells whose distances to one another are computed
+
+
+def sample(labels: pd.Categorical, random_state: int) -> np.ndarray:
+    """Choose about `SAMPLE` cells at random, of each label in proportion, but at least two; ascending indices."""
+    if len(labels) <= SAMPLE:
+        return np.arange(len(labels))
+    order = np.random.default_rng(random_state).permutation(len(labels))
+    codes = labels.codes[order]
+    quota = np.maximum(2, np.bincount(codes) * SAMPLE // len(labels))
+    return np.sort(order[pd.Series(codes).groupby(codes).cumcount() < quota[codes]])
+
+
+def as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows to a table with an index of strings, as files give it back."""
+    table = pd.DataFrame(list(rows))
+    return table.set_axis(table.index.astype(str))

@@ -1,0 +1,1 @@
+"""Where cells are that come from elsewhere: one file for each kind of source."""
