@@ -53,6 +53,8 @@ class Settings:
     swap_surroundings: bool = True
     """Show each cell in the surroundings of another cell of its image, so that cells of one type are not told apart by
     their neighbours (paper: in its own)."""
+    whiten_features: bool = True
+    """After training, give little weight in F to what changes between views of one cell (paper: no)."""
     within_images: bool = True
     """Fill a step from one field of an image, then the next, so that staining tells no cells apart. Fields lead equally
     often, whatever their number of cells, so that large images count no more than small ones (paper: all mixed)."""
@@ -178,6 +180,36 @@ def zeros_of_views(
     return torch.cat(zeros)
 
 
+def interpret_views(
+    model: NeXtMarker,
+    crops: Sequence[Crops],
+    views: Sequence[Tensor],
+    gains: Tensor,
+    size: int,
+    settings: Settings,
+    seed: torch.Generator,
+) -> Tensor:
+    """I of views of the same cells, each above its own zero.
+
+    Parameters
+    ----------
+    views
+        Counts of each view, (cells, markers, size, size).
+    gains
+        Factors that are in them, (cells, views, markers).
+
+    Returns
+    -------
+    (views * cells, markers, features), one view after the other.
+    """
+    chunk = CACHED if gains.device.type == "cpu" else len(views) * len(gains)
+    response = torch.cat([model.respond(part) for part in torch.cat([*views]).split(chunk)])
+    if not model.architecture.network.zero:
+        return model.interpret(response)
+    zero = zeros_of_views(model, crops, size, gains, settings, seed)
+    return model.interpret(response, zero.transpose(0, 1).flatten(0, 1))
+
+
 def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:
     """Train a model in place.
 
@@ -195,7 +227,6 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], settings.learning_rate)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    chunk = CACHED if device.type == "cpu" else settings.views * settings.batch_size
     losses = []
     bar = tqdm(range(settings.steps), desc="training", unit="step", disable=not progress)
     for step in bar:
@@ -203,13 +234,10 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
         projections: list[Tensor] = []
         for size in view_sizes(model.architecture.patch_size, settings):
             views = [random_views(crops, size, settings, seed) for _ in range(settings.views)]
-            patches = torch.cat([counts for counts, _ in views]).split(chunk)
-            response = torch.cat([model.respond(part) for part in patches])  # (views * cells, markers, features)
-            zero = None
-            if model.architecture.network.zero:
-                gains = torch.stack([gains.flatten(1) for _, gains in views], 1)
-                zero = zeros_of_views(model, crops, size, gains, settings, seed).transpose(0, 1).flatten(0, 1)
-            embedding = model.crosstalk(model.interpret(response, zero).flatten(1))
+            gains = torch.stack([gains.flatten(1) for _, gains in views], 1)
+            counts = [counts for counts, _ in views]
+            interpretability = interpret_views(model, crops, counts, gains, size, settings, seed)
+            embedding = model.crosstalk(interpretability.flatten(1))
             projections += head(embedding).chunk(settings.views)
         contrast = nt_xent(torch.stack(projections, 1), settings.temperature)
         loss = contrast + model.normalization.penalty(settings.penalty)

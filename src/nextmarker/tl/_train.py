@@ -18,6 +18,7 @@ from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarke
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
 from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
+from nextmarker.nn.whitening import whiten_features
 from nextmarker.nn.zero import set_scale
 from nextmarker.tl._fields import Fields
 
@@ -148,6 +149,8 @@ def train(
         set_scale(model, fields.sample_cells)
         loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
         set_scale(model, fields.sample_cells)  # training makes the features of some markers stronger
+        if settings.whiten_features:
+            whiten_features(model, fields.sample_cells(), settings, seed=seed)
     model.cpu()
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},

@@ -1,0 +1,85 @@
+"""Weights of the features of each marker: what changes between augmented views of one cell counts little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nextmarker.nn.training import interpret_views, random_views
+from nextmarker.nn.views import random_background
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nextmarker.nn.model import NeXtMarker
+    from nextmarker.nn.training import Settings
+    from nextmarker.nn.views import Crops
+
+VIEWS = 6
+"""Views of each cell from which the weights are computed."""
+RIDGE = 0.1
+"""Share of the mean variance that is added to every direction, so that none gets all weight for having no variance."""
+
+
+@torch.no_grad()
+def whiten_features(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, *, seed: torch.Generator) -> None:
+    """Fold the whitening of each marker's features into the crosstalk of a trained model, in place.
+
+    Views of one cell differ in the brightness of its markers, their background, its size, rotation and surroundings.
+    Directions of I in which they differ much get a small weight in F, those that stay the same a large one (relevant
+    component analysis, Bar-Hillel et al., 2005), among the features of a marker: how much a marker weighs beside
+    the others stays as it was learned. F stays linear in I.
+
+    Parameters
+    ----------
+    crops
+        Some cells of all images, and places.
+    """
+    shown = replace(settings, hidden_markers=0.0)
+    views = torch.stack([_features_of_view(model, crops, shown, seed) for _ in range(VIEWS)])
+    weights = whitening(views).to(views.dtype)  # (markers, features, features)
+    crosstalk = model.crosstalk_by_marker() @ weights  # (markers, embedding, features)
+    model.crosstalk.weight.copy_(crosstalk.transpose(0, 1).flatten(1))
+
+
+def whitening(views: Tensor) -> Tensor:
+    """Compute the matrix by which the features of each marker are multiplied.
+
+    Parameters
+    ----------
+    views
+        I of the views, (views, cells, markers, features).
+
+    Returns
+    -------
+    Symmetric, float64 (markers, features, features). It whitens what differs between views of a cell, and leaves the
+    variance between cells, summed over the features of a marker, as it is. The identity for a marker without signal.
+    """
+    views = views.double()
+    cells = views.mean(0)  # (cells, markers, features)
+    within, between = _covariance(views - cells), _covariance(cells - cells.mean(0))
+    variance, directions = torch.linalg.eigh(within)
+    ridge = RIDGE * variance.mean(-1, keepdim=True).clamp(min=1e-12)
+    weights = (directions / (variance.clamp(min=0) + ridge).sqrt()[:, None]) @ directions.mT
+    before, after = (matrix.diagonal(dim1=1, dim2=2).sum(1) for matrix in (between, weights @ between @ weights))
+    scale = torch.where(after > 0, (before / after).sqrt(), 0.0)[:, None, None]
+    identity = torch.eye(views.shape[-1], dtype=views.dtype, device=views.device)
+    return torch.where(scale > 0, scale * weights, identity)
+
+
+def _covariance(deviations: Tensor) -> Tensor:
+    """Covariance of the features of each marker, of deviations (..., markers, features)."""
+    flat = deviations.flatten(0, -3)
+    return torch.einsum("nmf,nmg->mfg", flat, flat) / len(flat)
+
+
+def _features_of_view(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, seed: torch.Generator) -> Tensor:
+    """I of one view of every cell, with background added, (cells, markers, features)."""
+    size = model.architecture.patch_size
+    counts, gains = random_views(crops, size, settings, seed)
+    centre = model.normalization.centre[:, None, None]  # (markers, 1, 1)
+    background = centre * random_background(*counts.shape[:2], seed).to(counts.device)
+    return interpret_views(model, crops, [counts + background], gains[:, None, :, 0, 0], size, settings, seed)
