@@ -100,9 +100,9 @@ def run(seed: int) -> Run:
     return Run(sdata, measure(adata, confusions, learn, test), confusions)
 
 
-def make_cells(n_cells: int, seed: int) -> SpatialData:
+def make_cells(n_cells: int, seed: int, **nuisances: float) -> SpatialData:
     """Synthetic cells in a table, with their type, size and mean intensity over the nucleus (arcsinh)."""
-    sdata = nm.datasets.synthetic_cells(n_cells, random_state=seed)
+    sdata = nm.datasets.synthetic_cells(n_cells, random_state=seed, **nuisances)
     nm.pp.add_cells(sdata, f"truth_{IMAGE}", progress=False)
     adata, masks = sdata["table"], sdata[f"masks_{IMAGE}"].to_numpy()
     truth = sdata[f"truth_{IMAGE}"].loc[adata.obs["source_id"]]
