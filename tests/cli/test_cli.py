@@ -21,7 +21,7 @@ from spatialdata import SpatialData
 import nextmarker as nm
 from nextmarker import cli
 from nextmarker.cli import demo, steps
-from nextmarker.io import _replace
+from nextmarker.io.store import replace
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ with replace.unfinished(Path(sys.argv[2])) as folder:
 
 @pytest.mark.usefixtures("instant")
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    script = [sys.executable, "-c", KILLED, _replace.__file__, str(tmp_path / "out.zarr")]
+    script = [sys.executable, "-c", KILLED, replace.__file__, str(tmp_path / "out.zarr")]
     assert subprocess.run(script, check=False).returncode == 9
     assert len(list(tmp_path.glob(".out.zarr.*.unfinished"))) == 1
     assert run(tmp_path / "out.zarr") == 0

@@ -12,20 +12,21 @@ from pathlib import Path
 @contextmanager
 def results_in(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
-    from nextmarker.io import _replace, _write
+    from nextmarker.io.store.replace import put_in_place, unfinished
+    from nextmarker.io.store.write import check_place, resolved
 
-    store = _write.resolved(path)
-    figures = _write.resolved(store.parent / f"{store.stem}_figures")
-    _write.check_place(store, overwrite=overwrite, path="-o", replace="--overwrite")
+    store = resolved(path)
+    figures = resolved(store.parent / f"{store.stem}_figures")
+    check_place(store, overwrite=overwrite, path="-o", replace="--overwrite")
     _check_figures(figures, store, overwrite=overwrite)
-    with _replace.unfinished(store) as unfinished:
-        (unfinished / "figures").mkdir()
-        yield unfinished
+    with unfinished(store) as folder:
+        (folder / "figures").mkdir()
+        yield folder
         for number in (signal.SIGINT, signal.SIGTERM):  # what follows takes moments, and is not to be left half done
             signal.signal(number, signal.SIG_IGN)
-        _replace.put_in_place(unfinished / "store", store, overwrite=overwrite)
+        put_in_place(folder / "store", store, overwrite=overwrite)
         figures.mkdir(exist_ok=True)
-        for figure in (unfinished / "figures").iterdir():
+        for figure in (folder / "figures").iterdir():
             figure.replace(figures / figure.name)
     print(f"\nwritten: {store} and {figures}")
 

@@ -5,15 +5,16 @@ coordinate system has the name of the image: in micrometres where the size of a 
 ``sdata.attrs["nextmarker_pixel_size"]`` then holds too, and in pixels elsewhere.
 """
 
-from nextmarker.io._folder import read_folder
 from nextmarker.io._geojson import write_geojson
-from nextmarker.io._imc import read_imc_txt, read_mcd
-from nextmarker.io._mcmicro import read_mcmicro
 from nextmarker.io._read import read
 from nextmarker.io._report import report
-from nextmarker.io._steinbock import read_steinbock
-from nextmarker.io._tiff import read_tiff
-from nextmarker.io._write import write
+from nextmarker.io.imc.mcd import read_mcd
+from nextmarker.io.imc.steinbock import read_steinbock
+from nextmarker.io.imc.txt import read_imc_txt
+from nextmarker.io.store.write import write
+from nextmarker.io.tiff.file import read_tiff
+from nextmarker.io.tiff.folder import read_folder
+from nextmarker.io.tiff.mcmicro import read_mcmicro
 
 __all__ = [
     "read",

@@ -12,9 +12,9 @@ from matplotlib.colors import to_rgb
 from shapely import points
 
 from nextmarker import _keys
+from nextmarker._files import replaced_files
 from nextmarker._regions import circle_radii, read_regions
 from nextmarker._table import get_table, require
-from nextmarker.io._replace import replaced_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from nextmarker._regions import Region
+    from nextmarker._files import replaced_files
+from nextmarker._regions import Region
 
 CORNERS = 4  # per quarter of a circle; the extreme points are among them
 DECIMALS = 2  # of a pixel, as QuPath itself writes

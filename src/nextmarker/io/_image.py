@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale
 
 from nextmarker import _keys
-from nextmarker.io._physical import LARGEST, SMALLEST
+from nextmarker.io._pixel_size import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

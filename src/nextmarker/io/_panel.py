@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nextmarker.io._image import Image, Skipped
-from nextmarker.io._no_antibody import with_note
+from nextmarker.io.imc.no_antibody import with_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

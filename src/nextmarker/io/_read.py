@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from nextmarker.io import _imc_txt, _mcd, _steinbock
-from nextmarker.io._folder import folder_images
 from nextmarker.io._image import Image, Skipped, to_spatialdata
-from nextmarker.io._ome_zarr import is_zarr, zarr_images
 from nextmarker.io._panel import choose_channels
-from nextmarker.io._replace import recover
-from nextmarker.io._tiff import check_arguments, file_images, listed, tiff_files
+from nextmarker.io.imc import mcd, steinbock, txt
+from nextmarker.io.store.ome_zarr import is_zarr, zarr_images
+from nextmarker.io.store.replace import recover
+from nextmarker.io.tiff.file import check_arguments, file_images, listed, tiff_files
+from nextmarker.io.tiff.folder import folder_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +151,7 @@ def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
     """Read all that can be read; an acquisition once, from its .mcd file or from its export."""
-    exports = {txt.resolve() for path in paths if _mcd.is_mcd(path) for txt in _imc_txt.exports_of(path)}
+    exports = {export.resolve() for path in paths if mcd.is_mcd(path) for export in txt.exports_of(path)}
     images: list[Image] = []
     skipped: list[Skipped] = []
     known: set[Path] = set()
@@ -190,7 +190,7 @@ def _read_path(path: Path, channel_names: Sequence[str] | None, pixel_size: floa
 
 def _imc_files(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return [entry for entry in entries if _mcd.is_mcd(entry) or _imc_txt.is_export(entry)]
+    return [entry for entry in entries if mcd.is_mcd(entry) or txt.is_export(entry)]
 
 
 def _holds_imc(path: Path) -> bool:
@@ -218,10 +218,10 @@ def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: fl
 
 # Recognised in this order.
 FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Sequence[str] | None, float | None], Found]], ...] = (
-    (_mcd.is_mcd, lambda path, _, pixel_size: _mcd.read_all(path, pixel_size)),
-    (_imc_txt.is_export, lambda path, _, pixel_size: _imc_txt.read_alone(path, pixel_size)),
+    (mcd.is_mcd, lambda path, _, pixel_size: mcd.read_all(path, pixel_size)),
+    (txt.is_export, lambda path, _, pixel_size: txt.read_alone(path, pixel_size)),
     (is_zarr, zarr_images),
-    (_steinbock.is_steinbock, lambda path, _, pixel_size: _steinbock.read_all(path, pixel_size)),
+    (steinbock.is_steinbock, lambda path, _, pixel_size: steinbock.read_all(path, pixel_size)),
     (_holds_imc, _read_imc_folder),
     (Path.is_dir, _read_folder),
     (lambda path: True, file_images),

@@ -12,12 +12,13 @@ import json
 from dataclasses import dataclass, is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+
+from nextmarker._files import replaced_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +69,7 @@ def digest_of(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], nu
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file into a private folder beside its place, and put it there once it is complete.
+    """Write a file, which takes its place once it is complete.
 
     Raises
     ------
@@ -85,14 +86,8 @@ def write_file(path: Path, content: bytes) -> None:
     if path.is_dir():
         msg = f"{str(path)!r} is a folder: name a file in it, such as {str(path / 'model.safetensors')!r}."
         raise IsADirectoryError(msg)
-    try:
-        with TemporaryDirectory(prefix=".nextmarker.", suffix=".unfinished", dir=path.parent) as folder:
-            draft = Path(folder, path.name)
-            draft.write_bytes(content)
-            draft.replace(path)
-    except OSError as error:
-        msg = f"The model is not saved to {str(path)!r} ({error.strerror}): choose another path, or make room."
-        raise OSError(error.errno, msg) from error
+    with replaced_files(path.parent) as drafts:
+        (drafts / path.name).write_bytes(content)
 
 
 def read_header(path: Path, kind: type) -> Header:

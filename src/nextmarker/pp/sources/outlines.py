@@ -16,7 +16,7 @@ from shapely import get_parts
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
 
-from nextmarker.io._tiff import open_file
+from nextmarker.io.tiff.file import open_file
 from nextmarker.pp._labels import label_centroids
 
 if TYPE_CHECKING:

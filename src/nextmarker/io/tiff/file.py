@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import tifffile
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
-from nextmarker.io._mibi import is_mibi, mibi_stacks
-from nextmarker.io._ome import ome_stacks
-from nextmarker.io._pages import DAMAGE, explained, find_pages, read_header
 from nextmarker.io._panel import choose_channels
-from nextmarker.io._plain import plain_stacks
-from nextmarker.io._qptiff import is_qptiff, qptiff_stacks
-from nextmarker.io._stack import Stack, stack_image
+from nextmarker.io.tiff.mibi import is_mibi, mibi_stacks
+from nextmarker.io.tiff.ome import ome_stacks
+from nextmarker.io.tiff.pages import DAMAGE, check_start, explained, read_pages
+from nextmarker.io.tiff.plain import plain_stacks
+from nextmarker.io.tiff.qptiff import is_qptiff, qptiff_stacks
+from nextmarker.io.tiff.stack import Stack, stack_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,10 +64,9 @@ def read_tiff(
         If `channel_names` are not strings, or `pixel_size` is not a number.
     ValueError
         If the file is no TIFF, is damaged or cut short; if its planes differ in size; if a strip or tile of it would
-        take more than 1 GiB of memory, or more than 64 MiB and 5,000 times its size in the file; if it is a colour
-        picture, or has several time points or z-planes, and `channel_names` does not name every plane; if channel
-        names are missing, of another number, or given twice; if pixels are not square, or their size is implausible. A
-        damaged strip or tile raises when its pixels are needed.
+        take more than 1 GiB of memory; if it is a colour picture, or has several time points or z-planes, and
+        `channel_names` does not name every plane; if channel names are missing, of another number, or given twice; if
+        pixels are not square, or their size is implausible. A damaged strip or tile raises when its pixels are needed.
 
     Warns
     -----
@@ -129,11 +128,10 @@ def open_file(path: Path) -> tuple[list[Stack], list[Skipped]]:
     if not path.is_file():
         msg = f"No such file: {path}."
         raise FileNotFoundError(msg)
-    offsets = find_pages(path)
+    check_start(path)
     try:
         with tifffile.TiffFile(path) as tif:
-            pages = [read_header(tif, number, offset) for number, offset in enumerate(offsets)]
-            stacks, skipped = _stacks(path, tif, pages)
+            stacks, skipped = _stacks(path, tif, read_pages(tif))
     except DAMAGE as error:
         raise ValueError(explained(path, error)) from error
     if not stacks:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nextmarker.io._image import Skipped
-from nextmarker.io._ome import parse_xml
-from nextmarker.io._stack import Stack, make_stack, resolution
+from nextmarker.io.tiff.ome import parse_xml
+from nextmarker.io.tiff.stack import Stack, make_stack, resolution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

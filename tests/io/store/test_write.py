@@ -29,7 +29,7 @@ from spatialdata.transformations import Scale, get_transformation, set_transform
 from zarr.core.sync import _get_loop
 
 import nextmarker as nm
-from nextmarker.io import _replace, _write
+from nextmarker.io.store import replace, write
 
 
 def tissue(n_cells=5):
@@ -190,7 +190,7 @@ def test_without_links_pixels_are_copied(store, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(_write, "os", SimpleNamespace(**{**vars(os), "link": refuse}))
+    monkeypatch.setattr(write, "os", SimpleNamespace(**{**vars(os), "link": refuse}))
     sdata = spatialdata.read_zarr(store)
     nm.io.write(sdata, store, overwrite=True)
     assert_equal(sdata, spatialdata.read_zarr(store))
@@ -446,7 +446,7 @@ def test_writing_ends_when_the_threads_of_dask_and_zarr_have_ended():
         asyncio.run_coroutine_threadsafe(late(), _get_loop())
         raise OSError
 
-    with pytest.raises(OSError), _write._threads_ended():  # noqa: PT011 no message is needed here
+    with pytest.raises(OSError), write._threads_ended():  # noqa: PT011 no message is needed here
         fail()
     assert sorted(ended) == ["dask", "zarr"]
 
@@ -480,9 +480,9 @@ def test_a_file_in_the_place_of_the_lock_stays(tmp_path, sdata):
 
 
 def test_the_folder_to_write_into_is_private_and_the_store_is_not(tmp_path, sdata):
-    with _replace.unfinished(tmp_path / "a.zarr") as one:
+    with replace.unfinished(tmp_path / "a.zarr") as one:
         assert one.stat().st_mode & 0o777 == 0o700
-    with _replace.unfinished(tmp_path / "a.zarr") as other:
+    with replace.unfinished(tmp_path / "a.zarr") as other:
         assert one.name != other.name
     nm.io.write(sdata, tmp_path / "a.zarr")
     (tmp_path / "ordinary").mkdir()
@@ -517,7 +517,7 @@ def test_a_store_that_cannot_be_replaced_is_told_before_it_is_written(store, sda
 @pytest.mark.parametrize("kind", ["folder", "link", "store"])
 def test_what_comes_to_be_at_the_place_while_writing_is_not_replaced(tmp_path, sdata, kind):
     target = tmp_path / "a.zarr"
-    with _replace.unfinished(target) as folder:
+    with replace.unfinished(target) as folder:
         (folder / "store").mkdir()
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos" / "zarr.json").touch()
@@ -527,17 +527,17 @@ def test_what_comes_to_be_at_the_place_while_writing_is_not_replaced(tmp_path, s
             target.mkdir()
             (target / ("zarr.json" if kind == "store" else "a.txt")).touch()
         with pytest.raises(FileExistsError, match="is there by now"):
-            _replace.put_in_place(folder / "store", target, overwrite=kind != "store")
+            replace.put_in_place(folder / "store", target, overwrite=kind != "store")
     assert any(target.iterdir())
 
 
 def test_two_writers_do_not_meet(tmp_path, sdata):
-    with _replace.unfinished(tmp_path / "a.zarr"), pytest.raises(BlockingIOError, match="by another process"):
+    with replace.unfinished(tmp_path / "a.zarr"), pytest.raises(BlockingIOError, match="by another process"):
         nm.io.write(sdata, tmp_path / "a.zarr")
 
 
 def test_where_folders_cannot_be_exchanged_they_are_moved(tmp_path, sdata, store, monkeypatch):
-    monkeypatch.setattr(_replace, "_exchange", lambda *_: False)
+    monkeypatch.setattr(replace, "_exchange", lambda *_: False)
     sdata["table"].obs["new"] = 1
     nm.io.write(sdata, store, overwrite=True)
     assert "new" in spatialdata.read_zarr(store)["table"].obs
@@ -574,7 +574,7 @@ with replace.unfinished(store) as folder:
 @pytest.fixture
 def moved_aside(store):
     """A store whose writer was killed between the two moves, where folders cannot be exchanged."""
-    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN, _replace.__file__, str(store)], check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN, replace.__file__, str(store)], check=False)
     assert done.returncode == 9
     assert not store.exists()
     return store
@@ -597,7 +597,7 @@ def test_a_store_moved_aside_is_not_taken_for_a_free_place(sdata, moved_aside):
 
 
 def test_a_store_that_another_process_is_moving_is_left_to_it(store):
-    with _replace.unfinished(store) as folder:
+    with replace.unfinished(store) as folder:
         store.rename(folder / "replaced")
         with pytest.raises(FileNotFoundError):
             nm.io.read(store)
@@ -610,7 +610,7 @@ def test_folders_are_exchanged_in_one_step(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    assert _replace._exchange(tmp_path / "one", tmp_path / "other")
+    assert replace._exchange(tmp_path / "one", tmp_path / "other")
     assert (tmp_path / "one" / "other").exists()
     assert (tmp_path / "other" / "one").exists()
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nextmarker.io._image import Skipped
-from nextmarker.io._stack import Stack, make_stack, resolution
+from nextmarker.io.tiff.stack import Stack, make_stack, resolution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

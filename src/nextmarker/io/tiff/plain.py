@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nextmarker.io._image import Skipped
-from nextmarker.io._ome import unsure
-from nextmarker.io._pages import check_page, data_type, is_interleaved, is_plain
-from nextmarker.io._physical import LARGEST, SMALLEST, Stated, micrometres
-from nextmarker.io._stack import Stack, make_stack, resolution
+from nextmarker.io._pixel_size import LARGEST, SMALLEST, Stated, micrometres
+from nextmarker.io.tiff.ome import unsure
+from nextmarker.io.tiff.pages import check_page, data_type, is_interleaved, is_plain
+from nextmarker.io.tiff.stack import Stack, make_stack, resolution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ import zarr
 
 from nextmarker.io._image import Image, Skipped
 from nextmarker.io._names import name_channels
-from nextmarker.io._physical import Stated, check_square, stated_size
-from nextmarker.io._zarr_pixels import FAULTS, METADATA, lazy_array, missing_chunks
+from nextmarker.io._pixel_size import Stated, check_square, stated_size
+from nextmarker.io.store.pixels import FAULTS, METADATA, lazy_array, missing_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

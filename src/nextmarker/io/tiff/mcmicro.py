@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from nextmarker.io._image import Image, Skipped, check_pixel_size, distinct, to_spatialdata
 from nextmarker.io._names import stem
 from nextmarker.io._panel import NO, YES
-from nextmarker.io._stack import Stack, stack_image
-from nextmarker.io._tiff import open_file, read_masks
+from nextmarker.io.tiff.file import open_file, read_masks
+from nextmarker.io.tiff.stack import Stack, stack_image
 
 if TYPE_CHECKING:
     import dask.array as da

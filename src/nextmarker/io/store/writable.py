@@ -9,19 +9,17 @@ from io import BytesIO
 from typing import Any
 
 import anndata
-import dask.array as da
 import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
-from anndata.io import read_elem, write_elem
+from anndata.io import write_elem
 from pandas.api.types import infer_dtype
 from scipy import sparse
 from spatialdata import SpatialData
 from spatialdata.models import TableModel, get_table_keys
 
 SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
-TEXT = ("string", "empty")
 
 
 def check_writable(sdata: SpatialData) -> None:
@@ -131,27 +129,16 @@ def _names(adata: AnnData, slot: str) -> list[Any]:
 
 def _value_problems(place: str, value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
-        yield from _mapping_problems(place, value)
+        for key, inner in value.items():
+            if isinstance(key, str) and key.strip("/.") and "/" not in key:
+                yield from _value_problems(f"{place}[{key!r}]", inner)
+            else:
+                new = f"{place}.pop({key!r})"
+                yield f"{place} has the key {key!r}, and keys must be strings without '/'; rename it: {new}"
     elif isinstance(value, pd.DataFrame):
         yield from _frame_problems(place, value)
-    elif isinstance(value, (list, np.ndarray)):
-        yield from _array_problems(place, value)
-    elif sparse.issparse(value):
-        yield from _sparse_problems(place, value)
-    elif isinstance(value, pd.Series):
-        yield f"{place} is a pandas Series; make it a table: {place} = {place}.to_frame(name='value')"
-    elif isinstance(value, (tuple, set, pd.Index)):
-        yield f"{place} is a {type(value).__name__}; make it a list: {place} = list({place})"
-    elif not _is_plain(value) and not _can_be_written(value):
-        yield f"{place} is of {type(value).__name__}; write it in words, {place} = str({place}), or remove it"
-
-
-def _mapping_problems(place: str, value: Mapping[Any, Any]) -> Iterator[str]:
-    for key, inner in value.items():
-        if isinstance(key, str) and key.strip("/.") and "/" not in key:
-            yield from _value_problems(f"{place}[{key!r}]", inner)
-        else:
-            yield f"{place} has the key {key!r}, and keys must be strings without '/'; rename it: {place}.pop({key!r})"
+    elif not _is_kept(value):
+        yield f"{place} is {_kind(value)}; convert it: {place} = {_remedy(place, value)}, or remove it"
 
 
 def _frame_problems(place: str, frame: pd.DataFrame) -> Iterator[str]:
@@ -160,127 +147,103 @@ def _frame_problems(place: str, frame: pd.DataFrame) -> Iterator[str]:
         what = f"has the columns {wrong}" if wrong else "has columns of one name"
         yield f"{place} {what}, and each needs a name without '/'; rename them: {place}.rename(columns=...)"
         return
-    for name in frame.columns:
-        yield from _column_problems(f"{place}[{name!r}]", frame[name])
-    if not _is_kept(frame.index.to_series()):
-        what = "mixes types" if frame.index.dtype == object else f"is of the type {frame.index.dtype}"
-        yield f"The index of {place} {what}; make it text: {place}.index = {place}.index.map(str)"
+    for name, column in frame.items():
+        if not _is_column_kept(column):
+            where = f"{place}[{name!r}]"
+            yield f"{where} is {_kind(column)}; convert it: {where} = {_column_remedy(where, column)}"
+    if not _is_column_kept(frame.index.to_series()):
+        yield f"The index of {place} is {_kind(frame.index)}; make it text: {place}.index = {place}.index.map(str)"
 
 
-def _column_problems(place: str, column: pd.Series) -> Iterator[str]:
-    if _is_kept(column):
-        return
-    values = _values(column)
-    in_words = f'{place} = {place}.astype(str).astype("category")'
-    if values.dtype != object:
-        remedy = f"{place} = {place}.astype(float)" if pd.api.types.is_numeric_dtype(column) else in_words
-        yield f"{place} is of the type {values.dtype}; convert it: {remedy}"
-    elif infer_dtype(values, skipna=True) in TEXT:
-        yield f'{place} has text and missing values; make it categorical: {place} = {place}.astype("category")'
-    else:
-        yield f"{place} mixes types ({infer_dtype(values)}); make them one: {in_words}"
+def _is_kept(value: Any) -> bool:
+    """Whether a value is read as it was written; anndata turns objects into text without a word, and refuses the rest.
 
-
-def _is_kept(column: pd.Series) -> bool:
-    """Whether a column, or an index, is read as it was written."""
-    values = _values(column)
-    if _is_plain(values) or _is_text(values):
-        return True
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = pd.Series(values.astype(column.dtype))
-    elif isinstance(column.dtype, pd.api.extensions.ExtensionDtype):  # a value and a missing one stand for all
-        column = column[~column.isna().duplicated()]
-    return _comes_back(column)
-
-
-def _values(column: pd.Series) -> pd.Series | pd.Index:
-    return column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-
-
-def _array_problems(place: str, values: list[Any] | np.ndarray) -> Iterator[str]:
-    """Find what would become text: files know numbers and text, but no objects."""
-    if _is_plain(values) or _is_text(values):
-        return
-    flat = values.ravel() if isinstance(values, np.ndarray) else np.fromiter(values, dtype=object)
-    if isinstance(values, np.ma.MaskedArray):
-        yield f"{place} is a masked array; fill in what is masked: {place} = {place}.filled()"
-    elif flat.dtype != object:
-        yield from _typed_array_problems(place, flat)
-    elif _comes_back(values):
-        return
-    elif any(isinstance(value, Mapping) for value in flat):
-        yield f"{place} is a list of dicts; make it a table: {place} = pandas.DataFrame({place})"
-    elif any(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
-        yield f"{place} is a list of lists; make it an array: {place} = numpy.array({place})"
-    else:
-        kind = infer_dtype(flat, skipna=False)
-        yield f"{place} mixes types ({kind}); make them one: {place} = numpy.array({place}, dtype=str)"
-
-
-def _typed_array_problems(place: str, flat: np.ndarray) -> Iterator[str]:
-    if not _can_be_written(flat[:1]):
-        kind = {"f": "float", "c": "complex"}.get(flat.dtype.kind, "str")
-        yield f"{place} is an array of {flat.dtype}; convert it: {place} = {place}.astype({kind})"
-
-
-def _sparse_problems(place: str, value: Any) -> Iterator[str]:
-    if value.ndim != 2:
-        yield f"{place} is a sparse array of {value.ndim} dimensions; convert it: {place} = {place}.toarray()"
-    elif value.format not in ("csr", "csc"):
-        yield f"{place} is a sparse matrix of the form {value.format}; convert it: {place} = {place}.tocsr()"
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether something can certainly be written, so that it need not be tried."""
-    if isinstance(value, str):
-        return value.isascii()
-    if isinstance(value, int):
-        return abs(value) < 2**63
-    if isinstance(value, (np.ndarray, np.generic, da.Array, pd.Series, pd.Index)):
-        dtype, is_masked = value.dtype, isinstance(value, np.ma.MaskedArray)
-        return isinstance(dtype, np.dtype) and not is_masked and dtype.kind in "biuf" and dtype.itemsize <= 8
-    return value is None or isinstance(value, float)
-
-
-def _is_text(values: Any) -> bool:
-    """Whether all objects in a list, an array or a column are text."""
-    if not isinstance(values, list) and values.dtype != object:
+    Numbers are not looked at, and of other arrays the first value stands for all: nothing large is copied.
+    """
+    if isinstance(value, list):
+        return _is_list_kept(value)
+    if isinstance(value, (pd.Series, pd.Index, np.ma.MaskedArray)):
         return False
-    return infer_dtype(values.ravel() if isinstance(values, np.ndarray) else values, skipna=False) in TEXT
+    if sparse.issparse(value):
+        return value.ndim == 2 and value.format in ("csr", "csc")
+    dtype = getattr(value, "dtype", None)
+    if dtype == np.dtype(object):
+        return _is_text(np.ravel(value))
+    return _is_number(dtype) or _can_be_written(value[:1] if dtype is not None and np.ndim(value) else value)
+
+
+def _is_column_kept(column: pd.Series) -> bool:
+    """Whether a column, or an index, is read as it was written; as categories, some types become text."""
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if values.dtype == np.dtype(object):
+        return _is_text(values)
+    if isinstance(values.dtype, (pd.IntervalDtype, pd.PeriodDtype, pd.DatetimeTZDtype)):
+        return False
+    return _is_number(values.dtype) or _can_be_written(column.iloc[:1].reset_index(drop=True).to_frame("column"))
+
+
+def _is_list_kept(values: list[Any]) -> bool:
+    """Whether all of a list is text, or all is numbers."""
+    if _is_text(values):
+        return True
+    try:
+        array = np.array(values)
+    except ValueError:  # lists of several lengths
+        return False
+    return array.ndim == 1 and array.dtype.kind not in "OU" and _can_be_written(array[:1])
+
+
+def _is_number(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+def _is_text(objects: Any) -> bool:
+    return infer_dtype(objects, skipna=False) in ("string", "empty")
 
 
 def _can_be_written(value: Any) -> bool:
     """Try it in memory: the writer itself knows best."""
     try:
-        _write_in_memory(value)
+        with any_text():
+            write_elem(zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3), "value", value)
     except Exception:  # noqa: BLE001 the reason does not matter here
         return False
     return True
 
 
-def _comes_back(value: pd.Series | np.ndarray | list[Any]) -> bool:
-    """Whether a column, or an array or a list of objects, is read as it was written."""
-    try:
-        written = value.reset_index(drop=True).to_frame("column") if isinstance(value, pd.Series) else value
-        read = read_elem(_write_in_memory(written)["value"])
-        return _as_objects(written).equals(_as_objects(read))
-    except Exception:  # noqa: BLE001 the reason does not matter here
-        return False
+def _kind(value: Any) -> str:
+    """What a value is called in a message: its type, and what it is made of."""
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, list) or dtype == np.dtype(object):
+        dtype = infer_dtype(value if isinstance(value, list) else np.ravel(value), skipna=False)
+    return f"a {type(value).__name__}" + (f" of {dtype}" if dtype is not None else "")
 
 
-def _as_objects(value: Any) -> pd.DataFrame:
-    """Values with their types; None, NaN and NA are one."""
-    if isinstance(value, list):
-        value = np.fromiter(value, dtype=object)
-    frame = value if isinstance(value, pd.DataFrame) else pd.DataFrame(np.ravel(np.asarray(value, dtype=object)))
-    return frame.astype(object).where(frame.notna(), None)
+def _remedy(place: str, value: Any) -> str:
+    """Code that makes something of a value that a store can hold."""
+    if sparse.issparse(value):
+        return f"{place}.tocsr()" if value.ndim == 2 else f"{place}.toarray()"
+    if isinstance(value, np.ma.MaskedArray):
+        return f"{place}.filled()"
+    if isinstance(value, pd.Series):
+        return f"{place}.to_frame(name='value')"
+    if isinstance(value, (tuple, set, pd.Index)):
+        return f"list({place})"
+    if not isinstance(value, (list, np.ndarray)):
+        return f"str({place})"
+    if any(isinstance(part, Mapping) for part in value):
+        return f"pandas.DataFrame({place})"
+    if isinstance(value, list) and any(isinstance(part, (list, tuple, np.ndarray)) for part in value):
+        return f"numpy.array({place})"
+    dtype = {"f": "float", "c": "complex"}.get(getattr(value, "dtype", np.dtype(object)).kind, "str")
+    return f"numpy.array({place}, dtype={dtype})"
 
 
-def _write_in_memory(value: Any) -> zarr.Group:
-    group = zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3)
-    with any_text():
-        write_elem(group, "value", value)
-    return group
+def _column_remedy(place: str, column: pd.Series) -> str:
+    if pd.api.types.is_numeric_dtype(column):
+        return f"{place}.astype(float)"
+    is_text = column.dtype == object and _is_text(column.dropna())  # with missing values
+    return f'{place}.astype("category")' if is_text else f'{place}.astype(str).astype("category")'
 
 
 def _step_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[str]:

@@ -11,9 +11,9 @@ import dask.array as da
 
 from nextmarker.io._image import Image, Skipped
 from nextmarker.io._names import stem
-from nextmarker.io._physical import same
-from nextmarker.io._stack import Stack, known_pixel_size
-from nextmarker.io._tiff import open_file
+from nextmarker.io._pixel_size import same
+from nextmarker.io.tiff.file import open_file
+from nextmarker.io.tiff.stack import Stack, known_pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

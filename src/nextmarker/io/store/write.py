@@ -23,8 +23,8 @@ from xarray import DataArray, DataTree
 from zarr.core.sync import sync
 
 from nextmarker._backing import CHUNK_FILES, check_whole, count_chunk_files
-from nextmarker.io._replace import is_store, put_in_place, recover, unfinished
-from nextmarker.io._writable import any_text, check_writable
+from nextmarker.io.store.replace import is_store, put_in_place, recover, unfinished
+from nextmarker.io.store.writable import any_text, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

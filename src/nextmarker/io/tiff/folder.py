@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextmarker.io._channels import are_channels, join, open_all, without_pictures
-from nextmarker.io._cycles import Part, all_channels, are_cycles, verdict
 from nextmarker.io._image import Image, Skipped, to_spatialdata
-from nextmarker.io._mcmicro import is_mcmicro, mcmicro_images
-from nextmarker.io._ome_zarr import is_spatialdata, is_zarr, zarr_images
-from nextmarker.io._stack import stack_image
-from nextmarker.io._tiff import check_arguments, listed, tiff_files
+from nextmarker.io.store.ome_zarr import is_spatialdata, is_zarr, zarr_images
+from nextmarker.io.tiff.channels import are_channels, join, open_all, without_pictures
+from nextmarker.io.tiff.cycles import Part, all_channels, are_cycles, verdict
+from nextmarker.io.tiff.file import check_arguments, listed, tiff_files
+from nextmarker.io.tiff.mcmicro import is_mcmicro, mcmicro_images
+from nextmarker.io.tiff.stack import stack_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

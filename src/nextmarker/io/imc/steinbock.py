@@ -11,8 +11,8 @@ import pandas as pd
 
 from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
 from nextmarker.io._panel import choose_channels, metal_or_nothing, read_panel
-from nextmarker.io._physical import check_square, length
-from nextmarker.io._tiff import file_images, read_masks, tiff_files
+from nextmarker.io._pixel_size import check_square, length
+from nextmarker.io.tiff.file import file_images, read_masks, tiff_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

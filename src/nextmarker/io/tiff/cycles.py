@@ -8,14 +8,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nextmarker.io._channels import difference, names_of
 from nextmarker.io._names import stem
+from nextmarker.io.tiff.channels import difference, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from nextmarker.io._stack import Stack
+    from nextmarker.io.tiff.stack import Stack
 
 CYCLE = re.compile(r"(cycle|cyc|round|rnd)[\W_]*\d|\d[\W_]*([a-z]*cycle|cyc|round)", re.IGNORECASE)
 

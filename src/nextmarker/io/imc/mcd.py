@@ -4,20 +4,74 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nextmarker.io._image import Image, Skipped
-from nextmarker.io._imc_records import PLACE, BinaryRecords, Shape, lazy_pixels, missing_pixels, scanned_shape
-from nextmarker.io._imc_txt import PIXEL_SIZE, export_image, exports_of, number
-from nextmarker.io._mcd_schema import acquisitions_of, metals_of
-from nextmarker.io._panel import clean_names
-from nextmarker.io._physical import check_square, stated_size
+from nextmarker.io._image import Image, Skipped, check_pixel_size, to_spatialdata
+from nextmarker.io._panel import choose_channels, clean_names
+from nextmarker.io._pixel_size import check_square, stated_size
+from nextmarker.io.imc.records import PLACE, BinaryRecords, Shape, lazy_pixels, missing_pixels, scanned_shape
+from nextmarker.io.imc.schema import acquisitions_of, metals_of
+from nextmarker.io.imc.txt import PIXEL_SIZE, existing_file, export_image, exports_of, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
+    import pandas as pd
     from readimc.data import Acquisition
+    from spatialdata import SpatialData
+
+
+def read_mcd(
+    path: str | Path, *, panel: str | Path | pd.DataFrame | None = None, pixel_size: float | None = None
+) -> SpatialData:
+    """Read all acquisitions of an .mcd file (imaging mass cytometry), lazily.
+
+    Parameters
+    ----------
+    path
+        A file. The .txt exports beside it, `STEM_DESCRIPTION_ID.txt` for `STEM.mcd`, take the place of acquisitions
+        that are damaged or incomplete. Panoramas are left out.
+    panel
+        Which channels to keep and what to call them; see :func:`nextmarker.io.read`.
+    pixel_size
+        Micrometres per pixel. By default what the file says, which is 1 as a rule.
+
+    Returns
+    -------
+    SpatialData with one image per acquisition, float32 (c, y, x), named `STEM_DESCRIPTION_ID` as its export; dask, in
+    blocks of all channels and 1024 x 1024 pixels, since the file stores the channels of a pixel together. See
+    :func:`nextmarker.io.read` for what else it holds, and for how channels are named.
+
+    An acquisition that stopped early has the rows that were scanned; what is missing of the last row is zero. One that
+    holds no pixels or is damaged is skipped if it has no export. :func:`nextmarker.io.report` lists all of this.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If `panel` or `pixel_size` is of the wrong type.
+    ValueError
+        If no acquisition can be read, or the panel is not valid or keeps a channel that no acquisition has. Computing
+        pixels raises it if their places in the file are impossible.
+
+    Warns
+    -----
+    UserWarning
+        If an acquisition is skipped, incomplete, or was read from its export.
+
+    Examples
+    --------
+    >>> import nextmarker as nm
+    >>> sdata = nm.io.read_mcd("slide.mcd")  # doctest: +SKIP
+    >>> list(sdata.images)  # doctest: +SKIP
+    ['slide_ROI_001_1', 'slide_ROI_002_2']
+    >>> sdata["slide_ROI_001_1"]["c"].values.tolist()  # doctest: +SKIP
+    ['DNA1', 'CD3', 'panCK']
+    """
+    check_pixel_size(pixel_size)
+    return to_spatialdata(*choose_channels(*read_all(existing_file(path), pixel_size), panel))
 
 
 def is_mcd(path: Path) -> bool:

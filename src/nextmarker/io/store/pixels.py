@@ -11,8 +11,8 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from nextmarker.io._pages import LARGEST_PIECE
-from nextmarker.io._stack import BLOCK, shifted, within
+from nextmarker.io.tiff.pages import LARGEST_PIECE
+from nextmarker.io.tiff.stack import BLOCK, shifted, within
 
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 MOST_BLOCKS = 4_000_000
@@ -30,6 +30,7 @@ class ZarrPixels:
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return len(self.shape)
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:

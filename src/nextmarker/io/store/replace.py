@@ -1,29 +1,27 @@
-"""Put finished files and folders in the place of old ones, so that a stop at any moment leaves one of the two."""
+"""Put a finished store in the place of an old one, so that a stop at any moment leaves one of the two."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import re
 import shutil
 import stat
 import sys
-import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from nextmarker._files import SUFFIX, full_disk_told, not_writable, private_folder
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SUFFIX = ".unfinished"
 _MARK = "nextmarker"  # a file that tells the folders made here from those of others
 _REPLACED = "replaced"
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -44,29 +42,13 @@ def unfinished(target: Path) -> Iterator[Path]:
     """
     with full_disk_told(target.parent), _locked(target):
         _clear_leftovers(target)
-        with _private_folder(target.parent, f".{target.name}.") as folder:
+        with private_folder(target.parent, f".{target.name}.") as folder:
             try:
                 (folder / _MARK).touch()
                 yield folder
             finally:
                 _put_back(folder, target)
-
-
-@contextmanager
-def replaced_files(folder: Path) -> Iterator[Path]:
-    """Give a private folder to write files into, and move them into `folder` once all of them are complete.
-
-    Raises
-    ------
-    PermissionError
-        If nothing can be written into `folder`.
-    OSError
-        If the disk is full.
-    """
-    with full_disk_told(folder), _private_folder(folder, ".nextmarker.") as drafts:
-        yield drafts
-        for draft in drafts.iterdir():
-            draft.replace(folder / draft.name)
+                _empty(folder)
 
 
 def put_in_place(new: Path, target: Path, *, overwrite: bool) -> None:
@@ -100,34 +82,6 @@ def is_store(folder: Path) -> bool:
 
 
 @contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """Name the folder to write into where an error, or whatever led to it, means that there is no space left.
-
-    Raises
-    ------
-    OSError
-        Instead of that error.
-    """
-    try:
-        yield
-    except Exception as error:
-        code = next((cause.errno for cause in _causes(error) if isinstance(cause, OSError) and cause.errno in _FULL), 0)
-        if not code:
-            raise
-        msg = (
-            f"{os.strerror(code)}. The disk of {str(folder)!r} is full, and nothing was written: make room, or "
-            "choose another path."
-        )
-        raise OSError(code, msg) from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-@contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Let one process at a time write to a target; the system releases the lock of one that dies."""
     path = target.with_name(f".{target.name}.lock")
@@ -141,7 +95,7 @@ def _locked(target: Path) -> Iterator[None]:
         msg = f"{str(target)!r} is being written by another process: wait for it, or choose another name."
         raise BlockingIOError(msg) from error
     except OSError as error:
-        raise _not_writable(target.parent, error) from error
+        raise not_writable(target.parent, error) from error
     try:
         yield
     finally:
@@ -151,44 +105,25 @@ def _locked(target: Path) -> Iterator[None]:
         lock.release()
 
 
-@contextmanager
-def _private_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder that only this user can open, and remove it in the end."""
-    try:
-        folder = Path(tempfile.mkdtemp(suffix=_SUFFIX, prefix=prefix, dir=parent))
-    except OSError as error:
-        raise _not_writable(parent, error) from error
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _not_writable(folder: Path, error: OSError) -> OSError:
-    if error.errno in _FULL:
-        return error
-    return PermissionError(f"Cannot write into {str(folder)!r} ({error.strerror}): choose another folder.")
-
-
 def _clear_leftovers(target: Path) -> None:
     for folder in _leftovers(target):
         _put_back(folder, target)
-        _remove(folder)
+        _empty(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder made here, its mark last: whoever is killed on the way leaves one that is known again."""
+def _empty(folder: Path) -> None:
+    """Remove all but the mark: whoever is killed on the way leaves a folder that is known again."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != _MARK:
             entry.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _leftovers(target: Path) -> Iterator[Path]:
     """Folders made by `unfinished` for this target and user; with the lock held, their writers are dead."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}{re.escape(_SUFFIX)}")
+    name = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}{re.escape(SUFFIX)}")
     for entry in list(target.parent.iterdir()):
         if name.fullmatch(entry.name) and _is_ours(entry):
             yield entry

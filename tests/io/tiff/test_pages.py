@@ -11,7 +11,7 @@ import nextmarker as nm
 RNG = np.random.default_rng(0)
 COUNTS = RNG.poisson(200, (3, 70, 110)).astype(np.uint16)
 NAMES = ["DNA1", "CD3", "CK"]
-WIDTH, LENGTH, OFFSETS, BYTECOUNTS, ROWS = 256, 257, 273, 279, 278  # tags
+WIDTH, LENGTH, ROWS = 256, 257, 278  # tags
 
 
 def write(path, counts=COUNTS, **options):
@@ -57,16 +57,16 @@ def test_more_pages_than_any_image_has(tmp_path):
 
 def test_a_page_beyond_the_end_and_one_cut_short(tmp_path):
     (tmp_path / "a.tif").write_bytes(header_of([(8, 5000)]))
-    with pytest.raises(ValueError, match="page 1 lies beyond its end"):
+    with pytest.raises(ValueError, match="is not complete: the header of page 1"):
         read(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(header_of([(8, 0)])[:-6])
-    with pytest.raises(ValueError, match="ends within the header"):
+    with pytest.raises(ValueError, match="is not complete|cannot be read"):
         read(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
     with pytest.raises(ValueError, match="a TIFF without a page"):
         read(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0\xff\xff")
-    with pytest.raises(ValueError, match="claims to have 65535 tags"):
+    with pytest.raises(ValueError, match="damaged: its header cannot be read .*65535"):
         read(tmp_path / "a.tif")
 
 
@@ -78,16 +78,6 @@ def test_dimensions_that_no_memory_holds_are_refused_before_it_is_taken(tmp_path
         for page in range(3):
             set_tag(path, tag, 60_000, page)
     with pytest.raises(ValueError, match=r"bomb\.tif, page 0: .* would take 6,866 MiB of memory"):
-        read(path)
-
-
-def test_a_strip_that_unpacks_to_thousands_of_times_its_size(tmp_path):
-    path = tmp_path / "bomb.tif"
-    write(path, compression="zlib", rowsperstrip=70)
-    for tag, value in ((WIDTH, 10_000), (LENGTH, 4_000), (ROWS, 4_000), (BYTECOUNTS, 100)):
-        for page in range(3):
-            set_tag(path, tag, value, page)
-    with pytest.raises(ValueError, match=r"would take 76 MiB of memory, 800,000 times its size"):
         read(path)
 
 
@@ -106,29 +96,6 @@ def test_headers_that_make_no_sense(tmp_path, tag, value, message):
     write(tmp_path / "a.tif", compression="zlib", rowsperstrip=16)
     set_tag(tmp_path / "a.tif", tag, value)
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / "a.tif")
-
-
-def set_type(path, tag, code):
-    with tifffile.TiffFile(path, mode="r+b") as tif:
-        tif.filehandle.seek(tif.pages[0].tags[tag].offset + 2)
-        tif.filehandle.write(struct.pack("<H", code))
-
-
-@pytest.mark.parametrize("code", [1, 11])  # bytes and floats
-def test_places_that_are_no_whole_numbers(tmp_path, code):
-    write(tmp_path / "a.tif", rowsperstrip=16)
-    set_type(tmp_path / "a.tif", OFFSETS, code)
-    with pytest.raises(ValueError, match=r"\['StripOffsets'\] are no whole numbers"):
-        read(tmp_path / "a.tif")
-
-
-def test_strips_that_begin_inside_each_other(tmp_path):
-    write(tmp_path / "a.tif", rowsperstrip=16)
-    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tif:
-        tif.filehandle.seek(tif.pages[0].tags[OFFSETS].valueoffset + 4)
-        tif.filehandle.write(struct.pack("<I", tif.pages[0].dataoffsets[0] + 2))
-    with pytest.raises(ValueError, match="begin inside each other"):
         read(tmp_path / "a.tif")
 
 
@@ -160,13 +127,10 @@ def test_damaged_pixels_stop_an_analysis_with_that_message(tmp_path):
 
 def test_strips_of_another_size_than_their_pixels(tmp_path):
     write(tmp_path / "a.tif", rowsperstrip=16)
-    set_tag(tmp_path / "a.tif", WIDTH, 100, 1)
-    with pytest.raises(ValueError, match="planes of several sizes"):
-        read(tmp_path / "a.tif")
-    for page in (0, 2):
+    for page in range(3):
         set_tag(tmp_path / "a.tif", WIDTH, 100, page)
-    with pytest.raises(ValueError, match="it has 3520 bytes, not 3200"):
-        read(tmp_path / "a.tif")["a"].compute()
+    with pytest.raises(ValueError, match="a strip or tile has 3520 bytes, not 3200"):
+        read(tmp_path / "a.tif")
 
 
 def test_a_file_that_changes_after_it_was_opened(tmp_path):
@@ -222,21 +186,6 @@ def test_a_bad_folder_among_good_ones_is_skipped(tmp_path):
         tifffile.imwrite(tmp_path / point / "CD3.tif", plane)
     with pytest.warns(UserWarning, match=r"Point2: skipped, The channels in .* differ in shape"):
         assert list(nm.io.read(tmp_path).images) == ["Point1"]
-
-
-@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
-def test_a_picture_larger_than_its_tile_is_refused_before_it_is_decoded(tmp_path, compression, monkeypatch):
-    path = tmp_path / "a.tif"
-    write(path, np.zeros((3, 64, 64), np.uint8), tile=(64, 64), compression=compression)
-    large, claimed = [struct.pack(">2I" if compression == "jpeg2000" else ">2H", n, n) for n in (60_000, 64)]
-    with tifffile.TiffFile(path) as tif:
-        start = tif.pages[1].dataoffsets[0]
-    content = path.read_bytes()
-    path.write_bytes(content[:start] + content[start:].replace(claimed, large))
-    image = read(path)["a"]
-    monkeypatch.setattr(tifffile.TiffPage, "decode", lambda *_: pytest.fail("it was decoded"))
-    with pytest.raises(ValueError, match="Channel 'CD3' cannot be read: .* to have 60000 x 60000 pixels"):
-        image[1].compute()
 
 
 def test_a_compression_without_bounds_is_refused(tmp_path):

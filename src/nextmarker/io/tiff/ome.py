@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from nextmarker.io._image import Skipped
-from nextmarker.io._pages import DAMAGE, explained
-from nextmarker.io._physical import Stated, stated_size
-from nextmarker.io._stack import Stack, make_stack
+from nextmarker.io._pixel_size import Stated, stated_size
+from nextmarker.io.tiff.pages import DAMAGE, explained
+from nextmarker.io.tiff.stack import Stack, make_stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import tifffile
 
 import nextmarker as nm
 from nextmarker import _keys
-from nextmarker.io._physical import length, micrometres, stated_size
+from nextmarker.io._pixel_size import length, micrometres, stated_size
 
 PIXELS = np.ones((2, 30, 40), np.uint16)
 
@@ -155,7 +155,9 @@ def write_imagej(path, unit, resolution=(2, 2)):
     tifffile.imwrite(path, PIXELS, imagej=True, resolution=resolution, metadata=metadata)
 
 
-@pytest.mark.parametrize(("unit", "pixels", "expected"), [("um", 2, 0.5), ("Microns", 2, 0.5), ("cm", 20000, 0.5)])
+@pytest.mark.parametrize(
+    ("unit", "pixels", "expected"), [("um", 2, 0.5), ("micron", 4, 0.25), ("Microns", 2, 0.5), ("cm", 20000, 0.5)]
+)
 def test_units_of_imagej(tmp_path, unit, pixels, expected):
     write_imagej(tmp_path / "core.tif", unit, (pixels, pixels))
     assert size_of(tmp_path / "core.tif") == (pytest.approx(expected), "")

@@ -12,8 +12,8 @@ import numpy as np
 
 from nextmarker.io._image import Image
 from nextmarker.io._names import name_channels, page_names, stem
-from nextmarker.io._pages import Plane, check_page, data_type, is_colour, is_plain, read_block
-from nextmarker.io._physical import Stated, check_square
+from nextmarker.io._pixel_size import Stated, check_square
+from nextmarker.io.tiff.pages import Plane, check_page, data_type, is_colour, is_plain, read_block
 
 if TYPE_CHECKING:
     import tifffile
@@ -51,10 +51,12 @@ class Stack:
 
     @property
     def n_channels(self) -> int:
+        """How many planes it has."""
         return len(self.planes)
 
     @property
     def source(self) -> str:
+        """The file, and the part of it."""
         return f"{self.path}: {self.part}" if self.part else str(self.path)
 
     def pixels(self, channels: Sequence[str] | None = None) -> da.Array:
@@ -80,6 +82,7 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Channels, rows, columns."""
         return (len(self.planes), *self.plane_shape)
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
@@ -148,7 +151,7 @@ def make_stack(
         raise ValueError(msg)
     [(width, height, dtype)] = kinds
     planes = tuple(
-        Plane(page.index, page.offset, sample, skip)
+        Plane(page.index, sample, skip)
         for page in pages
         for skip in skipped_bytes
         for sample in range(page.samplesperpixel)

@@ -1,0 +1,1 @@
+"""Imaging mass cytometry: .mcd files, .txt exports, and directories of steinbock."""

@@ -1,0 +1,1 @@
+"""TIFFs: files of the instruments, and folders of one file per channel."""

@@ -1,0 +1,213 @@
+"""The pages of a TIFF: found, checked before memory is taken for them, and read strip by strip or tile by tile."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from math import prod
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MOST_PAGES = 10_000
+LARGEST_PIECE = 2**30  # bytes of a strip or tile in memory: it is decoded whole
+
+# decoders that stop at the size asked for, and pictures, whose colours some of them mix
+MIXED = {"JPEG", "APERIO_JP2000_YCBC"}
+READABLE = {
+    *("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA", "ZSTD", "ZSTD_DEPRECATED"),
+    *("JPEG2000", "JPEG_2000_LOSSY", "APERIO_JP2000_RGB", *MIXED),
+}
+
+# What decoders and header parsers raise when the bytes make no sense; imagecodecs' errors are RuntimeErrors.
+DAMAGE = (
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError),
+    *(struct.error, EOFError),
+)
+
+
+def explained(path: Path | str, error: BaseException, what: str = "its header") -> str:
+    """Turn what went wrong into a message on the file; those that name it are ours."""
+    return str(error) if str(path) in str(error) else f"{path} is damaged: {what} cannot be read ({error!r})."
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where one channel lies in a TIFF."""
+
+    page: int
+    """Number of the page, from 0."""
+    sample: int = 0
+    """Which of several channels in the page, where it stores them one after another."""
+    skipped_bytes: int = 0
+    """Where the pixels begin after those of the page, for planes without a header of their own."""
+
+
+def check_start(path: Path) -> None:
+    """Refuse a file of another kind by its first bytes.
+
+    Raises
+    ------
+    ValueError
+        If it is no TIFF.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    if len(head) < 8 or head[:4] not in STARTS:
+        what = "not a TIFF that can be read: its first bytes are those of another kind of file" if head else "empty"
+        msg = f"{path} is {what}. Readable are TIFFs of all kinds, .mcd files and their .txt exports."
+        raise ValueError(msg)
+
+
+def read_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """Read what each page says of itself.
+
+    Raises
+    ------
+    ValueError
+        If pages lead back to each other, lie beyond the end of the file, or are more than `MOST_PAGES`.
+    """
+    path = tif.filehandle.path
+    pages: dict[int, tifffile.TiffPage] = {}
+    while (page := _page(tif, len(pages))) is not None:
+        if page.offset in pages:
+            msg = f"{path} is damaged: its pages lead in a circle, page {len(pages)} back to an earlier one."
+            raise ValueError(msg)
+        if len(pages) == MOST_PAGES:
+            msg = f"{path} has more than {MOST_PAGES:,} pages: no image has as many channels."
+            raise ValueError(msg)
+        pages[page.offset] = page
+    tif.filehandle.seek(tif.pages.next_page_offset or 0)
+    if tif.filehandle.read(tif.tiff.offsetsize) != bytes(tif.tiff.offsetsize):  # there should be another page
+        msg = f"{path} is not complete: the header of page {len(pages)} does not lie in the file. Copy it again."
+        raise ValueError(msg)
+    if not pages:
+        msg = f"{path} is a TIFF without a page."
+        raise ValueError(msg)
+    return list(pages.values())
+
+
+def _page(tif: tifffile.TiffFile, number: int) -> tifffile.TiffPage | None:
+    try:
+        return tif.pages.get(number)  # type: ignore[return-value]
+    except IndexError:
+        return None
+
+
+def check_page(page: tifffile.TiffPage) -> None:
+    """Refuse a page whose pixels cannot be read, from its header alone."""
+    problem = _problem(page)
+    if problem:
+        msg = f"{page.parent.filehandle.path}, page {page.index}: {problem}"
+        raise ValueError(msg)
+
+
+def _problem(page: tifffile.TiffPage) -> str:
+    size = f"{page.imagewidth} x {page.imagelength} pixels"
+    compression, pieces = getattr(page.compression, "name", str(page.compression)), prod(page.chunked)
+    if page.dtype is None or page.dtype.kind not in "uif" or not isinstance(page.bitspersample, int):
+        return f"pixels of {page.bitspersample} bits and the type {page.dtype} are no counts."
+    if compression not in READABLE:
+        return f"its compression {compression} is not supported. Save it again with LZW, zlib or ZSTD."
+    if page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel < 3:
+        return f"its header is damaged: a colour picture with {page.samplesperpixel} value(s) for each pixel."
+    if page.samplesperpixel > 1 and page.planarconfig not in (1, 2):
+        return f"its header is damaged: it does not say how the {page.samplesperpixel} values of a pixel are stored."
+    if is_interleaved(page) and (compression in MIXED or page.photometric == tifffile.PHOTOMETRIC.YCBCR):
+        return "a colour picture whose compression mixes its colours; counts of channels cannot be read from it."
+    if min(page.imagewidth, page.imagelength) < 1 or page.imagedepth > 1:
+        return f"its header is damaged: {size}, {page.imagedepth} deep."
+    found = min(len(page.dataoffsets), len(page.databytecounts))
+    if found != pieces:
+        return f"its header is damaged: {size} are {pieces} strips or tiles, but it lists {found}."
+    if max(map(add, page.dataoffsets, page.databytecounts)) > page.parent.filehandle.size:
+        return f"{size} do not lie in the file, which ends before: it is not complete. Copy it again."
+    piece = prod(page.chunks) * page.dtype.itemsize
+    if not is_plain(page) and piece > LARGEST_PIECE:
+        return f"a strip or tile would take {piece / 2**20:,.0f} MiB of memory. It must be saved again in tiles."
+    is_whole = compression == "NONE" and page.bitspersample == 8 * page.dtype.itemsize
+    if is_whole and page.databytecounts[0] not in (0, piece):  # one of zeros may be left out
+        return f"its header is damaged: a strip or tile has {page.databytecounts[0]} bytes, not {piece}."
+    return ""
+
+
+def data_type(page: tifffile.TiffPage) -> np.dtype:
+    """Type of the pixels, in the byte order of the machine."""
+    return page.dtype.newbyteorder("=")  # type: ignore[union-attr]
+
+
+def is_plain(page: tifffile.TiffPage) -> bool:
+    """Whether the pixels of a page lie in the file as they are, one after another."""
+    return page.is_final and sum(page.databytecounts) == page.nbytes
+
+
+def is_interleaved(page: tifffile.TiffPage) -> bool:
+    """Whether the values of a pixel lie side by side, and not in a plane each."""
+    return page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+
+
+def is_colour(page: tifffile.TiffPage) -> bool:
+    """Whether a page calls itself a colour picture, or looks like one."""
+    return page.photometric == tifffile.PHOTOMETRIC.RGB or is_interleaved(page)
+
+
+def read_block(path: Path, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
+    """Read some pixels of one channel: no more of the file than the strips or tiles that hold them.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be decoded.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            page: Any = tif.pages.get(plane.page)
+            check_page(page)
+            return (_map if is_plain(page) else _decode)(page, plane, rows, columns)
+    except (*DAMAGE, MemoryError) as error:
+        raise ValueError(explained(path, error)) from error
+
+
+def _map(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
+    """Read pixels that lie in the file as they are."""
+    dtype, start = data_type(page).newbyteorder(page.parent.byteorder), page.dataoffsets[0] + plane.skipped_bytes
+    mapped = page.parent.filehandle.memmap_array(dtype, page.shape, start)
+    axes: dict[str, Any] = {"Y": rows, "X": columns, "S": plane.sample}
+    return np.array(mapped[tuple(axes[axis] for axis in page.axes)], data_type(page))
+
+
+def _decode(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
+    """Put strips or tiles together, one after another; those that the file leaves out are zero."""
+    block = np.zeros((rows.stop - rows.start, columns.stop - columns.start), data_type(page))
+    sample, value = (0, plane.sample) if is_interleaved(page) else (plane.sample, 0)
+    file = page.parent.filehandle
+    for number in _pieces(page, sample, rows, columns):
+        start, count = page.dataoffsets[number], page.databytecounts[number]
+        if start == count == 0:
+            continue
+        file.seek(start)
+        data = file.read(count) if start else b""  # nothing lies at the very beginning
+        try:
+            decoded: Any = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+        except (*DAMAGE, MemoryError) as error:
+            raise ValueError(explained(file.path, error, f"strip or tile {number} of page {page.index}")) from error
+        piece, (*_, y, x, _), _ = decoded
+        part = piece[0, max(rows.start - y, 0) : rows.stop - y, max(columns.start - x, 0) : columns.stop - x, value]
+        target = block[max(y - rows.start, 0) :, max(x - columns.start, 0) :]
+        target[: part.shape[0], : part.shape[1]] = part
+    return block
+
+
+def _pieces(page: tifffile.TiffPage, sample: int, rows: slice, columns: slice) -> list[int]:
+    """Numbers of the strips or tiles that hold some pixels."""
+    height, width = page.chunks[:2]
+    down, across = -(-page.imagelength // height), -(-page.imagewidth // width)
+    return [
+        (sample * down + i) * across + j
+        for i in range(rows.start // height, -(-rows.stop // height))
+        for j in range(columns.start // width, -(-columns.stop // width))
+    ]
