@@ -1,10 +1,10 @@
-# make demo   the whole chain on synthetic tissue, into demo/
-# make test   the tests and the examples in the docstrings
-# make lint   style and types
-# make docs   the documentation, into docs/_build/html
+# make demo   run the complete analysis on synthetic tissue, results in demo/
+# make test   run the tests and the examples in the docstrings
+# make lint   check style and types
+# make docs   build the documentation in docs/_build/html
 #
-# PYTHON=python3.12   another interpreter for the virtual environment
-# TORCH=torch==2.13.0 another build of torch than the one pip chooses
+# PYTHON=python3.12   use this interpreter for the virtual environment
+# TORCH=torch==2.13.0 install this version of torch instead of pip's choice
 
 PYTHON ?= python3
 TORCH ?= torch
@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip
 demo: $(VENV)/.package
 	$(BIN)/nextmarker demo -o demo
 
-# one thread per worker: the workers already use the cores
+# one thread per worker, since the workers already use all cores
 test: $(VENV)/.package $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
@@ -27,7 +27,7 @@ lint: $(VENV)/.package $(VENV)/.dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.package $(VENV)/.doc
-	rm -rf docs/generated # pages of functions that are gone
+	rm -rf docs/generated # pages of removed functions
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 $(BIN)/python:

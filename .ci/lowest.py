@@ -1,4 +1,4 @@
-"""Print the lower bounds of pyproject.toml as constraints for pip: exactly the oldest releases that are allowed."""
+"""Print the lower bounds in pyproject.toml as pip constraints, to install exactly the oldest allowed releases."""
 
 import re
 import tomllib
