@@ -2,8 +2,8 @@
 
 Usage: ``python -m experiments.shapes [--seeds N] [--cells N]``
 
-Eight types of isolated cells (``nm.datasets.synthetic_cells(swapped=True)``): two pairs swap places of two markers, in a
-third the nucleus is round or lobed. Staining differs by 35 % from cell to cell, and each marker of each cell has its
+Eight types of isolated cells (``nm.datasets.synthetic_cells(swapped=True)``): in two pairs two markers swap places, in
+a third the nucleus is round or lobed. Staining differs by 35 % from cell to cell, and each marker of each cell has its
 own background. A model is trained on them with the default settings. Mean intensity over the nucleus (IE),
 interpretability (I) and embedding (F) are compared with each other and with a network of the same encoder that learned
 the types (supervised). Prints one table.

@@ -1,11 +1,10 @@
 """Whitening against views whose covariance is known, and in a model."""
 
-import numpy as np
 import pytest
 import torch
 
 from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
-from nextmarker.nn.views import BACKGROUND, WITH_BACKGROUND, Crops, random_background
+from nextmarker.nn.views import Crops
 from nextmarker.nn.whitening import RIDGE, whiten_features, whitening
 
 CELLS = 200
@@ -95,15 +94,3 @@ def test_the_same_seed_gives_the_same_weights():
     one, same, other = (model.crosstalk.weight for model in models)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-
-
-def test_background_is_spread_over_its_range_and_spares_some():
-    background = random_background(3000, 4, seed())
-    assert background.shape == (3000, 4, 1, 1)
-    present = background[background > 0]
-    assert len(present) / background.numel() == pytest.approx(WITH_BACKGROUND, abs=0.02)
-    low, high = BACKGROUND
-    assert present.min() >= low
-    assert present.max() <= high
-    assert len(present.unique()) > 0.9 * len(present)
-    assert present.log().mean() == pytest.approx(np.log(low * high) / 2, abs=0.05)

@@ -8,10 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-BACKGROUND = (0.1, 1.0)
-"""Background that may lie under a cell, in multiples of the counts at the centre of the marker's sigmoid."""
-WITH_BACKGROUND = 0.7
-"""Share of the cells and markers that have it."""
 BORDER = (0.3, 0.45)
 """Where a cell ends and its surroundings begin, as a share of the patch: half the distance between centres is 0.375."""
 SOFTNESS = 0.06
@@ -124,18 +120,6 @@ def random_gains(
     scaling, lot = torch.rand(2, count, markers, 1, 1, generator=generator)
     shown = (lot >= hidden) | (lot == lot.amax(1, keepdim=True))
     return torch.exp(low + (high - low) * scaling) * shown
-
-
-def random_background(count: int, markers: int, generator: torch.Generator) -> Tensor:
-    """Draw a background for every cell and marker, in multiples of the marker's sigmoid centre.
-
-    Returns
-    -------
-    Uniform in the logarithm, or zero for some, float32 (count, markers, 1, 1).
-    """
-    low, high = (math.log(bound) for bound in BACKGROUND)
-    level, lot = torch.rand(2, count, markers, 1, 1, generator=generator)
-    return torch.exp(low + (high - low) * level) * (lot < WITH_BACKGROUND)
 
 
 def swap_surroundings(patches: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from nextmarker.nn.training import interpret_views, random_views
-from nextmarker.nn.views import random_background
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +27,10 @@ RIDGE = 0.1
 def whiten_features(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, *, seed: torch.Generator) -> None:
     """Fold the whitening of each marker's features into the crosstalk of a trained model, in place.
 
-    Views of one cell differ in the brightness of its markers, their background, its size, rotation and surroundings.
-    Directions of I in which they differ much get a small weight in F, those that stay the same a large one (relevant
-    component analysis, Bar-Hillel et al., 2005), among the features of a marker: how much a marker weighs beside
-    the others stays as it was learned. F stays linear in I.
+    Views of one cell differ in brightness, size, rotation and surroundings. Directions of I in which they differ much
+    get a small weight in F, directions in which they agree a large one (relevant component analysis, Bar-Hillel et
+    al., 2005). This happens among the features of one marker; how the markers compare with each other stays as it was
+    learned. F stays linear in I.
 
     Parameters
     ----------
@@ -77,9 +76,7 @@ def _covariance(deviations: Tensor) -> Tensor:
 
 
 def _features_of_view(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, seed: torch.Generator) -> Tensor:
-    """I of one view of every cell, with background added, (cells, markers, features)."""
+    """I of one view of every cell, (cells, markers, features)."""
     size = model.architecture.patch_size
     counts, gains = random_views(crops, size, settings, seed)
-    centre = model.normalization.centre[:, None, None]  # (markers, 1, 1)
-    background = centre * random_background(*counts.shape[:2], seed).to(counts.device)
-    return interpret_views(model, crops, [counts + background], gains[:, None, :, 0, 0], size, settings, seed)
+    return interpret_views(model, crops, [counts], gains[:, None, :, 0, 0], size, settings, seed)
