@@ -60,13 +60,13 @@ def test_sources_that_contradict_each_other(systems, stated, expected):
     if expected:
         assert pixel_size(made, "a") == expected
         return
-    with pytest.raises(ValueError, match=r"'a' is contradictory.*nm.pp.set_pixel_size\(sdata, \{'a'"):
+    with pytest.raises(ValueError, match=r"'a' is contradictory.*nm.pp.set_pixel_size"):
         pixel_size(made, "a")
 
 
 @pytest.mark.parametrize(
     ("sides", "match"),
-    [([1e-6, 1e-6], "implausible"), ([500, 500], "implausible"), ([0.5, 1.0], "0.5 x 1 micrometres.*not square")],
+    [([1e-6, 1e-6], "implausible"), ([500, 500], "implausible"), ([0.5, 1.0], "not square.*0.5 x 1 um")],
 )
 def test_pixel_sizes_that_cannot_be(sides, match):
     with pytest.raises(ValueError, match=rf"{match}.*nm.pp.set_pixel_size"):
@@ -81,13 +81,13 @@ def test_places_follow_both_transformations():
 
 
 def test_no_common_system():
-    with pytest.raises(ValueError, match=r"'cells' and image 'a' share no coordinate system.*set_transformation"):
+    with pytest.raises(ValueError, match=r"'cells' and image 'a'.*set_transformation"):
         to_pixels(sdata({"one": Identity()}, {"other": Identity()}), "cells", "a")
 
 
 def test_systems_that_place_an_element_differently():
     apart = sdata({"one": Identity(), "two": Identity()}, {"one": Identity(), "two": Translation([0, 0.2], XY)})
-    with pytest.raises(ValueError, match=r"'cells' lies at one place .* 'one'.* by 'two'.*set_transformation"):
+    with pytest.raises(ValueError, match=r"'cells' .*'one'.* by 'two'.*set_transformation"):
         to_pixels(apart, "cells", "a")
     rounding = sdata({"one": Identity(), "two": Identity()}, {"one": Identity(), "two": Translation([0, 1e-9], XY)})
     np.testing.assert_array_equal(to_pixels(rounding, "cells", "a"), np.eye(3))
@@ -95,7 +95,7 @@ def test_systems_that_place_an_element_differently():
 
 @pytest.mark.parametrize("broken", [Scale([0, 1], XY), Scale([np.nan, 1], XY)])
 def test_transformations_that_lead_nowhere(broken):
-    with pytest.raises(ValueError, match="'global' makes all places one, or is not finite"):
+    with pytest.raises(ValueError, match="'global'.*set_transformation"):
         to_pixels(sdata({"global": broken}, {"global": Identity()}), "cells", "a")
 
 
@@ -114,5 +114,5 @@ def test_the_edge_of_the_image_is_the_last_place_outside():
     pixels = sdata()["a"]
     check_inside("a", pixels, np.array([[0.0, 0.0], [39.99, 29.99]]), ["one", "two"], "")
     for place in ([40.0, 5.0], [5.0, 30.0], [-1e-6, 5.0], [np.nan, 5.0], [5.0, np.inf]):
-        with pytest.raises(ValueError, match=r"1 of 2 centres .* 40 pixels wide and 30 high; the first is two, .*mend"):
+        with pytest.raises(ValueError, match=r"1 of 2 centres .*40 pixels wide and 30 high\), first two .*mend"):
             check_inside("a", pixels, np.array([[1.0, 1.0], place]), ["one", "two"], "mend")

@@ -105,7 +105,7 @@ def renamed(sdata: SpatialData) -> SpatialData:
     copy = SpatialData(
         images={"slide": copy["tissue_1"]}, shapes={"cells": copy["cells"]}, tables={"table": copy["table"].copy()}
     )
-    with pytest.raises(KeyError, match=r"image 'tissue_1'.*holds \['slide'\].*replace\(\{'tissue_1'"):
+    with pytest.raises(KeyError, match=r"image 'tissue_1'.*'slide'.*replace\(\{'tissue_1'"):
         read_regions(copy)
     copy["table"].obs["image"] = copy["table"].obs["image"].cat.rename_categories({"tissue_1": "slide"})
     return copy
@@ -200,7 +200,7 @@ def test_cells_that_spatialdata_displaces_are_refused(original, corner):
     if np.allclose(read_regions(cut)[0].centres, expected - start):  # spatialdata has learned it
         nm.tl.embed(cut, model(), progress=False)
         return
-    with pytest.raises(ValueError, match=r"'tissue_1' lie one pixel off.*multiple of the pixel size"):
+    with pytest.raises(ValueError, match=r"'tissue_1' lie one pixel off"):
         nm.tl.embed(cut, model(), progress=False)
 
 
@@ -224,7 +224,7 @@ def test_displacements_of_several_crops_add_up_and_are_refused(original):
     if np.allclose(off, 0):  # spatialdata has learned it
         nm.tl.embed(cut, model(), progress=False)
         return
-    with pytest.raises(ValueError, match=rf"'tissue_1' lie {off.max():.0f} pixels off.*Crop the whole image again"):
+    with pytest.raises(ValueError, match=rf"'tissue_1' lie {off.max():.0f} pixels off"):
         nm.tl.embed(cut, model(), progress=False)
 
 
@@ -238,7 +238,7 @@ def test_intensities_that_were_changed_prove_nothing(original, change):
 def test_resampled_images_are_refused_until_their_pixel_size_is_stated():
     sdata = analysed(2, pixel_size=0.5)
     coarse = sdata.transform_to_coordinate_system("micrometre")
-    with pytest.raises(ValueError, match=r"pixel size of image 'tissue_1' is contradictory.*nm.pp.set_pixel_size"):
+    with pytest.raises(ValueError, match=r"'tissue_1' is contradictory.*nm.pp.set_pixel_size"):
         read_regions(coarse)
     nm.pp.set_pixel_size(coarse, 1.0)
     (region,) = read_regions(coarse) if not nm.pp.remove_outside_cells(coarse) else read_regions(coarse)
@@ -249,7 +249,7 @@ def test_resampled_images_are_refused_until_their_pixel_size_is_stated():
 def test_a_transformation_set_on_the_image_alone_is_refused(original):
     copy = sd.deepcopy(original)
     set_transformation(copy["tissue_1"], Scale([2.0, 2.0], axes=("x", "y")), "tissue_1")
-    with pytest.raises(ValueError, match=r"'cells' lies at one place .* by .* 'tissue_1'.*another by 'micrometre'"):
+    with pytest.raises(ValueError, match=r"'cells' .* by 'tissue_1'.* by 'micrometre'.*set_transformation"):
         nm.tl.embed(copy, model(), progress=False)
 
 
@@ -259,7 +259,7 @@ def test_centres_outside_of_the_image_are_refused(original, place):
     copy["cells"].loc[copy["cells"].index[4], "geometry"] = shapely.Point(*place)
     before = copy["table"].obsm["X_nextmarker"].copy()
     for step in (lambda: nm.tl.embed(copy, model(), progress=False), lambda: nm.tl.train(copy, PATCH, progress=False)):
-        with pytest.raises(ValueError, match=r"1 of 150 centres are NaN or outside.*the first is tissue_1_4"):
+        with pytest.raises(ValueError, match=r"1 of 150 centres .*tissue_1_4"):
             step()
     np.testing.assert_array_equal(copy["table"].obsm["X_nextmarker"], before)
 
@@ -267,7 +267,7 @@ def test_centres_outside_of_the_image_are_refused(original, place):
 def test_an_image_replaced_by_a_smaller_one_is_refused(original):
     copy = sd.deepcopy(original)
     copy.images["tissue_1"] = copy["tissue_1"].isel(x=slice(0, 60))
-    with pytest.raises(ValueError, match=r"outside of image 'tissue_1', which is 60 pixels wide"):
+    with pytest.raises(ValueError, match=r"'tissue_1'.*60 pixels wide"):
         nm.tl.embed(copy, model(), progress=False)
 
 
@@ -361,7 +361,7 @@ def test_renamed_circles_are_found_again_by_their_old_name(original):
     copy = sd.deepcopy(original)
     copy.shapes["nuclei"] = copy.shapes["cells"]
     del copy.shapes["cells"]
-    with pytest.raises(KeyError, match=r"annotates 'cells'.*'nuclei'.*sdata.shapes\['cells'\] = "):
+    with pytest.raises(KeyError, match=r"'cells'.*'nuclei'.*sdata.shapes\['cells'\] = "):
         read_regions(copy)
     copy.shapes["cells"] = copy.shapes["nuclei"]
     assert len(read_regions(copy)[0].rows) == 150

@@ -76,7 +76,7 @@ def test_whole_tables_parts_and_other_orders_are_not_older(adata, rows):
     if len(part) == 30:
         assert sizes(read_attribution(part, "marker_attribution")) == SIZES
     else:  # still what the clusters were found to be in all cells
-        with pytest.warns(UserWarning, match=rf"30 cells, of which the table has {len(part)} now"):
+        with pytest.warns(UserWarning, match=rf"30 cells.* {len(part)} of them"):
             assert sizes(read_attribution(part, "marker_attribution")) == SIZES
 
 
@@ -116,7 +116,7 @@ def test_numbers_of_clusterings_one_by_one_are_not_joined(adata, how):
     with pytest.raises(ValueError, match="cluster 0 of one"):
         check_clusters(joined, "nextmarker", strict=True)
     if "marker_attribution" in joined.uns:
-        with pytest.raises(ValueError, match=r"Write it again with nm.tl.marker_attribution"):
+        with pytest.raises(ValueError, match="nm.tl.marker_attribution"):
             read_attribution(joined, "marker_attribution")
     refuse_several_models(joined)  # it was one model
     joined.obs["nextmarker"] = joined.obs["nextmarker"].cat.rename_categories(RENAMED)
@@ -137,7 +137,7 @@ def test_clusters_joined_and_then_embedded_together(adata):
     joined = ad.concat([adata, make("other", f"{A}-00000003")])
     embed_again(joined)
     write_results(joined, "embed", {}, {})
-    with pytest.warns(UserWarning, match="not known to come from one clustering"):
+    with pytest.warns(UserWarning, match="cluster 0 of one.*nm.tl.cluster"):
         check_clusters(joined, "nextmarker")
 
 
@@ -172,10 +172,10 @@ def test_new_names_do_not_go_by_the_order_of_categories_or_by_size(adata):
 
 def test_renamed_and_then_cut(adata):
     adata.obs["nextmarker"] = adata.obs["nextmarker"].cat.rename_categories(RENAMED)
-    with pytest.warns(UserWarning, match="of which the table has 25 now"):
+    with pytest.warns(UserWarning, match="25 of them"):
         table = read_attribution(adata[5:], "marker_attribution")
     assert table["cluster"].tolist() == list(RENAMED.values())
-    with pytest.warns(UserWarning, match="of which the table has 12 now"):
+    with pytest.warns(UserWarning, match="12 of them"):
         read_attribution(adata[adata.obs["nextmarker"] == "T cell"], "marker_attribution")
 
 
@@ -217,7 +217,7 @@ def test_an_attribution_without_more_than_its_column(adata):
     adata.obs["type"] = pd.Categorical(["T", "T"])
     with pytest.raises(ValueError, match=r"'why'.*\{'T': 2\}.*nm.tl.marker_attribution\(adata, key_added='why'"):
         read_attribution(adata, "why")
-    with pytest.raises(KeyError, match=r"No 'other'.*groupby='type'\), or else"):
+    with pytest.raises(KeyError, match=r"'other' in .uns.*groupby='type'\), or else"):
         read_attribution(adata, "other", "type", ", or else")
 
 

@@ -46,21 +46,21 @@ def test_rows_follow_a_table_that_was_sorted_and_filtered() -> None:
 
 
 def test_table_that_does_not_exist() -> None:
-    with pytest.raises(KeyError, match=r"\['table'\].*nm.pp.detect_cells"):
+    with pytest.raises(KeyError, match=r"'table'.*nm.pp.detect_cells"):
         read_regions(tissue(), "other")
 
 
 def test_table_that_names_no_image() -> None:
     sdata = tissue()
     del sdata["table"].obs["image"]
-    with pytest.raises(KeyError, match=r"\['image'\].*nm.pp.add_cells"):
+    with pytest.raises(KeyError, match=r"'image'.*nm.pp.add_cells"):
         read_regions(sdata)
 
 
 def test_circles_that_are_gone() -> None:
     sdata = tissue()
     del sdata.shapes["cells_b"]
-    with pytest.raises(KeyError, match=r"'cells_b'.*\['cells_a'\]"):
+    with pytest.raises(KeyError, match=r"'cells_b'.*'cells_a'"):
         read_regions(sdata)
 
 
@@ -93,7 +93,7 @@ def test_channel_names_become_strings() -> None:
 
 
 def test_image_that_does_not_exist() -> None:
-    with pytest.raises(KeyError, match=r"\['a', 'b'\]"):
+    with pytest.raises(KeyError, match=r"'c'.*'a', 'b'"):
         read_image(tissue(), "c")
 
 
@@ -102,7 +102,7 @@ def test_channels_of_one_name() -> None:
     twice = xr.concat([sdata.images["a"], sdata.images["a"]], dim="c")
     broken = SpatialData()
     broken.images.data["a"] = twice
-    with pytest.raises(ValueError, match=r"\['CD3', 'DNA'\].*set_channel_names"):
+    with pytest.raises(ValueError, match=r"'CD3', 'DNA'.*set_channel_names"):
         read_image(broken, "a")
 
 
@@ -112,9 +112,9 @@ def test_shared_markers() -> None:
     assert shared_markers(sdata, ["b", "a"]) == ["CD8", "DNA", "CD3"]
     assert shared_markers(sdata, ["a", "b"], ["CD3"]) == ["CD3"]
     sdata.images["c"] = image(["DNA", "CD4"])
-    with pytest.raises(ValueError, match=r"'c'.*lacks \['CD3', 'CD8'\] and has \['CD4'\].*markers=\['DNA'\]"):
+    with pytest.raises(ValueError, match=r"'c'.*lacks 'CD3', 'CD8' and has 'CD4'.*markers=\['DNA'\]"):
         shared_markers(sdata, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"'c'.*\['CD3'\]"):
+    with pytest.raises(ValueError, match=r"'CD3' in image 'c'"):
         shared_markers(sdata, ["a", "c"], ["CD3"])
 
 
@@ -137,7 +137,7 @@ def test_pixels_that_cannot_be_of_one_kind(model_pixel) -> None:
 def test_markers_that_an_image_lacks_are_named():
     image = Image2DModel.parse(np.ones((2, 8, 8)), dims=("c", "y", "x"), c_coords=["DNA", "CD3"])
     sdata = SpatialData(images={"a": image})
-    message = r"'a' has no channels \['CD8'\]; its channels are \['DNA', 'CD3'\].*set_channel_names\('a'"
+    message = r"'CD8' in image 'a'.*'DNA', 'CD3'.*set_channel_names\('a'"
     with pytest.raises(ValueError, match=message):
         shared_markers(sdata, ["a"], ["CD3", "CD8"])
 

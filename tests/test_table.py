@@ -50,7 +50,7 @@ def table():
 def test_the_table_itself_or_out_of_spatialdata(adata):
     assert get_table(adata) is adata
     assert get_table(SpatialData(tables={"mine": adata}), "mine").n_obs == 2
-    with pytest.raises(KeyError, match=r"No table 'table'.*\['mine'\].*nm.pp.detect_cells"):
+    with pytest.raises(KeyError, match=r"table 'table'.*'mine'.*nm.pp.detect_cells"):
         get_table(SpatialData(tables={"mine": adata}))
     with pytest.raises(TypeError, match="got DataFrame"):
         get_table(adata.obs)
@@ -72,7 +72,7 @@ def test_own_results_are_replaced_and_others_are_not(adata):
 
 def test_what_is_missing_is_said_with_what_is_there(adata):
     adata.obsm["X_pca"] = np.ones((2, 2))
-    with pytest.raises(KeyError, match=r"'X_nextmarker' in .obsm.*\['X_pca'\].*nm.tl.embed"):
+    with pytest.raises(KeyError, match=r"'X_nextmarker' in .obsm.*'X_pca'.*nm.tl.embed"):
         require(adata, "obsm", "X_nextmarker", "nm.tl.embed(sdata)")
 
 
@@ -135,9 +135,9 @@ def test_by_default_those_of_ours_that_are_there(table):
 
 
 def test_unknown_representations_are_refused_with_what_is_there(table):
-    with pytest.raises(KeyError, match=r"\['arcsinh'\].*'X', 'X_nextmarker', 'frame', 'layers/arcsinh'.*nm.tl.embed"):
+    with pytest.raises(KeyError, match=r"'arcsinh'.*'X', 'X_nextmarker', 'frame', 'layers/arcsinh'.*nm.tl.embed"):
         read_representations(table, ["X", "arcsinh"], EVERY)
-    with pytest.raises(KeyError, match=r"no representation.*it has none"):
+    with pytest.raises(KeyError, match=r"representation.*there is nothing"):
         read_representations(AnnData(obs=table.obs), None, EVERY)
 
 
@@ -146,7 +146,7 @@ def test_an_obsm_key_is_not_taken_for_the_intensities(table):
     np.testing.assert_array_equal(read_representations(table, "X", EVERY)["X"], np.eye(4, 3))
     without = AnnData(obs=table.obs, obsm=dict(table.obsm))
     assert list(read_representations(without, None, EVERY)) == ["X_nextmarker"]
-    with pytest.raises(KeyError, match=r"no representation \['X'\].*never .obsm\['X'\]: give that another name"):
+    with pytest.raises(KeyError, match=r"representation 'X'.*never .obsm\['X'\]"):
         read_representations(without, "X", EVERY)
 
 
@@ -155,7 +155,7 @@ def test_representations_are_finite_numbers(table):
     with pytest.raises(ValueError, match=r"'words' holds no numbers.*object|'words' holds no numbers.*str"):
         read_representations(table, "words", EVERY)
     table.obsm["empty"] = np.empty((4, 0))
-    with pytest.raises(ValueError, match=r"'empty' holds no numbers: its shape is \(4, 0\)"):
+    with pytest.raises(ValueError, match=r"'empty' holds no numbers.*\(4, 0\)"):
         read_representations(table, "empty", EVERY)
     table.obsm["X_nextmarker"][2, 1] = np.nan
     with pytest.raises(ValueError, match=r"of 1 cells is not finite.*'c'"):
@@ -175,7 +175,7 @@ def test_features_in_step_with_the_markers(table):
     embedded_so.obsm["X_interpretability"] = features[:, [1, 0, 2]].reshape(4, -1)
     read_features(embedded_so)
     for changed in (table[:, :2], moved, concat([table, embedded_so])):  # .obsm is not put in the order of the first
-        with pytest.raises(ValueError, match=r"'X_interpretability'.*tables of several panels.*nm.tl.embed"):
+        with pytest.raises(ValueError, match=r"'X_interpretability'.*nm.tl.embed"):
             read_representations(changed, None, np.ones(changed.n_obs, bool))
         read_representations(changed, ["X", "X_nextmarker", "layers/interpretability"], np.ones(changed.n_obs, bool))
     with pytest.raises(ValueError, match="'X_interpretability'"):
@@ -184,7 +184,7 @@ def test_features_in_step_with_the_markers(table):
 
 def test_embeddings_of_several_models_are_not_compared(table):
     table.obs["nextmarker_embedding"] = [f"{digit * 16}-00000000" for digit in "aabb"]
-    with pytest.raises(ValueError, match="embedded by 2 models"):
+    with pytest.raises(ValueError, match="2 models"):
         read_representations(table, "X_nextmarker", EVERY)
     assert list(read_representations(table, "X", EVERY)) == ["X"]
     assert len(read_representations(table, "X_nextmarker", np.array([True, True, False, False]))["X_nextmarker"]) == 2
@@ -201,7 +201,7 @@ def test_labels_of_the_cells_that_have_all(table):
 
 
 def test_missing_labels_are_refused(table):
-    with pytest.raises(KeyError, match=r"'kind'.*\['type', 'patient', 'note', 'blank'\].*groups="):
+    with pytest.raises(KeyError, match=r"'kind'.*'type', 'patient', 'note', 'blank'.*groups="):
         read_labels(table, {"target": "type", "groups": "kind"})
     with pytest.raises(ValueError, match=r"No cell.*'type'.*'blank'"):
         read_labels(table, {"first": "type", "second": "blank"})

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CHUNK_FILES = "nextmarker_chunk_files"
 """Attribute of an array written by `nm.io.write`: how many files its chunks are in; zarr leaves out chunks of zeros."""
 
+AGAIN = "Read the store again from where it is: spatialdata.read_zarr(path)."
+
 METADATA = {2: ".zarray", 3: "zarr.json"}
 
 
@@ -31,10 +33,7 @@ def check_there(name: str, pixels: xr.DataArray) -> None:
     for array in _arrays(pixels):
         folder = _folder(array)
         if not (folder / METADATA[array.metadata.zarr_format]).is_file():
-            msg = (
-                f"{name!r} is read from {str(folder)!r}, which is not there: it was moved or removed. Read the store "
-                "again from where it is now: spatialdata.read_zarr(path)."
-            )
+            msg = f"{name!r} is read from {str(folder)!r}, which is not there: it was moved or removed. {AGAIN}"
             raise FileNotFoundError(msg)
 
 
@@ -54,18 +53,13 @@ def check_whole(name: str, pixels: xr.DataArray) -> None:
     for array in _arrays(pixels):
         folder = _folder(array)
         if _stored_form(folder) != _form(array):
-            msg = (
-                f"{name!r} is read from {str(folder)!r}, which was replaced since it was opened. Read the store again: "
-                "spatialdata.read_zarr(path)."
-            )
+            msg = f"{name!r} is read from {str(folder)!r}, which was replaced since it was opened. {AGAIN}"
             raise ValueError(msg)
         written = int(array.attrs.get(CHUNK_FILES, 0))  # type: ignore[call-overload, arg-type]
         lost = written - count_chunk_files(folder) if written else 0
         if lost > 0:
-            msg = (
-                f"{name!r} is read from {str(folder)!r}, which has lost {lost} of its {written} files; the pixels "
-                "there would be zero. Copy the store again from where it is whole, and read that."
-            )
+            lack = f"lost {lost} of its {written} files"
+            msg = f"{name!r} is read from {str(folder)!r}, which has {lack}. Copy the store again, whole."
             raise FileNotFoundError(msg)
 
 

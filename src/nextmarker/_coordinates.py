@@ -19,6 +19,8 @@ SMALLEST_PIXEL, LARGEST_PIXEL = 0.01, 100.0
 """Micrometres: no instrument for multiplex images has pixels smaller or larger than this."""
 TOLERANCE = 0.05
 """Pixels by which coordinate systems may disagree about a place."""
+STATE_SIZE = "State the pixel size: nm.pp.set_pixel_size(sdata, ...)."
+SET = "spatialdata.transformations.set_transformation"
 SAME, SQUARE = 1e-3, 0.01
 """Shares by which two statements of a pixel size may differ, and the two sides of a pixel."""
 
@@ -53,10 +55,8 @@ def pixel_size(sdata: SpatialData, image: str) -> float | None:
     confirmed = known or [side for side in sides.values() if np.allclose(side, stated, rtol=SAME)]
     if confirmed and np.allclose(claims, claims[0], rtol=SAME):
         return claims[0]
-    msg = (
-        f"The pixel size of image {image!r} is contradictory: sdata.attrs says {stated} micrometres, and its "
-        f"transformations say {_listed(sides)}. State the right one: nm.pp.set_pixel_size(sdata, {{{image!r}: ...}})."
-    )
+    claims_by = f"sdata.attrs says {stated}, its transformations {_listed(sides)}"
+    msg = f"The pixel size of image {image!r} is contradictory: {claims_by}. {STATE_SIZE}"
     raise ValueError(msg)
 
 
@@ -72,10 +72,7 @@ def _listed(sides: dict[str, np.ndarray]) -> str:
 def _size(image: str, system: str, sides: np.ndarray) -> float:
     x, y = sides
     if not (np.isfinite(sides).all() and abs(x - y) <= SQUARE * max(x, y)):
-        msg = (
-            f"Image {image!r} has pixels of {x:g} x {y:g} micrometres in its coordinate system {system!r}, which are "
-            "not square. Resample the image, or state the size: nm.pp.set_pixel_size(sdata, ...)."
-        )
+        msg = f"Pixels of {image!r} are not square in {system!r}: {x:g} x {y:g} um. {STATE_SIZE}"
         raise ValueError(msg)
     size = float(np.sqrt(x * y))
     check_plausible(size, f"image {image!r}", "nm.pp.set_pixel_size(sdata, ...)")
@@ -85,10 +82,7 @@ def _size(image: str, system: str, sides: np.ndarray) -> float:
 def check_plausible(size: float, owner: str, mend: str) -> None:
     """Refuse a pixel size that was given in another unit."""
     if not SMALLEST_PIXEL <= size <= LARGEST_PIXEL:
-        msg = (
-            f"A pixel size of {size:g} micrometres for {owner} is implausible; it must lie between {SMALLEST_PIXEL:g} "
-            f"and {LARGEST_PIXEL:g}. It may be in another unit: state it in micrometres, {mend}."
-        )
+        msg = f"Pixels of {size:g} micrometres ({owner}) are implausible. State the size in micrometres, {mend}."
         raise ValueError(msg)
 
 
@@ -109,10 +103,7 @@ def to_pixels(sdata: SpatialData, element: str, image: str) -> np.ndarray:
     """
     systems = shared_systems(sdata, element, image)
     if not systems:
-        msg = (
-            f"{element!r} and image {image!r} share no coordinate system. Relate them: "
-            f"spatialdata.transformations.set_transformation(sdata[{element!r}], ..., to_coordinate_system=...)."
-        )
+        msg = f"{element!r} and image {image!r} share no coordinate system. Relate them: {SET}(...)."
         raise ValueError(msg)
     matrices = [between(sdata[element], sdata.images[image], system) for system in systems]
     _check_agreement(sdata, element, image, dict(zip(systems, matrices, strict=True)))
@@ -132,10 +123,7 @@ def from_system(sdata: SpatialData, image: str, system: str) -> np.ndarray:
 def _matrix(element: Any, system: str) -> np.ndarray:
     matrix = get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
     if not (np.isfinite(matrix).all() and np.linalg.det(matrix)):
-        msg = (
-            f"A transformation to the coordinate system {system!r} makes all places one, or is not finite: "
-            f"{matrix.tolist()}. Set another with spatialdata.transformations.set_transformation(element, ...)."
-        )
+        msg = f"The transformation to {system!r} makes all places one, or is not finite. Set another: {SET}(...)."
         raise ValueError(msg)
     return matrix
 
@@ -153,11 +141,10 @@ def _check_agreement(sdata: SpatialData, element: str, image: str, matrices: dic
     here = apply(np.linalg.inv(matrices[first]), corners)
     for system in others:
         if np.abs(apply(matrices[system], here) - corners).max() > TOLERANCE:
-            msg = (
-                f"{element!r} lies at one place of image {image!r} by the coordinate system {first!r}, and at another "
-                f"by {system!r}: a transformation was set on one of them only. Set it on the other too: "
-                f"spatialdata.transformations.set_transformation(sdata[{element!r}], ..., {system!r})."
-            )
+            places = f"lies at one place of image {image!r} by {first!r}, and at another by {system!r}"
+            call = f"{SET}(sdata[{element!r}], ..., {system!r})"
+            msg = f"{element!r} {places}. Set the transformation that is missing: {call}."
+            raise ValueError(msg)
             raise ValueError(msg)
 
 
@@ -180,9 +167,9 @@ def check_inside(image: str, pixels: xr.DataArray, centres: np.ndarray, names: S
     if wrong.any():
         first = int(np.argmax(wrong))
         x, y = centres[first]
+        size = f"{pixels.sizes['x']} pixels wide and {pixels.sizes['y']} high"
         msg = (
-            f"{wrong.sum()} of {len(centres)} centres are NaN or outside of image {image!r}, which is "
-            f"{pixels.sizes['x']} pixels wide and {pixels.sizes['y']} high; the first is {names[first]}, at "
-            f"x = {x:.1f}, y = {y:.1f}. {mend}"
+            f"{wrong.sum()} of {len(centres)} centres are NaN or outside of image {image!r} ({size}), first "
+            f"{names[first]} at x = {x:.1f}, y = {y:.1f}. {mend}"
         )
         raise ValueError(msg)

@@ -39,10 +39,8 @@ def warn_of_replaced_embedding(adata: AnnData, new: str) -> None:
         if isinstance(record, dict) and name != _keys.EMBED_STEP and new not in record.get("embedded_as", [new])
     ]
     if older:
-        msg = (
-            f"The embedding has changed, and these results are still those of the earlier one: {', '.join(older)}. "
-            "Run these steps again: nm.tl.cluster(adata), nm.tl.marker_attribution(adata)."
-        )
+        again = "nm.tl.cluster(adata), nm.tl.marker_attribution(adata)"
+        msg = f"These results are of the embedding that was replaced: {', '.join(older)}. Run them again: {again}."
         warnings.warn(msg, stacklevel=4)
 
 
@@ -69,10 +67,7 @@ def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> Non
         msg = f"The clusters in .obs[{groupby!r}] were made from an earlier embedding. Cluster again: {again}."
         warnings.warn(msg, stacklevel=3)
     elif _are_numbers(adata.obs[groupby]):  # named clusters, such as cell types, mean the same in every table
-        msg = (
-            f"The clusters in .obs[{groupby!r}] are not known to come from one clustering: after joining tables, "
-            f"cluster 0 of one is not cluster 0 of another. Cluster all cells together: {again}."
-        )
+        msg = f"In .obs[{groupby!r}] cluster 0 of one table may not be that of another. Cluster all together: {again}."
         if strict and len(current) > 1:
             raise ValueError(msg)
         warnings.warn(msg, stacklevel=3)
@@ -146,17 +141,12 @@ def _attribution_call(key: str, groupby: str | None) -> str:
 def _refuse_older_attribution(adata: AnnData, key: str, record: Mapping[str, Any], call: str) -> None:
     known = set(record.get("embedded_as", ()))
     if known and not _embeddings(adata) <= known:
-        msg = (
-            f".uns[{key!r}] was made from another embedding, or from some of these cells only. "
-            f"Write it again with {call}."
-        )
+        msg = f".uns[{key!r}] was made from another embedding, or from other cells. Write it again: {call}."
         raise ValueError(msg)
     clusters = read_record(adata, record_name(_keys.CLUSTER_STEP, record.get("groupby", "")))
     if "clustering" in clusters and clusters["clustering"] != record.get("clustering", clusters["clustering"]):
-        msg = (
-            f".uns[{key!r}] is the attribution of other clusters: .obs[{record['groupby']!r}] was clustered again. "
-            f"Write it again with {call}."
-        )
+        column = record["groupby"]
+        msg = f".uns[{key!r}] is of other clusters: .obs[{column!r}] was clustered again. Write it again: {call}."
         raise ValueError(msg)
 
 
@@ -181,7 +171,7 @@ def _refuse_merged(names: Mapping[str, str], where: str, call: str) -> None:
     new = list(names.values())
     merged = {old: name for old, name in names.items() if new.count(name) > 1}
     if merged:
-        msg = f"{where}, where some were merged since: {merged}. Write it for the merged clusters with {call}."
+        msg = f"{where}, where some were merged since: {merged}. Write it again: {call}."
         raise ValueError(msg)
 
 
@@ -189,11 +179,8 @@ def _compare_sizes(then: pd.Series, now: pd.Series, where: str, call: str) -> No
     """Refuse clusters that gained cells, and warn of cells that were left out."""
     lost = then.sub(now, fill_value=0)
     if (lost < 0).any():
-        msg = f"{where}, which has the sizes {now.to_dict()}. Write it again with {call}."
+        msg = f"{where}, which has the sizes {now.to_dict()}. Write it again: {call}."
         raise ValueError(msg)
     if (lost > 0).any():
-        msg = (
-            f"The attribution describes {then.sum()} cells, of which the table has {now.sum()} now; its numbers are "
-            f"those of all. Write it for these cells alone with {call}."
-        )
+        msg = f"The attribution is of {then.sum()} cells; the table has {now.sum()} of them. Write it again: {call}."
         warnings.warn(msg, stacklevel=4)

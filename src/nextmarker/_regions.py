@@ -12,6 +12,7 @@ from scipy.spatial import KDTree
 from nextmarker import _keys
 from nextmarker._backing import check_there, check_whole
 from nextmarker._coordinates import (
+    STATE_SIZE,
     apply,
     check_inside,
     full_resolution,
@@ -19,6 +20,8 @@ from nextmarker._coordinates import (
     shared_systems,
     to_pixels,
 )
+from nextmarker._errors import check_each_once, listed, no_such
+from nextmarker._table import get_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,17 +57,12 @@ class Region:
         if pixel_size is None:
             return 1.0
         if self.pixel_size is None:
-            msg = (
-                f"The model sees pixels of {pixel_size} um, and the pixel size of image {self.image!r} is not known. "
-                "State it: nm.pp.set_pixel_size(sdata, ...)."
-            )
+            msg = f"The model sees pixels of {pixel_size:g} um; that of image {self.image!r} is not known. {STATE_SIZE}"
             raise ValueError(msg)
         step = pixel_size / self.pixel_size
         if not 1 / LARGEST_STEP <= step <= LARGEST_STEP:
-            msg = (
-                f"The model sees pixels of {pixel_size:g} um, and image {self.image!r} has pixels of "
-                f"{self.pixel_size:g} um. One of the two is wrong: nm.pp.set_pixel_size(sdata, ...)."
-            )
+            sizes = f"{pixel_size:g} um, and image {self.image!r} has pixels of {self.pixel_size:g} um"
+            msg = f"The model sees pixels of {sizes}. One of the two is wrong. {STATE_SIZE}"
             raise ValueError(msg)
         return step
 
@@ -123,11 +121,8 @@ def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABL
     wanted = sdata.tables[table_key].obs[_keys.INSTANCE].to_numpy()[region.rows]
     circles = _circles_of(sdata, region.name, wanted, table_key)
     if "radius" not in circles:
-        msg = (
-            f"sdata.shapes[{region.name!r}] has no column 'radius': its shapes are not circles. "
-            f"Make circles of them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
-        )
-        raise KeyError(msg)
+        mend = f"Make circles of them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
+        raise KeyError(no_such("column", "radius", f"sdata.shapes[{region.name!r}]", circles.columns, mend))
     scale = np.sqrt(abs(np.linalg.det(to_pixels(sdata, region.name, region.image)[:2, :2])))
     return circles["radius"].to_numpy(np.float64) * scale
 
@@ -135,22 +130,19 @@ def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABL
 def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key: str) -> gpd.GeoDataFrame:
     """Look up the circles of some cells."""
     if name not in sdata.shapes:
-        msg = (
-            f"The table {table_key!r} annotates {name!r}, but sdata.shapes holds {_listed(sdata.shapes)}. If "
-            f"the element was renamed, give it its old name back: sdata.shapes[{name!r}] = sdata.shapes[...]."
-        )
-        raise KeyError(msg)
+        mend = f"If it was renamed: sdata.shapes[{name!r}] = sdata.shapes[...]."
+        raise KeyError(no_such("element", name, f"sdata.shapes, which {table_key!r} annotates", sdata.shapes, mend))
     circles = sdata.shapes[name]
     if not circles.index.is_unique:
         repeated = circles.index[circles.index.duplicated()][0]
-        msg = f"sdata.shapes[{name!r}] has several cells of one name in its index, first {repeated!r}. Make it unique."
+        msg = f"The index of sdata.shapes[{name!r}] has {repeated!r} several times. Make it unique."
         raise ValueError(msg)
     found = circles.index.get_indexer(instances)
     if (found < 0).any():
         lost = instances[found < 0]
         msg = (
-            f"The table {table_key!r} and sdata.shapes[{name!r}] are out of step: {len(lost)} cells of the table "
-            f"are not among the circles, first {lost[0]!r}. Filter both, or call nm.pp.detect_cells again."
+            f"{len(lost)} cells of the table {table_key!r} are not in sdata.shapes[{name!r}], first {lost[0]!r}. "
+            "Filter both alike, or call nm.pp.detect_cells again."
         )
         raise ValueError(msg)
     return circles.iloc[found]
@@ -163,30 +155,18 @@ def _find_image(sdata: SpatialData, image: str, region: str, table_key: str) -> 
         joined = [name for name in joined if shared_systems(sdata, region, name)]
     if image not in sdata.images and len(joined) != 1:
         column = f"sdata[{table_key!r}].obs[{_keys.IMAGE!r}]"
-        msg = (
-            f"The table {table_key!r} has cells in image {image!r}, and sdata.images holds {_listed(sdata.images)}. "
-            f"If the image was renamed, rename it there too: {column} = {column}.replace({{{image!r}: ...}})."
-        )
-        raise KeyError(msg)
+        mend = f"If it was renamed: {column} = {column}.replace({{{image!r}: ...}})."
+        raise KeyError(no_such("image", image, "sdata.images", sdata.images, mend))
     return image if image in sdata.images else joined[0]
 
 
 def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
-    if table_key not in sdata.tables:
-        msg = (
-            f"No table {table_key!r} in sdata.tables, which holds {_listed(sdata.tables)}. Make the cells first: "
-            "nm.pp.detect_cells(sdata, nuclear=[...]) or nm.pp.add_cells(sdata, ...)."
-        )
-        raise KeyError(msg)
-    obs = sdata.tables[table_key].obs
+    obs = get_table(sdata, table_key).obs
     columns = [_keys.REGION, _keys.INSTANCE, _keys.IMAGE]
-    missing = [column for column in columns if column not in obs]
-    if missing:
-        msg = (
-            f"The table {table_key!r} lacks the columns {missing} that link its cells to an image. Make it with "
-            "nm.pp.add_cells(sdata, ...), which takes centres from labels, shapes, points or a table."
-        )
-        raise KeyError(msg)
+    lacking = [column for column in columns if column not in obs]
+    if lacking:
+        mend = "Take the cells from it: nm.pp.add_cells(sdata, ...)."
+        raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, mend))
     if len(obs) == 0:
         msg = f"The table {table_key!r} has no cells. Detect them again: nm.pp.detect_cells(sdata, nuclear=[...])."
         raise ValueError(msg)
@@ -199,11 +179,10 @@ def _check_linked(links: pd.DataFrame, table_key: str) -> None:
     empty = links.isna()
     for column in links.columns[empty.any()]:
         rows = empty[column].to_numpy()
-        table = f"sdata[{table_key!r}]"
+        table, first = f"sdata[{table_key!r}]", links.index[rows][0]
         msg = (
-            f"{rows.sum()} of {len(links)} cells of the table {table_key!r} have no value in .obs[{column!r}], first "
-            f"{links.index[rows][0]!r}. Fill it in, or leave them out: "
-            f"{table} = {table}[{table}.obs[{column!r}].notna()].copy()."
+            f"{rows.sum()} of {len(links)} cells of {table} have no value in .obs[{column!r}], first {first!r}. Leave "
+            f"them out: {table} = {table}[{table}.obs[{column!r}].notna()].copy()."
         )
         raise ValueError(msg)
 
@@ -219,12 +198,10 @@ def choose_images(sdata: SpatialData, images: Sequence[str] | str | None) -> lis
         If there are no images, or one is named twice.
     """
     if not sdata.images:
-        msg = "sdata.images is empty: there is nothing to find cells in. Read images first: nm.io.read(paths)."
+        msg = "sdata.images is empty. Read images first: nm.io.read(paths)."
         raise ValueError(msg)
     chosen = as_list(images) if images is not None else list(sdata.images)
-    if not chosen or len(set(chosen)) < len(chosen):
-        msg = f"images={chosen} must name one image or more, each once; sdata.images holds {sorted(sdata.images)}."
-        raise ValueError(msg)
+    check_each_once("images", chosen)
     for image in chosen:
         read_image(sdata, image)
     return chosen
@@ -247,26 +224,23 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
         If it is not flat, channel names repeat, or another image is in the place of this one.
     """
     if image not in sdata.images:
-        msg = f"No image {image!r} in sdata.images, which holds {_listed(sdata.images)}."
-        raise KeyError(msg)
+        raise KeyError(no_such("image", image, "sdata.images", sdata.images, "Choose among these."))
     element = full_resolution(sdata.images[image])
     if set(element.dims) != {"c", "y", "x"}:
         there = f"sdata[{image!r}]"
         if element is not sdata.images[image]:
             there = f"spatialdata.get_pyramid_levels({there}, n=0)"
+        flat = f"Image2DModel.parse({there}.max('z'), c_coords={there}['c'].values)"
         msg = (
-            f"Image {image!r} has the dimensions {element.dims}, and only flat images (c, y, x) are supported. Name "
-            f"others with images=[...], or project it: sdata[{image + '_flat'!r}] = spatialdata.models.Image2DModel"
-            f".parse({there}.max('z'), c_coords={there}['c'].values)."
+            f"Image {image!r} has the dimensions {element.dims} instead of (c, y, x). Name others with images=[...], "
+            f"or project it: sdata[{image + '_flat'!r}] = spatialdata.models.{flat}."
         )
         raise ValueError(msg)
     check_whole(image, element)
     names = [str(name) for name in element["c"].to_numpy()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        msg = (
-            f"Image {image!r} has several channels of one name: {repeated}. Rename them: sdata.set_channel_names(...)."
-        )
+        msg = f"Image {image!r} has several channels {listed(repeated)}. Rename them: sdata.set_channel_names(...)."
         raise ValueError(msg)
     return element.transpose("c", "y", "x").assign_coords(c=names)
 
@@ -285,10 +259,8 @@ def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -
     block = pixels.isel(y=rows, x=columns).to_numpy()
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         broken = pixels["c"].to_numpy()[~np.isfinite(block).all(axis=(1, 2))].tolist()
-        msg = (
-            f"Image {image!r} holds pixels that are not finite (NaN or infinite) in the channels {broken}. "
-            f"Replace them, for example by zero: sdata.images[{image!r}] = sdata.images[{image!r}].fillna(0)."
-        )
+        there = f"sdata.images[{image!r}]"
+        msg = f"Pixels of {there} are NaN or infinite in {listed(broken)}. Replace them: {there} = {there}.fillna(0)."
         raise ValueError(msg)
     return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch knows no other
 
@@ -316,29 +288,21 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
     panels = read_panels(sdata, images)
     if markers is not None:
         for image, panel in panels.items():
-            missing = [name for name in markers if name not in panel]
-            if missing:
-                msg = (
-                    f"Image {image!r} has no channels {missing}; its channels are {panel}. Choose among these, or "
-                    f"rename them: sdata.set_channel_names({image!r}, [...])."
-                )
-                raise ValueError(msg)
+            lacking = [name for name in markers if name not in panel]
+            if lacking:
+                mend = f"Choose among these, or rename: sdata.set_channel_names({image!r}, [...])."
+                raise ValueError(no_such("channel", lacking, f"image {image!r}", panel, mend))
         return list(markers)
     first, *_ = panels.values()
     for image, panel in panels.items():
-        missing = [name for name in first if name not in panel]
+        lacking = [name for name in first if name not in panel]
         extra = [name for name in panel if name not in first]
-        if missing or extra:
+        if lacking or extra:
             common = [name for name in first if all(name in other for other in panels.values())]
-            remedy = (
-                f"name the markers to use, for example markers={common}"
-                if common
-                else f"as they share no marker, choose images of one panel, for example images={[image]}"
-            )
+            remedy = f"choose markers={common}" if common else f"choose images of one panel, images={[image]}"
             msg = (
-                f"Image {image!r} has another panel: it lacks {missing} and has {extra} besides; "
-                f"its channels are {panel}. Match the panels, nm.pp.match_panels(sdata), with aliases=... where "
-                f"spellings differ, or {remedy}."
+                f"Image {image!r} has another panel: it lacks {listed(lacking)} and has {listed(extra)} besides. "
+                f"Match the panels, nm.pp.match_panels(sdata, aliases=...), or {remedy}."
             )
             raise ValueError(msg)
     return first
@@ -347,7 +311,3 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
 def as_list(names: Sequence[str] | str) -> list[str]:
     """Take one name for a list of one."""
     return [names] if isinstance(names, str) else list(names)
-
-
-def _listed(elements: object) -> str:
-    return str(sorted(elements)) if elements else "nothing"  # type: ignore[call-overload]

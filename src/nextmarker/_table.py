@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from nextmarker import _keys
+from nextmarker._errors import no_such
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,11 +59,8 @@ def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnD
         msg = f"Expected AnnData or SpatialData, got {type(data).__name__}. Pass sdata or sdata['{table_key}']."
         raise TypeError(msg)
     if table_key not in tables:
-        msg = (
-            f"No table {table_key!r} in sdata.tables, which holds {sorted(tables) or 'nothing'}. Make the cells first: "
-            "nm.pp.detect_cells(sdata, nuclear=[...]) or nm.pp.add_cells(sdata, ...)."
-        )
-        raise KeyError(msg)
+        mend = "Make the cells first: nm.pp.detect_cells(sdata, nuclear=[...]) or nm.pp.add_cells(sdata, ...)."
+        raise KeyError(no_such("table", table_key, "sdata.tables", tables, mend))
     return tables[table_key]
 
 
@@ -70,8 +68,7 @@ def require(adata: AnnData, slot: str, key: str, mend: str) -> Any:
     """Look up `adata.<slot>[key]`, or say what is there and which call writes it."""
     holder = getattr(adata, slot)
     if key not in holder:
-        msg = f"No {key!r} in .{slot} of the table, which holds {sorted(holder) or 'nothing'}. Write it with {mend}."
-        raise KeyError(msg)
+        raise KeyError(no_such("", key, f".{slot} of the table", holder, f"Write it with {mend}."))
     return holder[key]
 
 
@@ -94,11 +91,8 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = 
     for place in keys:
         slot, key = place.split("/", 1)
         if key in getattr(adata, slot) and place not in own:
-            choice = f"Choose another name with {argument}=..., or remove" if argument else "Remove"
-            msg = (
-                f"The table already has {key!r} in .{slot}, and nextmarker did not write it. "
-                f"{choice} it: del adata.{slot}[{key!r}]."
-            )
+            choice = f"Choose another name, {argument}=..., or remove" if argument else "Remove"
+            msg = f"nextmarker did not write {key!r} in .{slot} of the table. {choice} it: del adata.{slot}[{key!r}]."
             raise ValueError(msg)
 
 
@@ -120,10 +114,7 @@ def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> No
     names = embedded_as(adata) if cells is None else embedded_as(adata)[cells]
     sizes = names.value_counts().groupby(_model, observed=True).sum().loc[lambda cells: cells > 0]
     if len(sizes) > 1:
-        msg = (
-            f"The cells were embedded by {len(sizes)} models, whose embeddings cannot be compared; cells of each: "
-            f"{sizes.to_dict()}. Embed all cells with one model: nm.tl.embed(sdata, model)."
-        )
+        msg = f"The cells were embedded by {len(sizes)} models: {sizes.to_dict()}. Use one: nm.tl.embed(sdata, model)."
         raise ValueError(msg)
 
 
@@ -185,15 +176,12 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
     """
     available = _available(adata)
     chosen = [names] if isinstance(names, str) else list(names or [name for name in DEFAULTS if name in available])
-    missing = [name for name in chosen if name not in available]
-    if missing or not chosen:
-        msg = (
-            f"The table has no representation {missing or list(DEFAULTS)}; it has {available or 'none'}. "
-            "Write the embedding with nm.tl.embed(sdata), or name others: representations=[...]."
-        )
-        if "X" in missing and "X" in adata.obsm:
-            msg += " 'X' means .X, never .obsm['X']: give that another name."
-        raise KeyError(msg)
+    lacking = [name for name in chosen if name not in available]
+    if lacking or not chosen:
+        mend = "Name others, representations=[...], or embed: nm.tl.embed(sdata)."
+        if "X" in lacking and "X" in adata.obsm:
+            mend += " 'X' means .X, never .obsm['X']: rename that."
+        raise KeyError(no_such("representation", lacking or DEFAULTS, "the table", available, mend))
     if set(chosen) & set(OURS):
         refuse_several_models(adata, cells)
     if _keys.INTERPRETABILITY_FEATURES in chosen:
@@ -223,10 +211,10 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     if n_features is None and activation is None:
         return flat  # not from nm.tl.embed, which writes both
     if flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat):
+        features = f".obsm[{_keys.INTERPRETABILITY_FEATURES!r}]"
         msg = (
-            f"The table has {adata.n_vars} markers, and .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] holds the features "
-            f"of others or in another order: markers were chosen or moved, or tables of several panels joined, after "
-            f"embedding. Do this before that, or embed again with nm.tl.embed(sdata)."
+            f"{features} does not fit the {adata.n_vars} markers of the table: they were chosen, moved or joined after "
+            "embedding. Embed again: nm.tl.embed(sdata)."
         )
         raise ValueError(msg)
     return flat
@@ -259,17 +247,19 @@ def _read(adata: AnnData, name: str, cells: np.ndarray) -> np.ndarray:
     values: Any = adata.X if name == "X" else holder[name.removeprefix(LAYERS)]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     if not (values.size and np.issubdtype(values.dtype, np.number)):
-        msg = f"The representation {name!r} holds no numbers: its shape is {values.shape}, its dtype {values.dtype}."
+        msg = f"The representation {name!r} holds no numbers: shape {values.shape}, type {values.dtype}."
         raise ValueError(msg)
     values = values[cells]
+    refuse_infinite(values, adata.obs_names[cells], f"The representation {name!r}")
+    return values
+
+
+def refuse_infinite(values: np.ndarray, names: pd.Index, what: str) -> None:
+    """Refuse values of cells, (cells, ...), that are not all finite, and name the first of these cells."""
     broken = ~np.isfinite(values).all(axis=1)
     if broken.any():
-        msg = (
-            f"The representation {name!r} of {broken.sum()} cells is not finite (NaN or infinite), first that of cell "
-            f"{adata.obs_names[cells][broken][0]!r}. Write it again, or leave these cells out."
-        )
+        msg = f"{what} of {broken.sum()} cells is not finite, first that of {names[broken][0]!r}. Write it again."
         raise ValueError(msg)
-    return values
 
 
 def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray, list[pd.Categorical]]:
@@ -293,16 +283,13 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
     """
     for argument, column in columns.items():
         if column not in adata.obs:
-            msg = (
-                f"No column {column!r} in .obs of the table, which has {list(adata.obs)}. Name another: {argument}=..."
-            )
-            raise KeyError(msg)
+            raise KeyError(no_such("column", column, ".obs of the table", adata.obs, f"Name another: {argument}=..."))
     known = np.ones(adata.n_obs, dtype=bool)
     for column in columns.values():
         labels = adata.obs[column]
         known &= (labels.notna() & (labels.astype(str).str.strip() != "")).to_numpy()
     if not known.any():
-        msg = f"No cell of the table has a value in {' and '.join(f'.obs[{name!r}]' for name in columns.values())}."
+        msg = f"No cell has a value in {' and '.join(f'.obs[{name!r}]' for name in columns.values())}."
         raise ValueError(msg)
     categoricals = [pd.Categorical(adata.obs[column][known]).remove_unused_categories() for column in columns.values()]
     return known, [labels.rename_categories(str) for labels in categoricals]

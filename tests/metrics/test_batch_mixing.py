@@ -105,9 +105,9 @@ def test_large_types_are_sampled_with_a_seed(monkeypatch):
 
 def test_bad_input():
     adata = make(np.ones((9, 2)), ["p1"] * 9)
-    with pytest.raises(ValueError, match=r"9 cells are of one batch, 'p1'.*batch="):
+    with pytest.raises(ValueError, match=r"'p1'.*batch="):
         mixing(adata)
-    with pytest.raises(ValueError, match="n_neighbors must be at least 2"):
+    with pytest.raises(ValueError, match="n_neighbors=1"):
         mixing(adata, n_neighbors=1)
     with pytest.raises(KeyError, match=r"'kind'.*groupby="):
         mixing(adata, groupby="kind")

@@ -193,16 +193,16 @@ def test_strength_of_regularization(adata):
 
 
 def test_bad_input(adata):
-    with pytest.raises(ValueError, match=r"'logistic', 'knn', 'mlp'.*'forest'"):
+    with pytest.raises(ValueError, match=r"'forest'.*'logistic', 'knn', 'mlp'"):
         probe(adata, "cell_type", classifier="forest")
-    with pytest.raises(ValueError, match="C must be positive"):
+    with pytest.raises(ValueError, match="C="):
         probe(adata, "cell_type", C=0)
-    with pytest.raises(KeyError, match=r"'patient'.*\['cell_type', 'image'\].*groups="):
+    with pytest.raises(KeyError, match=r"'patient'.*'cell_type', 'image'.*groups="):
         probe(adata, "cell_type", groups="patient")
-    with pytest.raises(ValueError, match=r"of one group, 'i1' in .obs\['image'\].*groups=None"):
+    with pytest.raises(ValueError, match=r"'i1' in .obs\['image'\].*groups=None"):
         probe(adata[adata.obs["image"] == "i1"].copy(), "cell_type")
     adata.obs["cell_type"] = np.where(adata.obs["image"] == "i1", "T", "B")
-    with pytest.raises(ValueError, match=r"leaves 1 type.*\['B'\].*'logistic' needs two"):
+    with pytest.raises(ValueError, match=r"'logistic' needs two.*\['B'\].*target="):
         probe(adata, "cell_type")
     with pytest.raises(KeyError, match="X_pca"):
         nm.metrics.probe(adata, "cell_type", representations="X_pca")

@@ -76,9 +76,9 @@ def test_takes_spatialdata_changes_nothing_and_survives_a_file(adata, tmp_path):
 def test_bad_input(adata):
     adata.obs["one"] = "same"
     adata.obs["own"] = adata.obs_names
-    with pytest.raises(ValueError, match=r"'one'.*300 cells into 1 group"):
+    with pytest.raises(ValueError, match="'one'.*1 group"):
         nm.metrics.separation(adata, "one")
-    with pytest.raises(ValueError, match=r"300 cells into 300 group"):
+    with pytest.raises(ValueError, match="300 group"):
         nm.metrics.separation(adata, "own")
     with pytest.raises(KeyError, match=r"'kind'.*'cell_type'.*groupby="):
         nm.metrics.separation(adata, "kind")

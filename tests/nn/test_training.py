@@ -258,7 +258,7 @@ def test_one_view_of_each_of_several_sizes_is_enough():
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
-    with pytest.raises(ValueError, match=r"loss of step \d is (nan|inf).*Lower the learning rate"):
+    with pytest.raises(ValueError, match=r"step \d is (nan|inf).*learning_rate="):
         train(0, learning_rate=1e30)
 
 

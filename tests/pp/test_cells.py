@@ -167,9 +167,9 @@ def test_single_cell_has_half_the_diameter_as_radius() -> None:
     assert sdata.shapes["cells"].radius.tolist() == [5]
 
 
-def test_diameter_is_estimated_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_diameter_is_estimated_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     sdata = two_images()
-    detect(sdata, diameter=None)
+    nm.pp.detect_cells(sdata, "DNA")
     printed = capsys.readouterr().out
     diameter = sdata["table"].uns["nextmarker"]["detect_cells"]["diameter"]
     assert f"{diameter['a']:g} pixels ({diameter['a'] / 2:.1f} um)" in printed
@@ -246,7 +246,7 @@ def with_image(name: str, raw: np.ndarray) -> SpatialData:
 @pytest.mark.parametrize("rate", [0.02, 0.4, 6])
 def test_cells_of_an_empty_image_are_announced_as_noise(rate: float) -> None:
     noise = np.random.default_rng(0).poisson(rate, (3, 120, 150))
-    with pytest.warns(UserWarning, match=r"found in image 'empty' .* noise in \['DNA'\] .*images=\[\.\.\.\]") as caught:
+    with pytest.warns(UserWarning, match=r"'empty' .*noise in \['DNA'\].*images=\[\.\.\.\]") as caught:
         detect(sdata := with_image("empty", noise))
     assert len([w for w in caught if "noise" in str(w.message)]) == 1
     assert (sdata["table"].obs["image"] == "good").sum() == 4
@@ -285,7 +285,7 @@ def histology() -> object:
 @pytest.mark.parametrize("arguments", [{}, {"markers": ["CD3"]}])
 def test_image_without_the_nuclear_channel_is_left_to_the_user(arguments: dict) -> None:
     sdata = SpatialData(images={"he": histology(), "if": image(pixels(CENTRES["a"]))})
-    call = r"No channel 'DNA' in image 'he', .* images=\['if'\]"
+    call = r"'DNA' in image 'he'.* images=\['if'\]"
     assert_unchanged_by(sdata, lambda s: detect(s, **arguments), KeyError, call)
     detect(sdata, images="if")
     assert len(sdata["table"]) == 4
@@ -325,7 +325,7 @@ def test_deep_labels_are_refused_with_a_call_that_works() -> None:
 def test_panels_that_share_nothing_lead_to_a_choice_of_images() -> None:
     sdata = SpatialData(images={"he": histology(), "if": image(pixels(CENTRES["a"]))})
     frame = pd.DataFrame({"image": ["he", "if"], "x": [1, 1], "y": [1, 1]})
-    assert_unchanged_by(sdata, lambda s: add(s, frame), ValueError, r"share no marker, .* images=\['if'\]")
+    assert_unchanged_by(sdata, lambda s: add(s, frame), ValueError, r"images=\['if'\]")
 
 
 def test_every_step_leaves_images_without_cells_alone(tmp_path: Path) -> None:
@@ -457,16 +457,16 @@ def test_element_belongs_to_the_image_whose_coordinate_system_or_name_it_shares(
     [
         ({"nuclear": "DNa"}, KeyError, "Did you mean 'DNA'"),
         ({"nuclear": ["DNA", "DNA"]}, ValueError, "each once"),
-        ({"nuclear": []}, ValueError, "one channel or more"),
+        ({"nuclear": []}, ValueError, "each once"),
         ({"nuclear": "CD8"}, ValueError, "No cells in"),
         ({"nuclear": "CD8", "diameter": None}, ValueError, "No cells in"),
         ({"method": "cellpose"}, ValueError, "maxima"),
         ({"diameter": -1}, ValueError, "diameter=-1"),
         ({"diameter": np.nan}, ValueError, "diameter=nan"),
         ({"images": "c"}, KeyError, "'a', 'b'"),
-        ({"images": []}, ValueError, "one image or more"),
+        ({"images": []}, ValueError, "each once"),
         ({"markers": ["CD4"]}, ValueError, "CD4"),
-        ({"markers": []}, ValueError, "one channel or more"),
+        ({"markers": []}, ValueError, "each once"),
         ({"key_added": "my cells"}, ValueError, "my cells"),
         ({"key_added": "a", "images": "a"}, ValueError, r"sdata.images\['a'\]"),
         ({"table_key": "A"}, ValueError, r"sdata.images\['a'\]"),
@@ -487,7 +487,7 @@ def test_nan_pixels(channel: int, name: str) -> None:
     raw = pixels(CENTRES["a"]).astype(float)
     raw[channel, 50, 3] = np.nan
     sdata = SpatialData(images={"tissue": image(raw)})
-    assert_unchanged_by(sdata, detect, ValueError, f"'tissue' .*{name}")
+    assert_unchanged_by(sdata, detect, ValueError, f"'tissue'.*{name}")
 
 
 def test_panels_that_differ() -> None:
@@ -510,10 +510,10 @@ def test_existing_cells_are_kept() -> None:
     [
         ("mask", KeyError, "masks_a"),
         ("nowhere.csv", KeyError, "nowhere.csv"),
-        (3, TypeError, "not int"),
-        (pd.DataFrame({"x": [1], "Y": [1]}), ValueError, r"\['y'\]"),
+        (3, TypeError, "int"),
+        (pd.DataFrame({"x": [1], "Y": [1]}), ValueError, "'y'.*'x', 'Y'"),
         (pd.DataFrame({"x": [1], "y": [1]}), ValueError, "column 'image'"),
-        (pd.DataFrame({"x": [1], "y": [1], "image": ["c"]}), ValueError, r"\['c'\]"),
+        (pd.DataFrame({"x": [1], "y": [1], "image": ["c"]}), ValueError, "'c'.*'a', 'b'"),
         ({"a": pd.DataFrame({"x": [1, 95, np.nan], "y": [1, 1, 1]})}, ValueError, "2 of 3 centres"),
         ({"a": pd.DataFrame({"x": [1, 2], "y": [59.4, 59.6]})}, ValueError, "1 of 2 centres"),
         ({"a": pd.DataFrame({"x": ["left"], "y": [1]})}, ValueError, "1 of 1 centres"),

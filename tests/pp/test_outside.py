@@ -43,11 +43,11 @@ def test_nothing_left():
     sdata = two_images()
     for name in ("a", "b"):
         sdata.images[name] = sdata[name].isel(x=slice(0, 5))
-    with pytest.raises(ValueError, match=r"No cell lies in its image.*nm.pp.detect_cells"):
+    with pytest.raises(ValueError, match=r"nm.pp.detect_cells"):
         nm.pp.remove_outside_cells(sdata)
     assert sdata["table"].n_obs == 4
 
 
 def test_a_table_that_does_not_exist():
-    with pytest.raises(KeyError, match=r"\['table'\].*nm.pp.detect_cells"):
+    with pytest.raises(KeyError, match=r"'table'.*nm.pp.detect_cells"):
         nm.pp.remove_outside_cells(two_images(), table_key="other")

@@ -83,8 +83,8 @@ def test_correcting_a_size_moves_no_cell():
 @pytest.mark.parametrize(
     ("size", "error", "match"),
     [
-        ("0.5", TypeError, "'a' must be a number"),
-        (True, TypeError, "'a' must be a number"),
+        ("0.5", TypeError, "'a'.*number"),
+        (True, TypeError, "'a'.*number"),
         (0, ValueError, "implausible"),
         (-1, ValueError, "implausible"),
         (float("nan"), ValueError, "implausible"),
@@ -105,7 +105,7 @@ def test_nothing_is_changed_if_one_of_the_images_cannot_be_related_to_its_cells(
     sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=60)
     nm.pp.set_pixel_size(sdata, 1.0)
     set_transformation(sdata["truth_tissue_2"], Scale([0.0, 0.0], axes=("x", "y")), "tissue_2")
-    with pytest.raises(ValueError, match="'tissue_2' makes all places one"):
+    with pytest.raises(ValueError, match="'tissue_2'.*set_transformation"):
         nm.pp.set_pixel_size(sdata, 0.5)
     scale = get_transformation(sdata["tissue_1"], "micrometre").to_affine_matrix(("x", "y"), ("x", "y"))
     np.testing.assert_array_equal(scale, np.eye(3))

@@ -146,7 +146,7 @@ def test_unit_of_the_user_makes_micrometres(form: str, tmp_path: Path) -> None:
     adata = ad.AnnData(np.zeros((3, 1)), obsm={"spatial": frame.to_numpy()})
     for source in (frame, tmp_path / "cells.csv", adata, {"core": frame}):
         np.testing.assert_allclose(centres(add(tissue(), source, unit="micrometre")), CENTRES)
-    assert_refused(tissue(um=None), frame, "pixel size of image 'core' is not known", unit="micrometre")
+    assert_refused(tissue(um=None), frame, "'core'.*nm.pp.set_pixel_size", unit="micrometre")
 
 
 def test_units_of_each_image() -> None:
@@ -168,24 +168,24 @@ def test_micrometres_of_the_whole_image_after_a_crop() -> None:
 
 def test_header_and_unit_must_not_contradict_each_other() -> None:
     micrometres = pd.DataFrame(FORMS["QuPath"])
-    assert_refused(tissue(), micrometres, "'Centroid X µm', and unit='pixel'", unit="pixel")
+    assert_refused(tissue(), micrometres, "unit='pixel'.*'Centroid X µm'", unit="pixel")
     both = micrometres.assign(**FORMS["QuPath, pixels"])
     for unit in (None, "pixel", "micrometre"):
         np.testing.assert_allclose(centres(add(tissue(), both, unit=unit)), CENTRES)
     assert_refused(tissue(), micrometres, "none of", unit="mm")
-    assert_refused(tissue(um=None), micrometres, "pixel size of image 'core' is not known")
+    assert_refused(tissue(um=None), micrometres, "'core'.*nm.pp.set_pixel_size")
 
 
 def test_columns_of_unclear_unit_need_one() -> None:
     frame = pd.DataFrame(FORMS["Xenium"]).drop(columns="transcript_counts")
-    assert_refused(tissue(), frame, "'x_centroid' is in micrometres in some programs")
+    assert_refused(tissue(), frame, "'x_centroid'.*unit=")
     np.testing.assert_allclose(centres(add(tissue(), frame, unit="micrometre")), CENTRES)
 
 
 def test_cells_in_one_corner_may_be_micrometres() -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.uniform(0, 90, 40), "y": rng.uniform(0, 59, 40)}) * UM
-    with pytest.warns(UserWarning, match="top left corner of image 'core'.* unit=\"micrometre\""):
+    with pytest.warns(UserWarning, match="'core'.* unit=\"micrometre\""):
         in_pixels = add(tissue(), frame)
     np.testing.assert_allclose(centres(in_pixels), frame + 0.5)
     np.testing.assert_allclose(centres(add(tissue(), frame, unit="pixel")), frame + 0.5)  # no warning
@@ -213,9 +213,9 @@ def test_another_name_of_the_only_image_is_announced() -> None:
     frame = pd.DataFrame({"Image": "slide.tif", **FORMS["QuPath"]})
     with pytest.warns(UserWarning, match="'slide.tif'.* those of 'core'"):
         assert len(add(tissue(), frame)["table"]) == 3
-    assert_refused(tissue("a", "b"), frame, r"\['slide.tif'\], which are not among")
+    assert_refused(tissue("a", "b"), frame, r"'slide.tif'.*'a', 'b'")
     frame.loc[0, "Image"] = "other.tif"
-    assert_refused(tissue(), frame, r"\['other.tif', 'slide.tif'\]")
+    assert_refused(tissue(), frame, r"'other.tif', 'slide.tif'.*'core'")
 
 
 def test_only_the_images_that_a_table_names_get_cells() -> None:
@@ -234,7 +234,7 @@ def test_each_image_gets_its_own_rows_of_one_table() -> None:
     np.testing.assert_allclose(centres(sdata, "cells_a"), CENTRES[[0, 2]])
     np.testing.assert_allclose(centres(sdata, "cells_b"), CENTRES[[1]])
     np.testing.assert_allclose(centres(add(tissue("a", "b"), frame, images="b")), CENTRES[[1]])
-    assert_refused(tissue("a", "b", "c"), {"c": frame}, r"not among \['c'\]")
+    assert_refused(tissue("a", "b", "c"), {"c": frame}, r"'a.tif', 'b.tif'.*'c'")
     twice = frame.replace("b.tif", "a.ome.tif")
     assert_refused(tissue("a", "b"), twice, "several names for one image")
     assert_refused(tissue("a", "b"), frame.assign(Image=["a", None, "b"]), "'(nan|None)'")
@@ -243,21 +243,21 @@ def test_each_image_gets_its_own_rows_of_one_table() -> None:
 def test_numbers_of_images_are_not_names() -> None:
     frame = pd.DataFrame({"ImageNumber": 1, **FORMS["CellProfiler"]})
     assert len(add(tissue(), frame)["table"]) == 3
-    assert_refused(tissue(), frame.assign(ImageNumber=[1, 1, 2]), r"\['1', '2'\]")
+    assert_refused(tissue(), frame.assign(ImageNumber=[1, 1, 2]), r"'1', '2'.*'core'")
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
         ("", "cannot be read as a table"),
-        ("a,b\n1,2\n", r"lacks the columns \['x', 'y'\].* It has \['a', 'b'\]"),
+        ("a,b\n1,2\n", r"columns 'x', 'y'.*'a', 'b'"),
         ("x,y\n1,2\n1,2,3,4\n", "cannot be read as a table"),
         ("name,x,y\na, b,1,2\nc, d,1,2\n", "cannot be read as a table"),
         ("x,y\n1\n", "1 of 1 centres are NaN"),
         ("x,y\n", "No cells"),
-        ("x,y,x\n1,2,3\n", r"several columns \['x'\]"),
-        ("x_mm,y_mm\n1,2\n", "lacks the columns"),
-        ("Area µm^2,Centroid X µm\n1,2\n", "lacks the columns"),
+        ("x,y,x\n1,2,3\n", r"columns \['x'\]"),
+        ("x_mm,y_mm\n1,2\n", "columns 'x', 'y'"),
+        ("Area µm^2,Centroid X µm\n1,2\n", "columns 'x', 'y'"),
         ("x,y\n1,left\n", "1 of 1 centres are NaN"),
     ],
 )
@@ -275,7 +275,7 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
 
 def test_columns_that_repeat() -> None:
     frame = pd.DataFrame([[1, 2, 3]], columns=["x", "y", "x"])
-    assert_refused(tissue(), frame, r"several columns \['x'\]")
+    assert_refused(tissue(), frame, r"columns \['x'\]")
 
 
 # --- masks
@@ -309,16 +309,16 @@ def test_masks_that_do_not_tell_cells_apart() -> None:
         assert_refused(tissue(), array, r"mask of image 'core'.* skimage.measure.label\(mask\)")
     types = np.zeros(SHAPE, np.uint8)
     types[::6, ::6], types[3::6, 3::6] = 1, 2
-    assert_refused(tissue(), types, r"values \[1, 2\] in 300 separate pieces")
+    assert_refused(tissue(), types, r"'core' has 2 value\(s\) in 300 pieces.*skimage")
     sdata = tissue()
     sdata.labels["foreground"] = Labels2DModel.parse(foreground.astype(np.uint8), dims=("y", "x"))
-    assert_refused(sdata, "foreground", "separate pieces")
+    assert_refused(sdata, "foreground", "pieces.*skimage")
     np.testing.assert_allclose(centres(add(tissue(), label(foreground))), CENTRES)
     assert len(add(tissue(), np.where(mask() == 1, 7, 0))["table"]) == 1  # the only cell
 
 
 def test_masks_that_do_not_fit(tmp_path: Path) -> None:
-    assert_refused(tissue(), mask()[:, :80], "has 60 x 80 pixels and the image 60 x 90")
+    assert_refused(tissue(), mask()[:, :80], "60 x 80 .*60 x 90")
     assert_refused(tissue(), mask().T, "has 90 x 60 pixels")
     assert_refused(tissue(), np.stack([mask()] * 3), "has 3 x 60 x 90 pixels")
     assert_refused(tissue(), CENTRES, r"DataFrame\(array, columns=\['x', 'y'\]\)")
@@ -392,7 +392,7 @@ def test_points_of_the_points_tool_are_cells(tmp_path: Path) -> None:
 def test_annotations_beside_cells_are_left_out(region: dict | None, tmp_path: Path) -> None:
     outline = {**feature(square(45, 30, 25), None, **region or {}), "id": "PathAnnotationObject"}
     cells = [feature(square(x, y), None, object_type="detection") for x, y in CENTRES]
-    with pytest.warns(UserWarning, match="1 annotations in .* not taken for cells"):
+    with pytest.warns(UserWarning, match="1 annotations"):
         sdata = add(tissue(), save(tmp_path / "cells.geojson", [outline, *cells]))
     np.testing.assert_allclose(centres(sdata), CENTRES)
 
@@ -408,10 +408,10 @@ def test_geojson_in_micrometres(tmp_path: Path) -> None:
         ("", "cannot be read as GeoJSON"),
         ("x,y\n1,2\n", "cannot be read as GeoJSON"),
         ("[" * 100_000, "cannot be read as GeoJSON"),
-        ({"a": 1}, "must hold a FeatureCollection"),
-        ([1, 2], "must hold a FeatureCollection"),
-        ("3", "must hold a FeatureCollection"),
-        ({"type": "FeatureCollection", "features": None}, "must hold a FeatureCollection"),
+        ({"a": 1}, "FeatureCollection"),
+        ([1, 2], "FeatureCollection"),
+        ("3", "FeatureCollection"),
+        ({"type": "FeatureCollection", "features": None}, "FeatureCollection"),
         ([], "No cells"),
         ([feature(None)], "Feature 0 .* has no geometry"),
         ([{"type": "Feature"}], "Feature 0 .* has no geometry"),

@@ -178,7 +178,7 @@ def test_pixels_of_a_marker_change_only_its_block_of_i(make, model):
 def test_zero_pixels_are_zero_activation(tissue, model):
     for image in tissue.images.values():
         image.data[1] = 0
-    with pytest.warns(UserWarning, match=r"'image_0': \['CD3'\], 'image_1': \['CD3'\]"):
+    with pytest.warns(UserWarning, match=r"CD3 in 2 of 2 images"):
         nm.tl.embed(tissue, model, progress=False)
     assert (tissue["table"].layers["interpretability"][:, 1] == 0).all()
 
@@ -200,9 +200,7 @@ def refuse(sdata, error, message, *arguments, **named):
 
 
 def test_a_panel_without_a_marker_of_the_model_is_refused_by_name(make, model):
-    refuse(
-        make(markers=["DNA", "CD3"]), ValueError, r"needs the markers \['CD20'\].*nm.tl.train.*missing=\"zero\"", model
-    )
+    refuse(make(markers=["DNA", "CD3"]), ValueError, r"'CD20' in the table.*nm.tl.train.*missing=\"zero\"", model)
 
 
 def without_channel(sdata, image, marker):
@@ -213,23 +211,23 @@ def without_channel(sdata, image, marker):
 
 
 def test_one_image_without_a_marker_of_the_model_is_refused_by_name(make, model):
-    message = r"needs the markers \['CD3'\], which image 'image_1' does not have.*missing=\"zero\""
+    message = r"'CD3' in image 'image_1'.*missing=\"zero\""
     refuse(without_channel(make(), "image_1", "CD3"), ValueError, message, model)
 
 
 def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, settings):
     stranger = nm.tl.train(make(markers=["CD20"]), 9, settings=settings, progress=False)
-    refuse(make(markers=["DNA", "CD3"]), ValueError, r"no marker of the model", stranger, missing="zero")
+    refuse(make(markers=["DNA", "CD3"]), ValueError, r"'CD20'.*'image_0'.*nm.tl.train", stranger, missing="zero")
 
 
 def test_missing_is_one_of_two_words(tissue, model):
-    refuse(tissue, ValueError, "missing must be one of", model, missing="mean")
+    refuse(tissue, ValueError, "missing='mean'.*'refuse', 'zero'", model, missing="mean")
 
 
 def test_markers_that_the_table_lacks_are_filled_with_zero(make, model):
     whole, part = make(), make(markers=["CD3", "DNA"])
     expected = embedded(whole, model)[1].reshape(-1, 3, 8)
-    with pytest.warns(UserWarning, match="filled with zero counts.*: CD20 in 2 of 2 images"):
+    with pytest.warns(UserWarning, match="CD20 in 2 of 2 images"):
         embedding, features, *_, crosstalk = embedded(part, model, missing="zero")
     np.testing.assert_allclose(features.reshape(-1, 2, 8), expected[:, [1, 0]], atol=1e-6)
     rebuilt = np.einsum("mef,cmf->ce", crosstalk.reshape(2, 256, 8), features.reshape(-1, 2, 8))
@@ -286,22 +284,22 @@ def test_zeros_are_made_tile_by_tile(make, model, monkeypatch):
 
 
 def test_a_model_and_a_patch_size_contradict(tissue, model):
-    refuse(tissue, ValueError, "brings its own patch size", model, patch_size=9)
+    refuse(tissue, ValueError, "patch_size", model, patch_size=9)
 
 
 @pytest.mark.parametrize("argument", ["rotations", "tile_size"])
 def test_numbers_below_one(tissue, model, argument):
-    refuse(tissue, ValueError, f"{argument} must be at least 1", model, **{argument: 0})
+    refuse(tissue, ValueError, f"{argument}=0", model, **{argument: 0})
 
 
 def test_a_model_with_a_pixel_size_needs_one(make, settings):
     model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
-    refuse(make(), ValueError, "pixel size of image 'image_0' is not known", model)
+    refuse(make(), ValueError, "'image_0'.*nm.pp.set_pixel_size", model)
 
 
 def test_a_key_of_somebody_else_is_kept(tissue, model):
     tissue["table"].obsm["X_nextmarker"] = np.ones((tissue["table"].n_obs, 2))
-    refuse(tissue, ValueError, r"nextmarker did not write it. Remove it: del adata.obsm", model)
+    refuse(tissue, ValueError, r"'X_nextmarker' in .obsm.*del adata.obsm", model)
     assert (tissue["table"].obsm["X_nextmarker"] == 1).all()
 
 
@@ -352,7 +350,7 @@ def test_pixels_that_are_not_finite(make, model):
     raw = sdata.images["image_1"].data.compute()
     raw[2, 3, 4] = np.nan
     sdata.images["image_1"].data = raw
-    refuse(sdata, ValueError, r"'image_1'.*\['CD20'\]", model)
+    refuse(sdata, ValueError, r"'image_1'.*'CD20'", model)
 
 
 def test_a_run_that_is_interrupted_leaves_the_table_as_it_was(tissue, model, monkeypatch):
@@ -372,7 +370,7 @@ def test_without_cells(make, model):
 
 def test_cells_and_table_out_of_step(tissue, model):
     tissue.shapes["cells_image_0"] = tissue.shapes["cells_image_0"].iloc[3:]
-    refuse(tissue, ValueError, "out of step: 3 cells", model)
+    refuse(tissue, ValueError, "3 cells.*'cells_image_0'", model)
 
 
 def test_the_model_can_be_trained_afterwards(tissue, model):

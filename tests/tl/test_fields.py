@@ -1,7 +1,5 @@
 """The cells of a training step: which fields they come from, and that all have their turn."""
 
-from importlib import import_module
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,15 +11,12 @@ from nextmarker.nn.training import random_views
 from nextmarker.nn.views import reach
 from nextmarker.tl._fields import Fields
 
-MODULE = import_module("nextmarker.tl._fields")
 
-
-def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
-    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
-    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 1)
+def test_fields_take_turns_when_memory_is_short(tissue):
     settings = nm.nn.Settings(steps=30, batch_size=8)
     regions = read_regions(tissue)
-    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
+    seed = torch.Generator().manual_seed(0)
+    fields = Fields(regions, ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=50, memory=1)
     assert len(fields.held) == 1
     assert len(fields.order) == 2 * 3 + 2 * 2
     seen = set()
@@ -35,25 +30,22 @@ def test_fields_take_turns_when_memory_is_short(tissue, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(9))
-def test_memory_stays_bounded_when_large_fields_follow_small_ones(tissue, monkeypatch, seed):
-    monkeypatch.setattr(MODULE, "FIELD_SIZE", 80)
-    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 12_000)
-    generator = torch.Generator().manual_seed(seed)
+def test_memory_stays_bounded_when_large_fields_follow_small_ones(tissue, seed):
+    seed = torch.Generator().manual_seed(seed)
     settings = nm.nn.Settings(steps=30)
-    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, generator, torch.device("cpu"))
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=80, memory=12_000)
     assert len(fields.held) < len(fields.order)
     for _ in range(settings.steps):
         fields.draw(8)
         assert sum(crops.pixels.nbytes for crops in fields.held[:-1]) < 12_000
 
 
-def test_a_step_has_two_cells_though_each_field_has_one(tissue, monkeypatch):
-    monkeypatch.setattr(MODULE, "FIELD_SIZE", 30)
-    monkeypatch.setattr(MODULE, "FIELD_MEMORY", 1)
+def test_a_step_has_two_cells_though_each_field_has_one(tissue):
     cells = pd.DataFrame({"x": [15, 45, 75, 105], "y": [15, 45, 75, 15], "image": "image_0"})
     nm.pp.add_cells(tissue, cells, overwrite=True)
     settings = nm.nn.Settings(steps=8)
-    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, torch.Generator(), torch.device("cpu"))
+    seed = torch.Generator()
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=30, memory=1)
     assert [len(fields.order), len(fields.held)] == [4, 2]
     for _ in range(settings.steps):
         assert sum(len(crops.centres) for crops in fields.draw(8)) == fields.n_cells == 2
@@ -103,14 +95,13 @@ def positions(drawn):
 
 
 @pytest.fixture
-def make_fields(tissue, monkeypatch):
+def make_fields(tissue):
     """Ten fields of two images, all in memory."""
-    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
 
     def make_fields(*, within_images, seed=0):
         settings = nm.nn.Settings(within_images=within_images)
         seed = torch.Generator().manual_seed(seed)
-        fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"))
+        fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=50)
         assert len(fields.held) == len(fields.order) == 2 * 3 + 2 * 2
         return fields
 
@@ -155,14 +146,13 @@ def test_every_cell_has_its_turn_within_images(make_fields):
     assert len(cells) == sum(cells_per_field(fields).values())
 
 
-def test_a_field_of_few_cells_leads_a_step_within_images_as_often_as_one_of_many(make, monkeypatch):
-    monkeypatch.setattr(MODULE, "FIELD_SIZE", 50)
+def test_a_field_of_few_cells_leads_a_step_within_images_as_often_as_one_of_many(make):
     tissue = make((None,))
     corners = np.repeat([[0, 0], [50, 0], [0, 50]], [2, 20, 200], axis=0)
     centres = pd.DataFrame(corners + np.random.default_rng(0).uniform(0, 40, corners.shape), columns=["x", "y"])
     nm.pp.add_cells(tissue, centres.assign(image="image_0"), overwrite=True)
     settings, seed = nm.nn.Settings(within_images=True), torch.Generator().manual_seed(0)
-    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"))
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=50)
     held = cells_per_field(fields)
     assert sorted(held.values()) == [2, 20, 200]
     drawn = [fields.draw(2) for _ in range(600)]

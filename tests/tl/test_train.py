@@ -57,7 +57,7 @@ def test_settings_and_network_take_the_place_of_the_presets(tissue, short_preset
 
 
 def test_an_unknown_preset_lists_the_known(tissue):
-    with pytest.raises(ValueError, match=r"'paper'.*\['default', 'paper-synthetic', 'paper-imc'\]"):
+    with pytest.raises(ValueError, match=r"'paper'.*'default', 'paper-synthetic', 'paper-imc'"):
         nm.tl.train(tissue, 9, preset="paper", progress=False)
     assert "train" not in tissue["table"].uns["nextmarker"]
 
@@ -122,7 +122,7 @@ def test_record_survives_writing(tissue, settings, tmp_path):
 
 
 def test_tells_how_training_went_unless_asked_to_be_silent(make, settings, capsys):
-    nm.tl.train(make(), 9, settings=settings, progress=False)
+    nm.tl.train(make(), settings=settings, progress=False)
     assert capsys.readouterr().out == ""
     sdata = make()
     nm.tl.train(sdata, 9, settings=settings)
@@ -139,14 +139,14 @@ def test_a_training_that_learned_nothing_warns(tissue, settings):
     """Cells that look all alike cannot be told apart."""
     for image in tissue.images.values():
         image.data[:] = 3
-    with pytest.warns(UserWarning, match=r"Training did not work: its loss ends at 4\.\d\d.*nm\.pl\.cells"):
+    with pytest.warns(UserWarning, match=r"loss ends at 4\.\d\d.*nm\.pl\.cells"):
         nm.tl.train(tissue, 9, settings=settings, progress=False)
 
 
 def test_a_training_that_diverges_leaves_the_table_as_it_was(tissue):
     before = tissue["table"].copy()
     diverging = nm.nn.Settings(steps=9, batch_size=48, learning_rate=1e30)
-    with pytest.raises(ValueError, match="Lower the learning rate"):
+    with pytest.raises(ValueError, match="learning_rate="):
         nm.tl.train(tissue, 9, settings=diverging, progress=False)
     assert tissue["table"].uns["nextmarker"].keys() == before.uns["nextmarker"].keys()
 
@@ -171,7 +171,7 @@ def test_chunks_of_the_store_do_not_matter(make, settings):
 
 
 def test_default_patch_size_follows_the_distance_of_neighbours(make, settings, capsys):
-    model = nm.tl.train(make(), settings=settings, progress=False)
+    model = nm.tl.train(make(), settings=settings)
     assert 13 <= model.architecture.patch_size <= 16  # cells stand 12 apart, jittered
     assert f"patch size: {model.architecture.patch_size} px" in capsys.readouterr().out
 
@@ -181,7 +181,7 @@ def test_pixel_sizes_meet_at_the_finest(make, settings, capsys):
     coarse = nm.tl.train(sdata, 10, unit="micrometre", settings=settings, progress=False).architecture
     assert (coarse.patch_size, coarse.pixel_size) == (20, 0.5)
     assert nm.tl.train(sdata, 10, settings=settings, progress=False).architecture.patch_size == 10
-    chosen = nm.tl.train(sdata, settings=settings, progress=False).architecture
+    chosen = nm.tl.train(sdata, settings=settings).architecture
     assert 26 <= chosen.patch_size <= 32
     assert f"({chosen.patch_size / 2:.1f} um)" in capsys.readouterr().out
 
@@ -199,12 +199,12 @@ def test_a_marker_without_signal_is_named(tissue, settings):
     ("sizes", "arguments", "message"),
     [
         ((None, None), {"patch_size": 10, "unit": "micrometre"}, "needs the pixel size.*nm.pp.set_pixel_size"),
-        ((None, None), {"patch_size": 10, "unit": "inch"}, "'pixel' or 'micrometre'"),
-        ((None, None), {"unit": "inch"}, "'pixel' or 'micrometre'"),
+        ((None, None), {"patch_size": 10, "unit": "inch"}, "'pixel', 'micrometre'"),
+        ((None, None), {"unit": "inch"}, "'pixel', 'micrometre'"),
         ((None, None), {"patch_size": 2}, "must give at least 3"),
         ((None, None), {"patch_size": float("nan")}, "must give at least 3"),
-        ((None, None), {"patch_size": 2}, "at least 3 px"),
-        ((1.0, None), {"patch_size": 10}, r"not of \['image_1'\].*nm.pp.set_pixel_size"),
+        ((None, None), {"patch_size": 2}, "at least 3"),
+        ((1.0, None), {"patch_size": 10}, r"'image_1'.*nm.pp.set_pixel_size"),
     ],
 )
 def test_patch_sizes_that_make_no_sense(make, sizes, arguments, message):

@@ -27,7 +27,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _demo(arguments: argparse.Namespace) -> None:
     if os.path.lexists(arguments.output) and not arguments.output.is_dir():
-        msg = f"{str(arguments.output)!r} is there already and is no folder: choose another -o."
+        msg = f"{str(arguments.output)!r} is no folder: choose another -o."
         raise FileExistsError(msg)
     arguments.output.mkdir(parents=True, exist_ok=True)
     with results_in(arguments.output / "tissue.zarr", overwrite=True) as unfinished:

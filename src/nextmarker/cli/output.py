@@ -41,5 +41,5 @@ def _check_figures(figures: Path, store: Path, *, overwrite: bool) -> None:
             msg = f"{str(figures)!r} is there already: choose another -o, or replace it with --overwrite."
             raise FileExistsError(msg)
     elif os.path.lexists(figures) or not figures.parent.is_dir():
-        msg = f"{str(figures)!r} is no folder, and the figures need one of this name: choose another -o."
+        msg = f"{str(figures)!r} is no folder: choose another -o."
         raise FileExistsError(msg)

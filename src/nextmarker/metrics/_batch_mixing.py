@@ -12,6 +12,7 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
+from nextmarker._errors import check_value
 from nextmarker._table import get_table, read_labels, read_representations
 from nextmarker.metrics._shared import as_table, sample
 
@@ -100,17 +101,13 @@ def batch_mixing(
     1          apart         0.9               0.0
     """
     adata = get_table(data, table_key)
-    if n_neighbors < 2:
-        msg = f"n_neighbors must be at least 2, not {n_neighbors}; 30 is the default."
-        raise ValueError(msg)
+    check_value("n_neighbors", n_neighbors, n_neighbors >= 2, "at least 2")
     known, labels = read_labels(adata, {"batch": batch} | ({} if groupby is None else {"groupby": groupby}))
     batches, types = labels[0], None if groupby is None else labels[1]
     values = read_representations(adata, representations, known)
     if len(batches.categories) < 2:
-        msg = (
-            f"All {len(batches)} cells are of one batch, {batches.categories[0]!r} in .obs[{batch!r}]; mixing is that "
-            "of two or more. Name another column: batch=..."
-        )
+        only = batches.categories[0]
+        msg = f"All {len(batches)} cells are of one batch, {only!r} in .obs[{batch!r}]. Name another column: batch=..."
         raise ValueError(msg)
 
     rows = []

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nextmarker import _keys
+from nextmarker._errors import check_option, check_value
 from nextmarker._table import get_table, read_labels, read_representations
 from nextmarker.metrics._shared import as_table
 
@@ -130,12 +131,8 @@ def probe(
     1   X_nextmarker    T    1.00
     """
     adata = get_table(data, table_key)
-    if classifier not in get_args(Classifier):
-        msg = f"classifier must be one of {list(get_args(Classifier))}, not {classifier!r}."
-        raise ValueError(msg)
-    if C <= 0:
-        msg = f"C must be positive, not {C}; 0.1 is the default."
-        raise ValueError(msg)
+    check_option("classifier", classifier, get_args(Classifier))
+    check_value("C", C, C > 0, "positive")
     known, labels = read_labels(adata, {"target": target} | ({} if groups is None else {"groups": groups}))
     types = labels[0]
     values = read_representations(adata, representations, known)
@@ -143,10 +140,7 @@ def probe(
     splits = _splits(types, folds, target, classifier)
     if groups is None:
         splits = splits[:1] if classifier == "mlp" else splits
-        msg = (
-            "Cells are split at random, and the patches of neighbouring cells overlap: the scores are too good. Split "
-            f"by images or patients: groups={_keys.IMAGE!r}."
-        )
+        msg = f"Patches of neighbouring cells overlap: scores are too good. Split by images: groups={_keys.IMAGE!r}."
         warnings.warn(msg, UserWarning, stacklevel=2)
 
     rows = []
@@ -161,10 +155,8 @@ def _group_folds(groups: pd.Categorical, column: str) -> np.ndarray:
     """Number the fold in which a cell is classified, the same for all cells of a group."""
     n_groups = len(groups.categories)
     if n_groups < 2:
-        msg = (
-            f"All cells with a type are of one group, {groups.categories[0]!r} in .obs[{column!r}], and none is left "
-            "to learn from. Name another column with groups=..., or split cells at random with groups=None."
-        )
+        only = f"{groups.categories[0]!r} in .obs[{column!r}]"
+        msg = f"All cells with a type are of one group, {only}. Name another column, groups=..., or groups=None."
         raise ValueError(msg)
     if n_groups <= MOST_FOLDS:
         return groups.codes
@@ -189,10 +181,10 @@ def _splits(types: pd.Categorical, folds: np.ndarray, target: str, classifier: C
         sizes = np.bincount(types.codes[train], minlength=len(types.categories))
         learned = sizes >= LEAST_TO_LEARN[classifier]
         if learned.sum() < 2:
+            found, least = types.categories[learned].tolist(), LEAST_TO_LEARN[classifier]
             msg = (
-                f"One of {folds.max() + 1} folds leaves {learned.sum()} type(s) of .obs[{target!r}] to learn from, "
-                f"{types.categories[learned].tolist()}, and {classifier!r} needs two, of "
-                f"{LEAST_TO_LEARN[classifier]} cell(s) or more. Name another column with target=... or groups=..."
+                f"{classifier!r} needs two types of {least} cell(s) or more to learn from; a fold of .obs[{target!r}] "
+                f"has {found}. Name another column with target=... or groups=..."
             )
             raise ValueError(msg)
         splits.append(Split(train & learned[types.codes], folds == fold))

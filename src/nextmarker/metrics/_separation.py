@@ -76,10 +76,7 @@ def separation(
     values = read_representations(adata, representations, known)
     n_groups = len(groups.categories)
     if not 2 <= n_groups < len(groups):
-        msg = (
-            f".obs[{groupby!r}] divides {len(groups)} cells into {n_groups} group(s); separation is that of two groups "
-            "or more, one of them of two cells or more. Name another column: groupby=..."
-        )
+        msg = f".obs[{groupby!r}] divides {len(groups)} cells into {n_groups} group(s). Name another: groupby=..."
         raise ValueError(msg)
     chosen = sample(groups, random_state)
     return as_table(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nextmarker.nn.encoder import Encoder
-from nextmarker.nn.model_file import check_finite, digest_of, encode, read_header, read_tensors, write_file
+from nextmarker.nn.model_file import check_finite, digest_of, encode, read_file, write_file
 from nextmarker.nn.normalization import Axis, Normalization
 
 if TYPE_CHECKING:
@@ -288,12 +288,8 @@ def load_model(path: str | Path) -> NeXtMarker:
 
 
 def _load(path: Path) -> NeXtMarker:
-    header = read_header(path, Architecture)
-    start = [1.0] * len(header.architecture.markers)
-    with torch.device("meta"):  # shapes without memory
-        expected = NeXtMarker(header.architecture, start).state_dict()
-    tensors = read_tensors(path, header, expected)
-    model = NeXtMarker(header.architecture, start)
+    architecture, tensors = read_file(path, Architecture, _expected_tensors)
+    model = NeXtMarker(architecture, [1.0] * len(architecture.markers))
     model.load_state_dict(tensors)
     normalization = torch.stack([model.normalization.centre, model.normalization.slope])
     for name, scale in (("normalization", normalization), ("threshold", model.threshold)):
@@ -301,3 +297,9 @@ def _load(path: Path) -> NeXtMarker:
             msg = f"its {name} is not positive and finite"
             raise ValueError(msg)
     return model.eval()
+
+
+def _expected_tensors(architecture: Architecture) -> dict[str, Tensor]:
+    """Tensors of an architecture, which have shapes and take no memory."""
+    with torch.device("meta"):
+        return NeXtMarker(architecture, [1.0] * len(architecture.markers)).state_dict()

@@ -9,7 +9,7 @@ none is guessed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -21,26 +21,13 @@ from safetensors.torch import save
 from nextmarker._files import replaced_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
 FORMAT = 4
 KEY = "nextmarker"
-LARGEST_HEADER = 2**22  # bytes
 LARGEST_NUMBER = 2**16
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the header of a model file says."""
-
-    architecture: Any
-    """The architecture in today's form."""
-    added: Mapping[str, list[float]]
-    """Tensors that the format of the file did not have, by name."""
-    written: Mapping[str, Any]
-    """Format, digest and architecture as they are in the file."""
 
 
 def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
@@ -81,29 +68,58 @@ def write_file(path: Path, content: bytes) -> None:
         If the folder cannot be written, or the disk is full.
     """
     if not path.parent.is_dir():
-        msg = f"There is no folder {str(path.parent)!r} to save the model into: make it, or choose another path."
+        msg = f"No folder {str(path.parent)!r} to save the model into. Make it, or choose another path."
         raise FileNotFoundError(msg)
     if path.is_dir():
-        msg = f"{str(path)!r} is a folder: name a file in it, such as {str(path / 'model.safetensors')!r}."
+        msg = f"{str(path)!r} is a folder. Name a file in it."
         raise IsADirectoryError(msg)
     with replaced_files(path.parent) as drafts:
         (drafts / path.name).write_bytes(content)
 
 
-def read_header(path: Path, kind: type) -> Header:
-    """Read the header, with an architecture that is an instance of the dataclass `kind`.
+def read_file(path: Path, kind: type, expect: Callable[[Any], Mapping[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
+    """Read the architecture, an instance of the dataclass `kind`, and the tensors that belong to it.
+
+    Parameters
+    ----------
+    expect
+        Gives the tensors that an architecture has; they may lie on the device "meta".
 
     Raises
     ------
     ValueError
-        If the file is no safetensors file or its header not that of a model.
+        If the file is no safetensors file; if its header is not that of a model, or its tensors have other names,
+        shapes or types than expected, which is seen before any is loaded; if a number is not finite, or the content
+        does not match the digest.
     """
-    _check_start(path)
+    _refuse_pickle(path)
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            written = _read_header(file.metadata() or {})
+            migrated, added = _migrate(written)
+            architecture = _read_value(kind, migrated)
+            expected = {name: tensor for name, tensor in expect(architecture).items() if name not in added}
+            _check_shapes(file, expected)
+            tensors = {name: file.get_tensor(name).clone() for name in expected}
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    check_finite(tensors)
+    if digest_of(written["architecture"], tensors, written["format"]) != written["digest"]:
+        msg = "its content does not match its digest"
+        raise ValueError(msg)
+    return architecture, tensors | {name: torch.tensor(values) for name, values in added.items()}
+
+
+def _refuse_pickle(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{":  # a length may begin so, before its header
+        msg = "it is a pickle, as torch.save writes: loading one can execute code, so it is not opened"
+        raise ValueError(msg)
+
+
+def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Read format, digest and architecture as they are in the file."""
     if set(metadata) != {KEY}:
         msg = f"its header has the entries {sorted(metadata)} instead of {KEY!r}"
         raise ValueError(msg)
@@ -112,13 +128,21 @@ def read_header(path: Path, kind: type) -> Header:
     except RecursionError as error:
         msg = "its header is nested too deeply"
         raise ValueError(msg) from error
-    _check_format(content)
-    architecture, added = _migrate(content)
-    return Header(_read_value(kind, architecture), added, content)
+    number = content.get("format") if isinstance(content, dict) else None
+    if number not in (*MIGRATIONS, FORMAT):
+        newer = isinstance(number, int) and number > FORMAT
+        remedy = "update nextmarker" if newer else "train it again, or load it with the version that wrote it"
+        msg = f"its format is {number}, and this version reads {min(MIGRATIONS)} to {FORMAT}: {remedy}"
+        raise ValueError(msg)
+    if set(content) != {"format", "digest", "architecture"}:
+        msg = f"its header has the fields {sorted(content)}"
+        raise ValueError(msg)
+    return content
 
 
-def _migrate(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]]:
-    number, architecture = content["format"], content["architecture"]
+def _migrate(written: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]]:
+    """Turn the architecture of a file into that of today, with the tensors that its format did not have."""
+    number, architecture = written["format"], written["architecture"]
     if number == FORMAT:
         return architecture, {}
     try:
@@ -126,37 +150,6 @@ def _migrate(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]
     except (KeyError, TypeError) as error:
         msg = f"its architecture is not one of format {number}"
         raise ValueError(msg) from error
-
-
-def _check_start(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(9)
-    length = int.from_bytes(start[:8], "little")
-    if start[8:] == b"{" and length <= LARGEST_HEADER:
-        return
-    if start.startswith((b"PK\x03\x04", b"\x80")):
-        msg = "it is a pickle, as torch.save writes: loading one can execute code, so it is not opened"
-    elif start[8:] == b"{":
-        msg = f"its header claims a length of {length} bytes"
-    else:
-        msg = "it is no safetensors file"
-    raise ValueError(msg)
-
-
-def _check_format(content: Any) -> None:
-    number = content.get("format") if isinstance(content, dict) else None
-    if isinstance(number, str) and number == "1":  # the first format wrote its number as text
-        number = 1
-    if type(number) is not int or number < 1:
-        msg = "its header tells no format"
-        raise ValueError(msg)
-    if number not in (*MIGRATIONS, FORMAT):
-        remedy = "update nextmarker" if number > FORMAT else "train it again, or load it with the version that wrote it"
-        msg = f"its format is {number}, and this version reads {min(MIGRATIONS)} to {FORMAT}: {remedy}"
-        raise ValueError(msg)
-    if set(content) != {"format", "digest", "architecture"}:
-        msg = f"its header has the fields {sorted(content)}"
-        raise ValueError(msg)
 
 
 def _read_value(kind: Any, value: Any) -> Any:
@@ -185,43 +178,17 @@ def _fits(kind: Any, value: Any) -> bool:
     return type(value) in allowed or (type(value) is int and float in allowed)
 
 
-def read_tensors(path: Path, header: Header, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the tensors, which must be those expected; these may lie on the device "meta".
-
-    Raises
-    ------
-    ValueError
-        If names, shapes or types differ, a number is not finite, or header and tensors do not match the digest.
-    """
-    tensors = _read_written(path, {name: tensor for name, tensor in expected.items() if name not in header.added})
-    written = header.written
-    if digest_of(written["architecture"], tensors, written["format"]) != written["digest"]:
-        msg = "its content does not match its digest"
+def _check_shapes(file: Any, expected: Mapping[str, Tensor]) -> None:
+    """Refuse other tensors than those expected, without loading any."""
+    names = set(file.keys())
+    if names != set(expected):
+        msg = f"it has the tensors {sorted(names)} instead of {sorted(expected)}"
         raise ValueError(msg)
-    return tensors | {name: torch.tensor(values) for name, values in header.added.items()}
-
-
-def _read_written(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            names = set(file.keys())
-            if names != set(expected):
-                msg = f"it has the tensors {sorted(names)} instead of {sorted(expected)}"
-                raise ValueError(msg)
-            for name, tensor in expected.items():  # before any of them is loaded
-                _check_shape(name, file.get_slice(name), tensor)
-            tensors = {name: file.get_tensor(name).clone() for name in expected}
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    check_finite(tensors)
-    return tensors
-
-
-def _check_shape(name: str, found: Any, expected: Tensor) -> None:
-    shape, dtype = found.get_shape(), found.get_dtype()
-    if shape != list(expected.shape) or dtype != "F32":
-        msg = f"{name} has the shape {shape} and the type {dtype} instead of {list(expected.shape)} and F32"
-        raise ValueError(msg)
+    for name, tensor in expected.items():
+        shape, dtype = file.get_slice(name).get_shape(), file.get_slice(name).get_dtype()
+        if shape != list(tensor.shape) or dtype != "F32":
+            msg = f"{name} has the shape {shape} and the type {dtype} instead of {list(tensor.shape)} and F32"
+            raise ValueError(msg)
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:

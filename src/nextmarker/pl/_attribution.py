@@ -11,6 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from nextmarker import _keys
+from nextmarker._errors import check_option
 from nextmarker._provenance import read_attribution
 from nextmarker._table import get_table, read_record, record_name
 
@@ -83,9 +84,7 @@ def marker_attribution(
     ['CD20', 'CD3']
     """
     adata = get_table(data, table_key)
-    if method not in get_args(Method):
-        msg = f"method must be one of {list(get_args(Method))}, not {method!r}."
-        raise ValueError(msg)
+    check_option("method", method, get_args(Method))
     table = read_attribution(adata, key)
     groupby = read_record(adata, record_name(_keys.ATTRIBUTION, key)).get("groupby", "cluster")
 

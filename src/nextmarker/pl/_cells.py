@@ -10,6 +10,7 @@ import pandas as pd
 import scanpy as sc
 
 from nextmarker import _keys
+from nextmarker._errors import listed, no_such
 from nextmarker._provenance import check_clusters
 from nextmarker._regions import Region, read_regions
 from nextmarker._table import get_table, require
@@ -122,21 +123,20 @@ def _choose_region(regions: Sequence[Region], image: str | None) -> Region:
     for region in regions:
         if region.image == image:
             return region
-    msg = f"No cells in an image {image!r}; the images with cells are {[region.image for region in regions]}."
-    raise KeyError(msg)
+    there = [region.image for region in regions]
+    raise KeyError(no_such("image", image, "the table of cells", there, "Choose among these."))
 
 
 def _choose_channels(adata: AnnData, region: Region, channel: str | None) -> list[str]:
     panel = region.pixels["c"].to_numpy().tolist()
     nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear")
     if channel is None and nuclear is None:
-        msg = f"The nuclear channel of these cells is not known. Name the channel to draw: channel=..., of {panel}."
+        msg = f"The nuclear channel of these cells is not known. Name one: channel=..., of {listed(panel)}."
         raise KeyError(msg)
     channels = [str(name) for name in nuclear] if channel is None else [channel]
-    missing = [name for name in channels if name not in panel]
-    if missing:
-        msg = f"Image {region.image!r} has no channel {missing[0]!r}. Name another: channel=..., of {panel}."
-        raise KeyError(msg)
+    lacking = [name for name in channels if name not in panel]
+    if lacking:
+        raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Name another: channel=..."))
     return channels
 
 
@@ -149,10 +149,8 @@ def _choose_crop(region: Region, crop: tuple[float, float, float, float] | None)
     left, top = max(int(x), 0), max(int(y), 0)
     right, bottom = min(round(x + crop_width), width), min(round(y + crop_height), height)
     if left >= right or top >= bottom:
-        msg = (
-            f"crop={crop} is (x, y, width, height) in pixels and lies outside image {region.image!r}, which is "
-            f"{width} pixels wide and {height} high."
-        )
+        size = f"{width} pixels wide and {height} high"
+        msg = f"crop={crop} is (x, y, width, height) and lies outside of image {region.image!r}, {size}."
         raise ValueError(msg)
     return left, top, right, bottom
 
@@ -188,15 +186,12 @@ def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Ser
     elif color in adata.obs:
         return adata.obs[color]
     if color is None:
-        msg = f"Name the marker of layer {layer!r} to colour the cells by: color=..., of {adata.var_names.tolist()}."
+        msg = f"Name the marker of layer {layer!r}: color=..., of {listed(adata.var_names)}."
         raise ValueError(msg)
     if color not in adata.var_names:
-        msg = (
-            f"No column {color!r} in .obs of the table, which has {adata.obs.columns.tolist()}, and no marker of this "
-            f"name among {adata.var_names.tolist()}. Cluster the cells with nm.tl.cluster(adata), or name another: "
-            "color=..."
-        )
-        raise KeyError(msg)
+        kind, there = ("marker", adata.var_names) if layer else ("column or marker", [*adata.obs, *adata.var_names])
+        mend = "Cluster the cells, nm.tl.cluster(adata), or name another: color=..."
+        raise KeyError(no_such(kind, color, "the table", there, mend))
     return adata[:, color].to_df(layer)[color]
 
 

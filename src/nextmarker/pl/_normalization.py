@@ -14,10 +14,10 @@ from scipy.special import expit
 
 from nextmarker import _keys
 from nextmarker._regions import Region, read_regions
-from nextmarker._table import get_table, require
+from nextmarker._table import get_table, read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import xarray as xr
     from matplotlib.axes import Axes
@@ -72,11 +72,10 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     >>> [ax.get_title() for ax in axes]
     ['CD3', 'DNA1']
     """
-    record = require(get_table(data, table_key), "uns", _keys.RECORD, "nm.tl.embed(sdata)")
-    if "embed" not in record:
-        msg = "The table is not embedded, so there are no sigmoids to draw. Embed it with nm.tl.embed(sdata)."
+    sigmoids = read_record(get_table(data, table_key), _keys.EMBED_STEP)
+    if not sigmoids:
+        msg = "The table is not embedded: there are no sigmoids to draw. Embed it: nm.tl.embed(sdata)."
         raise KeyError(msg)
-    sigmoids = record["embed"]
     markers = [str(name) for name in sigmoids["markers"]]
     pixels = None if isinstance(data, AnnData) else _sample_pixels(data, markers, table_key, _offsets(sigmoids))
 
@@ -100,7 +99,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     return axes
 
 
-def _offsets(sigmoids: dict[str, Any]) -> dict[str, np.ndarray]:
+def _offsets(sigmoids: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Counts that a camera added to every pixel, (markers,), by image; older tables have none."""
     return dict(zip(sigmoids.get("images", ()), sigmoids.get("offset", ()), strict=True))
 
@@ -145,7 +144,7 @@ def _grid(n: int) -> tuple[Any, np.ndarray]:
     return figure, grid.ravel()[:n]
 
 
-def _shown(sigmoids: dict[str, Any], m: int) -> tuple[float, float]:
+def _shown(sigmoids: Mapping[str, Any], m: int) -> tuple[float, float]:
     """Lowest and highest counts that are drawn of a marker."""
     low, high = SHOWN[sigmoids["axis"]]
     centres = sigmoids["x_c"][m], sigmoids["x_c_start"][m]
@@ -169,7 +168,7 @@ def _edges(shown: tuple[float, float], axis: str, *, whole: bool) -> np.ndarray:
     return np.arange(0.5 if whole else 0.0, high + width, width)
 
 
-def _draw_sigmoids(ax: Axes, sigmoids: dict[str, Any], m: int, shown: tuple[float, float]) -> None:
+def _draw_sigmoids(ax: Axes, sigmoids: Mapping[str, Any], m: int, shown: tuple[float, float]) -> None:
     counts = (np.geomspace if sigmoids["axis"] == "log" else np.linspace)(*shown, 200)
     start = _sigmoid(counts, sigmoids["x_c_start"][m], sigmoids["slope_start"][m], sigmoids["axis"])
     learned = _sigmoid(counts, sigmoids["x_c"][m], sigmoids["slope"][m], sigmoids["axis"])

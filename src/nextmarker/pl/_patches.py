@@ -11,9 +11,10 @@ from dask.base import compute
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from nextmarker import _keys
+from nextmarker._errors import check_value, no_such
 from nextmarker._provenance import check_clusters, read_attribution
 from nextmarker._regions import read_regions
-from nextmarker._table import get_table
+from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,13 +111,8 @@ def patches(
 
 
 def _read_clusters(adata: AnnData, groupby: str) -> pd.Series:
-    if groupby not in adata.obs:
-        msg = (
-            f"No {groupby!r} in .obs of the table, which has {adata.obs.columns.tolist()}. "
-            "Cluster the cells with nm.tl.cluster(adata), or name a column: groupby=..."
-        )
-        raise KeyError(msg)
-    return adata.obs[groupby].astype("category").cat.remove_unused_categories()
+    labels = require(adata, "obs", groupby, "nm.tl.cluster(adata), or name another: groupby=...")
+    return labels.astype("category").cat.remove_unused_categories()
 
 
 def _choose_markers(
@@ -125,9 +121,7 @@ def _choose_markers(
     """Choose up to three markers for each cluster."""
     names = clusters.cat.categories
     if markers is not None:
-        if not 1 <= len(markers) <= len(COLORS):
-            msg = f"A patch shows one to three markers, and markers={list(markers)} are {len(markers)}."
-            raise ValueError(msg)
+        check_value("markers", list(markers), 1 <= len(markers) <= len(COLORS), "one to three")
         return {name: list(markers) for name in names}
     table = read_attribution(adata, key, groupby, ", or name the markers to draw: markers=[...]")
     raised = table[table["mean"] > table["mean_elsewhere"]]
@@ -137,10 +131,9 @@ def _choose_markers(
 def _check_channels(regions: Sequence[Region], channels: Sequence[str]) -> None:
     for region in regions:
         panel = region.pixels["c"].to_numpy().tolist()
-        missing = [channel for channel in channels if channel not in panel]
-        if missing:
-            msg = f"Image {region.image!r} has no channels {missing}. Name others: markers=[...], of {panel}."
-            raise KeyError(msg)
+        lacking = [channel for channel in channels if channel not in panel]
+        if lacking:
+            raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Name others: markers=[...]."))
 
 
 def _choose_size(adata: AnnData, regions: Sequence[Region], size: int | None) -> tuple[int, list[float]]:
@@ -149,7 +142,7 @@ def _choose_size(adata: AnnData, regions: Sequence[Region], size: int | None) ->
         return size, [1.0] * len(regions)
     embedded = adata.uns.get(_keys.RECORD, {}).get("embed")
     if embedded is None:
-        msg = "The cells are not embedded, so their patch size is not known. Give it: size=..., in pixels."
+        msg = "The cells are not embedded: their patch size is not known. Give it: size=..., in pixels."
         raise KeyError(msg)
     return int(embedded["patch_size"]), [region.step(embedded.get("pixel_size")) for region in regions]
 

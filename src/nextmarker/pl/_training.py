@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._table import get_table, require
+from nextmarker._table import get_table, read_record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,12 +51,10 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('step', 'loss')
     """
-    mend = "nm.tl.train(sdata), or nm.tl.embed(sdata), which trains if no model is given"
-    record = require(get_table(data, table_key), "uns", _keys.RECORD, mend)
-    if "train" not in record:
-        msg = f"No model was trained on this table, so there is no loss to draw. Train one with {mend}."
+    trained = read_record(get_table(data, table_key), "train")
+    if not trained:
+        msg = "No model was trained on this table. Train one: nm.tl.train(sdata), or nm.tl.embed(sdata) without model."
         raise KeyError(msg)
-    trained = record["train"]
     loss = pd.Series(np.asarray(trained["loss"], dtype=float), name="loss")
     loss.index += 1
 

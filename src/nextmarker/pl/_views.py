@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from nextmarker._errors import no_such
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,7 +52,7 @@ def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = N
     ['cell', 'view 1', 'view 2']
     """
     if not (isinstance(views, list) and views and all(isinstance(view, xr.DataArray) for view in views)):
-        msg = "Views are drawn by nm.tl.draw_views: nm.pl.views(nm.tl.draw_views(sdata, cell))."
+        msg = "Draw the views first: nm.pl.views(nm.tl.draw_views(sdata, cell))."
         raise TypeError(msg)
     markers = _choose_markers(views[0]["marker"].to_numpy().tolist(), markers)
     axes = _grid(len(markers), len(views))
@@ -74,8 +76,7 @@ def _choose_markers(known: list[str], markers: Sequence[str] | str | None) -> li
     chosen = [markers] if isinstance(markers, str) else list(markers)
     missing = [marker for marker in chosen if marker not in known]
     if missing or not chosen:
-        msg = f"The views have no markers {missing or chosen}. Name some of theirs: markers=..., of {known}."
-        raise KeyError(msg)
+        raise KeyError(no_such("marker", missing or chosen, "the views", known, "Name some of theirs: markers=..."))
     return chosen
 
 

@@ -12,7 +12,16 @@ import pandas as pd
 from anndata import AnnData
 
 from nextmarker import _keys
-from nextmarker._coordinates import apply, check_inside, from_system, is_micrometre, pixel_size, spatial_system
+from nextmarker._coordinates import (
+    STATE_SIZE,
+    apply,
+    check_inside,
+    from_system,
+    is_micrometre,
+    pixel_size,
+    spatial_system,
+)
+from nextmarker._errors import check_option, no_such
 from nextmarker._regions import choose_images, read_image
 from nextmarker.pp._write import check_target, write_cells
 from nextmarker.pp.sources.anndata import foreign_positions, is_own_table, own_positions
@@ -144,9 +153,8 @@ def add_cells(
     tissue_0   tissue         a
     tissue_1   tissue         b
     """
-    if unit is not None and unit not in UNITS:
-        msg = f"unit={unit!r} is none of {list(UNITS)}."
-        raise ValueError(msg)
+    if unit is not None:
+        check_option("unit", unit, UNITS)
     if images is None and isinstance(cells, Mapping):
         images = list(cells)
     chosen = choose_images(sdata, images)
@@ -178,18 +186,14 @@ def _read_centres(
         missing = [image for image in images if image not in cells]
         if missing:
             there = sorted(cells)
-            msg = f"cells has no entry for the images {missing}; it has {there}. Choose with images={there}."
-            raise KeyError(msg)
+            raise KeyError(no_such("image", missing, "cells", there, f"Choose with images={there}."))
         return {image: _from_one(sdata, cells[image], image, unit) for image in images}
     if isinstance(cells, str) and (elements := elements_by_image(sdata, cells, images)):
         return {image: _from_one(sdata, name, image, unit) for image, name in elements.items()}
     source = _existing(sdata, cells)
     if is_mask(source) or is_geojson(source):
         if len(images) > 1:
-            msg = (
-                f"One mask or GeoJSON file cannot have the cells of the images {images}. "
-                f"Say which it belongs to: nm.pp.add_cells(sdata, {{{images[0]!r}: ...}})."
-            )
+            msg = f"One mask or file for {len(images)} images: nm.pp.add_cells(sdata, {{{images[0]!r}: ...}})."
             raise ValueError(msg)
         return {images[0]: _from_one(sdata, cells, images[0], unit)}
     frame, stated = _from_table(sdata, source, unit)
@@ -217,10 +221,7 @@ def _from_one(sdata: SpatialData, cells: Source, image: str, unit: Unit | None) 
 
 def _refuse_unit(unit: Unit | None) -> None:
     if unit is not None:
-        msg = (
-            f"unit={unit!r} is for tables of other programs: masks are in pixels, and elements and tables of "
-            "nextmarker say by themselves where their cells are. Leave unit out."
-        )
+        msg = f"unit={unit!r} is for tables of other programs: the unit of these cells is known. Leave it out."
         raise ValueError(msg)
 
 
@@ -231,13 +232,11 @@ def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Ar
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         if not path.is_file():
-            there = sorted({*spatial_elements(sdata), *sdata.tables}) or "nothing"
-            msg = f"No {str(source)!r}: neither a file, nor among the labels, shapes, points and tables ({there})."
-            raise KeyError(msg)
+            there = sorted({*spatial_elements(sdata), *sdata.tables})
+            raise KeyError(no_such("file or element", str(source), "sdata", there, "Name another."))
         return path
     if not isinstance(source, pd.DataFrame | AnnData | Array):
-        kind = type(source).__name__
-        msg = f"cells must be a name, path, DataFrame, AnnData, array or a dict of these by image, not {kind}."
+        msg = f"cells is of type {type(source).__name__}. Give a name, path, DataFrame, AnnData, array or dict."
         raise TypeError(msg)
     return source
 
@@ -263,10 +262,7 @@ def _in_pixels(sdata: SpatialData, image: str, frame: pd.DataFrame, unit: Unit |
         return frame
     um, system = pixel_size(sdata, image), spatial_system(sdata, image)
     if um is None:
-        msg = (
-            f"The cells are in micrometres, and the pixel size of image {image!r} is not known. "
-            "State it, nm.pp.set_pixel_size(sdata, ...), or give the cells in pixels."
-        )
+        msg = f"The cells are in micrometres; the pixel size of image {image!r} is not known. {STATE_SIZE}"
         raise ValueError(msg)
     matrix = from_system(sdata, image, system) if is_micrometre(system) else np.diag([1 / um, 1 / um, 1])
     x, y = apply(matrix, frame[["x", "y"]].to_numpy()).T
@@ -276,10 +272,7 @@ def _in_pixels(sdata: SpatialData, image: str, frame: pd.DataFrame, unit: Unit |
 def _warn_of_micrometres(pixels: xr.DataArray, image: str, frame: pd.DataFrame) -> None:
     in_corner = all(frame[axis].max() < CORNER * pixels.sizes[axis] for axis in "xy")
     if len(frame) >= ENOUGH_CELLS and in_corner:
-        msg = (
-            f"All cells are in the top left corner of image {image!r}, and nothing says that x and y are pixels. "
-            'Say what they are: unit="pixel" or unit="micrometre".'
-        )
+        msg = f'All cells are in the top left corner of image {image!r}. Say unit="pixel" or unit="micrometre".'
         warnings.warn(msg, UserWarning, stacklevel=6)
 
 

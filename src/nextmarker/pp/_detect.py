@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,8 @@ from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import pixel_size
+from nextmarker._errors import check_each_once, check_option, check_value, listed, no_such
+from nextmarker._logging import logger
 from nextmarker._regions import as_list, choose_images, read_image
 from nextmarker.pp._nuclei import METHODS, Method, NuclearImage, contrast_to_noise, estimate_diameter, find_nuclei
 from nextmarker.pp._write import check_target, write_cells
@@ -66,7 +67,7 @@ def detect_cells(
         Centres of the first two are half a diameter apart or more.
     diameter
         Diameter of a nucleus in pixels. By default it is estimated from the scale at which the images show most
-        detail, once for all images of one pixel size, and printed.
+        detail, once for all images of one pixel size, and logged.
     images
         Images to look into; all by default.
     markers
@@ -78,7 +79,7 @@ def detect_cells(
     overwrite
         Replace circles and table of these names.
     progress
-        Show a bar.
+        Show a bar, and log the estimated diameter.
 
     Returns
     -------
@@ -131,7 +132,7 @@ def detect_cells(
 
     nuclear_images = {image: NuclearImage(image, pixels[image], channels) for image in target.images}
     if diameter is None:
-        diameters = _estimate_diameters(sdata, nuclear_images)
+        diameters = _estimate_diameters(sdata, nuclear_images, progress=progress)
     else:
         diameters = dict.fromkeys(target.images, float(diameter))
     centres = {
@@ -152,15 +153,10 @@ def detect_cells(
 
 
 def _check_arguments(method: str, diameter: float | None, channels: Sequence[str]) -> None:
-    if method not in METHODS:
-        msg = f"method={method!r} is none of {list(METHODS)}."
-        raise ValueError(msg)
-    if diameter is not None and not MIN_DIAMETER <= diameter < np.inf:
-        msg = f"diameter={diameter} must be the diameter of a nucleus in pixels, {MIN_DIAMETER:g} or more."
-        raise ValueError(msg)
-    if not channels or len(set(channels)) < len(channels):
-        msg = f"nuclear={channels} must name one channel or more, each once."
-        raise ValueError(msg)
+    check_option("method", method, METHODS)
+    rule = f"the diameter of a nucleus in pixels, {MIN_DIAMETER:g} or more"
+    check_value("diameter", diameter, diameter is None or MIN_DIAMETER <= diameter < np.inf, rule)
+    check_each_once("nuclear", channels)
 
 
 def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) -> None:
@@ -170,17 +166,14 @@ def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) ->
     lacking = [image for image in panels if missing[image]]
     if not lacking:
         return
-    image = lacking[0]
-    msg = f"No channel {missing[image][0]!r} in image {image!r}, which has {panels[image]}."
+    image, mend = lacking[0], "Name another: nuclear=[...]."
     if complete:
-        msg += f" Choose the images that have {channels}: images={complete}."
-    elif close := get_close_matches(missing[image][0], panels[image]):
-        msg += f" Did you mean {' or '.join(map(repr, close))}?"
-    raise KeyError(msg)
+        mend = f"Choose the images that have them: images={complete}."
+    raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], mend))
 
 
-def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage]) -> dict[str, float]:
-    """Estimate one diameter for all images of one pixel size, and print it."""
+def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage], *, progress: bool) -> dict[str, float]:
+    """Estimate one diameter for all images of one pixel size, and log it."""
     by_size = defaultdict(list)
     for name in images:
         by_size[pixel_size(sdata, name)].append(name)
@@ -191,7 +184,8 @@ def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage]) 
             diameters |= dict.fromkeys(names, MIN_DIAMETER)
             continue
         in_um = "" if um is None else f" ({diameter * um:.1f} um)"
-        print(f"nuclear diameter: {diameter:g} pixels{in_um}, estimated from {len(names)} image(s)")
+        if progress:
+            logger.info(f"nuclear diameter: {diameter:g} pixels{in_um}, estimated from {len(names)} image(s)")
         _warn_of_diameter(diameter, um, [images[name] for name in names])
         diameters |= dict.fromkeys(names, diameter)
     return diameters
@@ -205,9 +199,10 @@ def _warn_of_diameter(diameter: float, um: float | None, images: Sequence[Nuclea
         shortest = min(min(image.pixels.sizes["y"], image.pixels.sizes["x"]) for image in images)
         least, most = MIN_DIAMETER, min(LARGEST_ESTIMATE, shortest / 3)
     if not least <= diameter <= most:
+        names = listed(image.name for image in images)
         msg = (
-            f"The estimated nuclear diameter, {diameter:g} pixels, is not between {least:.3g} and {most:.3g}: the "
-            f"images {[image.name for image in images]} may show no nuclei. Give it if you know it: diameter=...."
+            f"The estimated nuclear diameter, {diameter:g} pixels, is not between {least:.3g} and {most:.3g}. Look at "
+            f"the nuclei of {names}, or give it: diameter=..."
         )
         warnings.warn(msg, UserWarning, stacklevel=4)
 
@@ -217,9 +212,9 @@ def _warn_of_noise(image: NuclearImage, centres: np.ndarray, diameter: float) ->
         return
     contrast = float(np.median(contrast_to_noise(image, centres, diameter)))
     if contrast < LEAST_CONTRAST:
+        channels = list(image.channels)
         msg = (
-            f"The cells found in image {image.name!r} ({len(centres)}) may be noise: they stand out by {contrast:.1f} "
-            f"standard deviations of the noise in {list(image.channels)} (median), true cells by {LEAST_CONTRAST:g} or "
-            "more. Look at them, or leave the image out: images=[...]."
+            f"The {len(centres)} cells found in image {image.name!r} may be noise in {channels}: their contrast is "
+            f"{contrast:.1f}, that of true cells {LEAST_CONTRAST:g} or more. Look at them, or choose images=[...]."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)

@@ -86,7 +86,7 @@ def _whole(values: np.ndarray, name: str) -> np.ndarray:
     with np.errstate(invalid="ignore"):  # what has no place among the integers differs afterwards
         whole = values.astype(np.int64)
     if (whole < 0).any() or (whole != values).any():
-        msg = f"{name} has values that are negative or not whole numbers, and labels of cells are 1, 2, 3 and so on."
+        msg = f"{name} has values that are negative or not whole numbers. Labels of cells are 1, 2, 3 and so on."
         raise ValueError(msg)
     return whole
 
@@ -97,10 +97,7 @@ def _check_pieces(labels: xr.DataArray, names: np.ndarray, tile_size: int, name:
         pieces.add(labels.isel(y=rows, x=columns).to_numpy() != 0, (rows.start, columns.start))
     n_pieces = len(pieces.join()[0])
     if n_pieces >= 2 * len(names):
-        msg = (
-            f"{name} has the values {names.tolist()} in {n_pieces} separate pieces: it does not tell cells apart. "
-            "Number the cells first: skimage.measure.label(mask)."
-        )
+        msg = f"{name} has {len(names)} value(s) in {n_pieces} pieces. Number the cells: skimage.measure.label(mask)."
         raise ValueError(msg)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from nextmarker import _keys
+from nextmarker._errors import check_option, listed, no_such
 from nextmarker._regions import choose_images, read_panels
 
 if TYPE_CHECKING:
@@ -84,18 +85,14 @@ def match_panels(
     >>> sdata["b"]["c"].values.tolist()
     ['DNA1', 'CD45-RO']
     """
-    if join not in get_args(Join):
-        msg = f"join must be one of {get_args(Join)}, not {join!r}."
-        raise ValueError(msg)
+    check_option("join", join, get_args(Join))
     chosen = choose_images(sdata, images)
     before = read_panels(sdata, chosen)
     renamed = _rename(before, aliases or {})
     every = list(dict.fromkeys(name for panel in renamed.values() for name in panel))
     wanted = every if join == "union" else [name for name in every if all(name in p for p in renamed.values())]
     if not wanted:
-        msg = (
-            f"The images {chosen} share no marker: their channels are {before}. Choose with images=[...] or aliases=..."
-        )
+        msg = f"The images {listed(chosen)} share no marker. Choose with images=[...] or aliases=..."
         raise ValueError(msg)
     places = {image: [panel.index(m) if m in panel else None for m in wanted] for image, panel in renamed.items()}
     changed = {image: places[image] for image, panel in before.items() if panel != wanted}
@@ -115,20 +112,18 @@ def match_panels(
 def _rename(panels: Mapping[str, list[str]], aliases: Mapping[str, str]) -> dict[str, list[str]]:
     unknown = [name for name in aliases if all(name not in panel for panel in panels.values())]
     if unknown:
-        msg = f"No image has the channels {unknown} that aliases rename; the channels are {dict(panels)}."
-        raise ValueError(msg)
+        every = sorted({name for panel in panels.values() for name in panel})
+        raise ValueError(no_such("channel", unknown, "the images", every, "Rename others: aliases=..."))
     chained = [name for name in aliases.values() if aliases.get(name, name) != name]
     if chained:
-        msg = f"aliases lead to {chained}, which are aliases themselves. Give every name the one it gets in the end."
+        msg = f"aliases lead to {chained}, which are aliases too. Give every name the one it gets in the end."
         raise ValueError(msg)
     renamed = {image: [aliases.get(name, name) for name in panel] for image, panel in panels.items()}
     for image, panel in renamed.items():
         repeated = sorted({name for name in panel if panel.count(name) > 1})
         if repeated:
             both = [old for old, new in zip(panels[image], panel, strict=True) if new in repeated]
-            msg = (
-                f"aliases make the channels {both} of image {image!r} one: {repeated}. Rename one of them, or drop it."
-            )
+            msg = f"aliases make {both} of image {image!r} one: {repeated}. Rename one of them, or drop it."
             raise ValueError(msg)
     return renamed
 

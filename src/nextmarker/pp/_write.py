@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import apply, pixel_size, spatial_system
+from nextmarker._errors import check_each_once, listed
 from nextmarker._regions import Region, as_list, read_image, shared_markers
 from nextmarker._table import write_results
 from nextmarker.pp._intensity import circle_means
@@ -59,9 +60,8 @@ def check_target(
         If the panels of the images differ, a pixel size is contradictory, or what would be written exists already.
     """
     wanted = as_list(markers) if markers is not None else None
-    if wanted is not None and (not wanted or len(set(wanted)) < len(wanted)):
-        msg = f"markers={wanted} must name one channel or more, each once."
-        raise ValueError(msg)
+    if wanted is not None:
+        check_each_once("markers", wanted)
     target = Target(images, shared_markers(sdata, images, wanted), key_added, table_key)
     for image in images:
         pixel_size(sdata, image)  # refused if contradictory
@@ -104,10 +104,7 @@ def write_cells(
     """
     found = [image for image in target.images if len(centres[image])]
     if not found:
-        msg = (
-            f"No cells in the images {target.images}: nothing was written. Look for them in other channels, "
-            "nm.pp.detect_cells(sdata, nuclear=[...]), or bring their centres: nm.pp.add_cells(sdata, ...)."
-        )
+        msg = f"No cells in {listed(target.images)}. Choose other channels, nuclear=[...], or nm.pp.add_cells(...)."
         raise ValueError(msg)
     for image in target.images:
         if image not in found:
@@ -130,7 +127,7 @@ def write_cells(
 def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
     places = {target.element(image): "shapes" for image in target.images}
     if target.table_key in places:
-        msg = f"key_added and table_key both lead to {target.table_key!r}: choose different names."
+        msg = f"key_added and table_key both lead to {target.table_key!r}. Choose different names."
         raise ValueError(msg)
     places[target.table_key] = "tables"
     taken = {name.lower(): (name, kind) for kind, name, _ in sdata.gen_elements()}  # names differ by more than case
@@ -138,19 +135,14 @@ def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
     foreign: list[str] = []
     for name, kind in places.items():
         if not re.fullmatch(r"(?!__)[\w.-]+", name) or set(name) == {"."}:
-            msg = f"{name!r} cannot name an element: use letters, digits, '_', '-' and '.' in key_added and table_key."
+            msg = f"{name!r} cannot name an element. Use letters, digits, '_', '-', '.' in key_added and table_key."
             raise ValueError(msg)
         if name.lower() in taken:
             there, its_kind = taken[name.lower()]
             (own if (there, its_kind) == (name, kind) else foreign).append(f"sdata.{its_kind}[{there!r}]")
-    if foreign:
-        msg = f"There is {', '.join(foreign)} already: choose other names with key_added=... or table_key=...."
-        raise ValueError(msg)
-    if own and not overwrite:
-        msg = (
-            f"There is {', '.join(own)} already. Replace with overwrite=True, "
-            "or choose other names with key_added=... and table_key=...."
-        )
+    if foreign or (own and not overwrite):
+        mend = "choose others with key_added=... and table_key=..." + (", or overwrite=True" if not foreign else "")
+        msg = f"These names are taken: {', '.join(foreign or own)}; {mend}."
         raise ValueError(msg)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
+from nextmarker._errors import listed, no_such
 from nextmarker._provenance import check_clusters, choose_examples, read_attribution
 from nextmarker._table import (
     get_table,
@@ -216,10 +217,10 @@ def _refuse_other_weights(embedding: np.ndarray, features: np.ndarray, crosstalk
     weights = crosstalk.transpose(0, 2, 1).reshape(flat.shape[1], -1)
     bias = embedding[rows] - flat @ weights
     if not (np.ptp(bias, axis=0) <= 1e-3 * (np.abs(flat) @ np.abs(weights)).max()).all():
-        msg = (
-            f".obsm[{_keys.EMBEDDING!r}], .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] and .varm[{_keys.CROSSTALK!r}] do "
-            f"not belong together: tables of several models were joined, or one was replaced. Embed again with {EMBED}."
+        places = (
+            f".obsm[{_keys.EMBEDDING!r}], .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] and .varm[{_keys.CROSSTALK!r}]"
         )
+        msg = f"{places} do not belong together: one is of another model. Embed again: {EMBED}."
         raise ValueError(msg)
 
 
@@ -227,20 +228,15 @@ def _read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:
     """Read the categories that have cells, named by strings; a cell without category has code -1."""
     categorical = [name for name, column in adata.obs.items() if isinstance(column.dtype, pd.CategoricalDtype)]
     if groupby not in adata.obs:
-        msg = (
-            f"No {groupby!r} in .obs of the table; its categorical columns are {categorical or 'none'}. "
-            "Cluster the cells with nm.tl.cluster(adata), or name a column: groupby=..."
-        )
-        raise KeyError(msg)
+        mend = "Cluster the cells, nm.tl.cluster(adata), or name another: groupby=..."
+        raise KeyError(no_such("categorical column", groupby, ".obs of the table", categorical, mend))
     if groupby not in categorical:
-        msg = (
-            f".obs[{groupby!r}] is not categorical; the categorical columns are {categorical or 'none'}. "
-            f"Make it one: adata.obs[{groupby!r}] = adata.obs[{groupby!r}].astype('category')."
-        )
+        column = f"adata.obs[{groupby!r}]"
+        msg = f".obs[{groupby!r}] is not categorical. Make it so: {column} = {column}.astype('category')."
         raise ValueError(msg)
     clusters = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
     if clusters.categories.empty:
-        msg = f"No cell has a category in .obs[{groupby!r}]. Name another column: groupby=..., of {categorical}."
+        msg = f"No cell has a category in .obs[{groupby!r}]. Name another: groupby=..., of {listed(categorical)}."
         raise ValueError(msg)
     return clusters.rename_categories(str)
 
@@ -251,8 +247,7 @@ def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Ma
     chosen = dict(threshold or {})
     unknown = [name for name in chosen if name not in markers]
     if unknown:
-        msg = f"threshold names the markers {unknown}, which the table lacks; it has {markers.tolist()}."
-        raise ValueError(msg)
+        raise ValueError(no_such("marker", unknown, "the table", markers, "Name others: threshold=..."))
     medians = pd.Series(np.median(activation, axis=0), markers, dtype=float)
     return medians.where(~markers.isin(chosen), markers.map(chosen)).to_numpy()
 

@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
+from nextmarker._errors import check_option, check_value
 from nextmarker._provenance import digest
 from nextmarker._table import (
     OURS,
@@ -21,6 +22,7 @@ from nextmarker._table import (
     read_features,
     record_name,
     refuse_foreign_keys,
+    refuse_infinite,
     refuse_several_models,
     require,
     write_results,
@@ -130,12 +132,8 @@ def cluster(
     {'0': 60, '1': 40}
     """
     adata = get_table(data, table_key)
-    if backend not in get_args(Backend):
-        msg = f"backend must be one of {list(get_args(Backend))}, not {backend!r}."
-        raise ValueError(msg)
-    if resolution <= 0:
-        msg = f"resolution must be positive, not {resolution}; 0.75 is the default."
-        raise ValueError(msg)
+    check_option("backend", backend, get_args(Backend))
+    check_value("resolution", resolution, resolution > 0, "positive")
     names = {name: f"{key_added}_{name}" for name in (_keys.CONNECTIVITIES, _keys.DISTANCES, _keys.NEIGHBORS)}
     places = {
         "clusters": f"obs/{key_added}",
@@ -187,22 +185,12 @@ def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int) -> np.ndarra
         refuse_several_models(adata)
     if use_rep == _keys.INTERPRETABILITY_FEATURES:
         read_features(adata)
-    if n_neighbors < 2:
-        msg = f"n_neighbors must be at least 2, not {n_neighbors}; 30 is the default."
+    check_value("n_neighbors", n_neighbors, n_neighbors >= 2, "at least 2")
+    cells = len(embedding)
+    if cells <= n_neighbors:
+        msg = f"{n_neighbors} neighbours need {n_neighbors + 1} cells, and the table has {cells}: lower n_neighbors=..."
         raise ValueError(msg)
-    if len(embedding) <= n_neighbors:
-        msg = (
-            f"{n_neighbors} neighbours of each cell need at least {n_neighbors + 1} cells, and the table has "
-            f"{len(embedding)}. Pass a smaller n_neighbors=..., or detect more cells: nm.pp.detect_cells(sdata, ...)."
-        )
-        raise ValueError(msg)
-    broken = ~np.isfinite(embedding).all(axis=1)
-    if broken.any():
-        msg = (
-            f"The embedding .obsm[{use_rep!r}] of {broken.sum()} cells is not finite (NaN or infinite), first that of "
-            f"cell {adata.obs_names[broken][0]!r}. Write it again with nm.tl.embed(sdata)."
-        )
-        raise ValueError(msg)
+    refuse_infinite(embedding, adata.obs_names, f"The embedding .obsm[{use_rep!r}]")
     return embedding
 
 

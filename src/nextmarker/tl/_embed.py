@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from nextmarker import _keys
+from nextmarker._errors import check_option, check_value
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
@@ -93,7 +94,7 @@ def embed(
     device
         Torch device; by default a GPU where there is one.
     progress
-        Show progress bars.
+        Show progress bars, and log how training went.
 
     Returns
     -------
@@ -150,12 +151,8 @@ def embed(
     256
     """
     for name, value in (("rotations", rotations), ("tile_size", tile_size)):
-        if value < 1:
-            msg = f"{name} must be at least 1, not {value}."
-            raise ValueError(msg)
-    if missing not in get_args(Missing):
-        msg = f"missing must be one of {list(get_args(Missing))}, not {missing!r}."
-        raise ValueError(msg)
+        check_value(name, value, value >= 1, "at least 1")
+    check_option("missing", missing, get_args(Missing))
     adata = get_table(sdata, table_key)
     places = _places()
     refuse_foreign_keys(adata, list(places.values()), argument=None)
@@ -171,7 +168,7 @@ def embed(
             progress=progress,
         )
     elif patch_size is not None:
-        msg = "A model brings its own patch size. Leave out patch_size, or leave out the model to train another."
+        msg = "A model brings its own patch size. Leave out patch_size, or the model to train another."
         raise ValueError(msg)
     elif not isinstance(model, NeXtMarker):
         model = load_model(model)

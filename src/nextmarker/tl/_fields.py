@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
     from nextmarker.nn.training import Settings
 
-FIELD_SIZE = 1024
-"""Side, in pixels, of the pieces in which training reads an image."""
-FIELD_MEMORY = 2**30
-"""Bytes of pixels that training holds at one time; with more, fields take turns."""
 SCALE_CELLS = 2048
 """Cells, and as many places, from which the scale of a model is chosen."""
 PLACES = 64
@@ -51,6 +47,10 @@ class Fields:
         Where the pixels are kept.
     zero
         Whether the model subtracts an image's own zero: take off what a camera added to the pixels, and draw places.
+    size
+        Side of a field in pixels of its image.
+    memory
+        Bytes of pixels that are held at one time, about; with more, fields take turns.
     """
 
     def __init__(
@@ -64,10 +64,12 @@ class Fields:
         device: torch.device,
         *,
         zero: bool = True,
+        size: int = 1024,
+        memory: int = 2**30,
     ) -> None:
         self.markers, self.patch_size, self.pixel_size = markers, patch_size, pixel_size
-        self.settings, self.seed, self.device, self.zero = settings, seed, device, zero
-        waiting = [(region, field) for region in regions for field in cut_fields(region, size=FIELD_SIZE)]
+        self.settings, self.seed, self.device, self.zero, self.memory = settings, seed, device, zero, memory
+        waiting = [(region, field) for region in regions for field in cut_fields(region, size=size)]
         self.order = [waiting[i] for i in torch.randperm(len(waiting), generator=seed)]
         self.queue = cycle(self.order)
         self.held: list[Crops] = []
@@ -140,7 +142,7 @@ class Fields:
 
     def _load(self) -> None:
         """Fill the memory with fields; of two cells at least, since one alone has no others to be told from."""
-        while len(self.held) < len(self.order) and (self._bytes() < FIELD_MEMORY or self.n_cells < 2):
+        while len(self.held) < len(self.order) and (self._bytes() < self.memory or self.n_cells < 2):
             self.held.append(self._load_next())
 
     def _load_next(self) -> Crops:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from nextmarker._errors import no_such
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -30,11 +32,9 @@ def lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]
         here = adata.var_names.intersection(region.pixels["c"].to_numpy())
         absent = [marker for marker in model.architecture.markers if marker not in here]
         if len(absent) == len(model.architecture.markers):
-            msg = (
-                f"Image {region.image!r} and its table have no marker of the model, which knows {absent}. "
-                "Train a model on this panel: nm.tl.train(sdata)."
-            )
-            raise ValueError(msg)
+            there = region.pixels["c"].to_numpy()
+            mend = "Train a model on this panel: nm.tl.train(sdata)."
+            raise ValueError(no_such("marker", absent, f"image {region.image!r} and its table", there, mend))
         if absent:
             lacking[region.image] = absent
     return lacking
@@ -54,13 +54,8 @@ def refuse_lacking(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions
             continue
         unknown = [marker for marker in absent if marker not in adata.var_names]
         holder, names = ("the table", adata.var_names) if unknown else (f"image {region.image!r}", region.pixels["c"])
-        msg = (
-            f"The model needs the markers {unknown or absent}, which {holder} does not have; it has "
-            f"{names.to_numpy().tolist()}. Train a model on this panel, nm.tl.train(sdata), or rename the channels, "
-            "sdata.set_channel_names(...), and make the cells again, or take these markers as zero: "
-            'nm.tl.embed(sdata, model, missing="zero").'
-        )
-        raise ValueError(msg)
+        mend = 'Train on this panel, nm.tl.train(sdata), rename channels, or give the model zeros: missing="zero".'
+        raise ValueError(no_such("marker", unknown or absent, holder, names.to_numpy(), mend))
 
 
 def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, regions: Sequence[Region]) -> None:

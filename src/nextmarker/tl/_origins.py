@@ -58,8 +58,7 @@ def warn_of_one_origin(origins: Mapping[str, pd.DataFrame], clusters: pd.Categor
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         msg = (
             f"In {len(found)} of {len(table)} clusters at least {100 * MOSTLY:.0f} % of the cells come from one "
-            f"{column}: {listed}{more}. Staining or background may differ between {column}s, or these cells occur in "
-            f"one only. See nm.metrics.batch_mixing(adata, {column!r})."
+            f"{column}: {listed}{more}. Does staining differ? See nm.metrics.batch_mixing(adata, {column!r})."
         )
         warnings.warn(msg, stacklevel=3)
 

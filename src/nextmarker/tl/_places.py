@@ -72,9 +72,8 @@ class PlaceCheck:
         off = _displacement(pixels, tile.centres[chosen], float(radius[local[chosen[0]]]), recorded[:, best])
         if off:
             msg = (
-                f"The cells of image {region.image!r} lie {'one pixel' if off == 1 else f'{off} pixels'} off, as "
-                "spatialdata places them after a crop that begins within a pixel. Crop the whole image again, "
-                "beginning at a multiple of the pixel size, in a coordinate system in which it is not turned."
+                f"The cells of image {region.image!r} lie {'one pixel' if off == 1 else f'{off} pixels'} off. Crop the "
+                "whole image again, beginning at a multiple of the pixel size, in a system in which it is not turned."
             )
             raise ValueError(msg)
 

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 from nextmarker import _keys
+from nextmarker._coordinates import STATE_SIZE
+from nextmarker._errors import check_option, listed
+from nextmarker._logging import logger
 from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker.nn.device import pick_device
@@ -58,7 +61,7 @@ def train(
         Images, and a table of cells made by `nm.pp.detect_cells` or `nm.pp.add_cells`.
     patch_size
         Side of the square that the model sees around a centre. By default 4/3 of the median distance between
-        neighbouring centres; the choice is printed.
+        neighbouring centres; the choice is logged.
     unit
         Unit of `patch_size`. Images of different pixel sizes are resampled to the finest of them.
     preset
@@ -75,7 +78,7 @@ def train(
     device
         Torch device; by default a GPU where there is one.
     progress
-        Show a progress bar, and print how training went.
+        Show a progress bar, and log the chosen patch size and how training went.
 
     Returns
     -------
@@ -116,16 +119,11 @@ def train(
     >>> model.architecture.patch_size
     12
     """
-    if preset not in PRESETS:
-        msg = f"preset={preset!r} is unknown; there are {list(PRESETS)}."
-        raise ValueError(msg)
+    check_option("preset", preset, PRESETS)
     settings, network = settings or PRESETS[preset][0], network or PRESETS[preset][1]
     _check_kinds(settings, network)
     if settings.penalty == "paper" and network.axis != "linear":
-        msg = (
-            "Eq. 2 as printed, penalty='paper', is for sigmoids on the linear axis, and these are on the logarithmic "
-            "one. Say network=nm.nn.Network(axis='linear'), or settings without this penalty."
-        )
+        msg = "penalty='paper' is for sigmoids on the linear axis. Say network=nm.nn.Network(axis='linear')."
         raise ValueError(msg)
     regions = read_regions(sdata, table_key)
     adata = get_table(sdata, table_key)
@@ -135,7 +133,7 @@ def train(
         raise ValueError(msg)
 
     pixel_size = _common_pixel_size(regions)
-    side = _patch_size(regions, patch_size, unit, pixel_size)
+    side = _patch_size(regions, patch_size, unit, pixel_size, progress=progress)
     seed = torch.Generator().manual_seed(random_state)
     fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device), zero=network.zero)
     start = start_centres(fields.sample_pixels(), settings.start)
@@ -169,7 +167,7 @@ def train(
     }
     write_results(adata, "train", {}, record)
     if progress:
-        _print_outcome(record)
+        _log_outcome(record)
     _warn_of_failure(record)
     return model
 
@@ -186,19 +184,16 @@ def _common_pixel_size(regions: Sequence[Region]) -> float | None:
     sizes = {region.image: region.pixel_size for region in regions}
     unknown = [image for image, size in sizes.items() if size is None]
     if unknown and len(unknown) < len(sizes):
-        msg = (
-            f"The pixel size of some images is known, but not of {unknown}, so a cell would not look alike in all. "
-            "State it for all: nm.pp.set_pixel_size(sdata, ...)."
-        )
+        msg = f"The pixel size of {listed(unknown)} is not known, and that of other images is. {STATE_SIZE}"
         raise ValueError(msg)
     return None if unknown else min(size for size in sizes.values() if size is not None)
 
 
-def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, pixel_size: float | None) -> int:
-    """Side of a patch in pixels of the model; chosen from the data, and printed, if not given."""
-    if unit not in {"pixel", "micrometre"}:
-        msg = f"unit is {unit!r}; it must be 'pixel' or 'micrometre'."
-        raise ValueError(msg)
+def _patch_size(
+    regions: Sequence[Region], patch_size: float | None, unit: str, pixel_size: float | None, *, progress: bool
+) -> int:
+    """Side of a patch in pixels of the model; chosen from the data, and logged, if not given."""
+    check_option("unit", unit, ("pixel", "micrometre"))
     if patch_size is None:
         distances = np.concatenate([region.neighbour_distances() / region.step(pixel_size) for region in regions])
         if not distances.size:
@@ -207,20 +202,17 @@ def _patch_size(regions: Sequence[Region], patch_size: float | None, unit: str, 
         median = float(np.median(distances))
         side = max(round(PATCH_PER_DISTANCE * median), MIN_PATCH_SIZE)
         physical = f" ({side * pixel_size:.1f} um)" if pixel_size else ""
-        print(f"patch size: {side} px{physical}, 4/3 of the distance between neighbouring centres, {median:.1f} px")
+        if progress:
+            logger.info(
+                f"patch size: {side} px{physical}, 4/3 of the distance between neighbouring centres, {median:.1f} px"
+            )
         return side
     if unit == "micrometre" and pixel_size is None:
-        msg = (
-            "A patch size in micrometres needs the pixel size of the images, which is not known. State it, "
-            "nm.pp.set_pixel_size(sdata, ...), or give the patch size in pixels."
-        )
+        msg = f"A patch size in micrometres needs the pixel size of the images, which is not known. {STATE_SIZE}"
         raise ValueError(msg)
     exact = patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size
     if not MIN_PATCH_SIZE <= exact < np.inf:
-        msg = (
-            f"A patch of {exact:g} px shows nothing; patch_size={patch_size} {unit} must give at least "
-            f"{MIN_PATCH_SIZE} px."
-        )
+        msg = f"patch_size={patch_size} {unit} gives {exact:g} px, and must give at least {MIN_PATCH_SIZE}."
         raise ValueError(msg)
     return round(exact)
 
@@ -230,8 +222,8 @@ def _random_loss(fields: Fields, settings: Settings) -> float:
     return random_nt_xent(cells, settings.views * len(settings.patch_scales), settings.temperature, PROJECTION)
 
 
-def _print_outcome(record: Mapping[str, Any]) -> None:
-    print(
+def _log_outcome(record: Mapping[str, Any]) -> None:
+    logger.info(
         f"trained {record['steps']} steps: loss {record['loss'][0]:.2f} at first, {record['final_loss']:.2f} at last, "
         f"{record['random_loss']:.2f} for random embeddings"
     )
@@ -239,15 +231,14 @@ def _print_outcome(record: Mapping[str, Any]) -> None:
     for name in ("x_c", "slope"):
         factor = record[name] / record[f"{name}_start"]
         moved.append(f"{name} {factor.min():.2f} to {factor.max():.2f} (median {np.median(factor):.2f})")
-    print(f"learned normalization, times its start: {', '.join(moved)}")
+    logger.info(f"learned normalization, times its start: {', '.join(moved)}")
 
 
 def _warn_of_failure(record: Mapping[str, Any]) -> None:
     """Warn unless views of one cell became more alike than those of others: that wins up to 1 / temperature of loss."""
     if record["final_loss"] > record["random_loss"] - LEAST_GAIN / record["temperature"]:
         msg = (
-            f"Training did not work: its loss ends at {record['final_loss']:.2f}, and random embeddings have "
-            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), and the channels, or train longer: "
-            "nm.nn.Settings(steps=...)."
+            f"Training did not work: its loss ends at {record['final_loss']:.2f}, that of random embeddings is "
+            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), or train longer: Settings(steps=...)."
         )
         warnings.warn(msg, stacklevel=3)

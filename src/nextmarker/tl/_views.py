@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 
 from nextmarker import _keys
+from nextmarker._errors import check_value
 from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table
 from nextmarker._tiles import cut_fields, read_field
@@ -120,11 +121,9 @@ def _recorded_settings(trained: Mapping[str, Any]) -> Settings:
 
 def _check_patch_size(patch_size: int | None) -> int:
     if patch_size is None:
-        msg = "No model was trained on this table, so the patch size is not known. Give it: patch_size=..., in pixels."
+        msg = "No model was trained on this table. Give the patch size in pixels: patch_size=..."
         raise KeyError(msg)
-    if patch_size < MIN_PATCH_SIZE:
-        msg = f"patch_size={patch_size} must be at least {MIN_PATCH_SIZE} pixels."
-        raise ValueError(msg)
+    check_value("patch_size", patch_size, patch_size >= MIN_PATCH_SIZE, f"at least {MIN_PATCH_SIZE} pixels")
     return int(patch_size)
 
 
@@ -133,19 +132,14 @@ def _row(adata: AnnData, cell: str | int) -> int:
     if isinstance(cell, str) and cell in adata.obs_names:
         rows = np.flatnonzero(adata.obs_names == cell)
         if len(rows) > 1:
-            msg = (
-                f"{len(rows)} cells of the table are named {cell!r}, as after joining tables. Give a position, first "
-                f"{rows[0]}, or make the names unique: adata.obs_names_make_unique()."
-            )
+            mend = f"Give a position, first {rows[0]}, or make names unique: adata.obs_names_make_unique()."
+            msg = f"{len(rows)} cells are named {cell!r}. {mend}"
             raise ValueError(msg)
         return int(rows[0])
     if not isinstance(cell, str) and 0 <= cell < adata.n_obs:
         return int(cell)
     first, last = adata.obs_names[[0, -1]]
-    msg = (
-        f"No cell {cell!r} in the table, which has {adata.n_obs} cells, {first!r} to {last!r}. "
-        f"Name one of .obs_names, or its position from 0 to {adata.n_obs - 1}."
-    )
+    msg = f"No cell {cell!r} in the table. Name one, {first!r} to {last!r}, or its position, 0 to {adata.n_obs - 1}."
     raise KeyError(msg)
 
 

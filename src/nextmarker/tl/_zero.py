@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nextmarker._errors import listed
 from nextmarker._tiles import read_windows
 from nextmarker.nn.device import to_device
 from nextmarker.nn.views import Crops, reach
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 NO_SIGNAL = 6
 """Standard deviations of the noise that no cell rises above its image's zero where a marker has no signal."""
+NAMED = 3
+"""Images without signal of a marker that are named."""
 NO_STRUCTURE = 0.05
 """Correlation of neighbouring pixels below which an image may be noise alone."""
 
@@ -93,17 +96,18 @@ def warn_of_no_signal(
 ) -> None:
     """Warn of markers of which an image shows noise alone, and no cell more than that."""
     markers = np.array(model.architecture.markers)
-    silent = {}
+    silent: dict[str, list[str]] = {}
     for image, zero in zeros.items():
         rows = np.concatenate([region.rows for region in regions if region.image == image])
         noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # of rounding
         brightest = interpretability[rows].mean(2).max(0)
         none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise)
-        names = [name for name in markers[none].tolist() if name not in lacking.get(image, [])]
-        if names:
-            silent[image] = names
+        for name in markers[none].tolist():
+            if name not in lacking.get(image, []):
+                silent.setdefault(name, []).append(image)
     if silent:
-        msg = f"Markers without signal above the background, by image: {silent}. Look at them before you trust them."
+        where = [f"{name} in {len(s)} of {len(zeros)} images ({listed(s, NAMED)})" for name, s in silent.items()]
+        msg = f"Markers without signal above the background: {', '.join(where)}. Look at them before you trust them."
         warnings.warn(msg, stacklevel=3)
 
 

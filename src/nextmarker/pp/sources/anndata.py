@@ -10,6 +10,7 @@ from spatialdata.transformations import get_transformation
 
 from nextmarker import _keys
 from nextmarker._coordinates import apply, from_system, spatial_system
+from nextmarker._errors import no_such
 from nextmarker._regions import locate_cells, read_image
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.nd
     """Rows of the cells of one image, and their coordinates, which the table has in a system of that image."""
     read_image(sdata, image)
     system = _recorded_system(adata, image) or _only_system(sdata, image)
-    if _keys.SPATIAL not in adata.obsm or system not in get_transformation(sdata.images[image], get_all=True):
-        msg = (
-            f"The table of cells has its coordinates, .obsm['spatial'], in the system {system!r} of image {image!r}; "
-            f"one of these is missing. Give x and y in pixels: nm.pp.add_cells(sdata, frame)."
-        )
-        raise KeyError(msg)
+    systems = get_transformation(sdata.images[image], get_all=True)
+    mend = "Give x and y in pixels: nm.pp.add_cells(sdata, frame)."
+    if _keys.SPATIAL not in adata.obsm:
+        raise KeyError(no_such("", _keys.SPATIAL, ".obsm of the cells", adata.obsm, mend))
+    if system not in systems:
+        raise KeyError(no_such("coordinate system", system, f"image {image!r}", systems, mend))
     rows = np.flatnonzero(adata.obs[_keys.IMAGE] == image)
     xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[rows, :2]
     return rows, apply(from_system(sdata, image, system), xy)
@@ -70,9 +71,8 @@ def _only_system(sdata: SpatialData, image: str) -> str:
     matrices = [from_system(sdata, image, system) for system in systems]
     if not np.allclose(matrices, matrices[0]):
         msg = (
-            f"The table of cells has lost its record, .uns[{_keys.RECORD!r}], so it is not known in which coordinate "
-            f"system of image {image!r} its coordinates are: {systems}. Keep the record when joining tables: "
-            "anndata.concat(tables, uns_merge='first')."
+            f"The table of cells has lost its record: are they in {systems} of image {image!r}? Keep it when joining "
+            "tables: anndata.concat(tables, uns_merge='first')."
         )
         raise ValueError(msg)
     return spatial_system(sdata, image)
@@ -87,7 +87,6 @@ def foreign_positions(adata: AnnData) -> pd.DataFrame:
         If the table holds no coordinates.
     """
     if _keys.SPATIAL not in adata.obsm:
-        msg = f"No 'spatial' in .obsm of the table of cells, which holds {sorted(adata.obsm) or 'nothing'}."
-        raise KeyError(msg)
+        raise KeyError(no_such("", _keys.SPATIAL, ".obsm of the cells", adata.obsm, "Give a DataFrame of x and y."))
     frame = pd.DataFrame(np.asarray(adata.obsm[_keys.SPATIAL])[:, :2], index=adata.obs_names, columns=["x", "y"])
     return frame.assign(image=adata.obs[_keys.IMAGE]) if _keys.IMAGE in adata.obs else frame

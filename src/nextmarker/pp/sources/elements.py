@@ -9,6 +9,7 @@ import pandas as pd
 
 from nextmarker._backing import check_whole
 from nextmarker._coordinates import apply, full_resolution, is_micrometre, shared_systems, to_pixels
+from nextmarker._errors import listed
 from nextmarker.pp._labels import label_centroids
 
 if TYPE_CHECKING:
@@ -37,10 +38,8 @@ def elements_by_image(sdata: SpatialData, name: str, images: list[str]) -> dict[
         return {}
     unclear = {image: found for image, found in matches.items() if len(found) != 1}
     if unclear:
-        msg = (
-            f"{name!r} does not name one element for each image: {unclear}. Name them, "
-            f"nm.pp.add_cells(sdata, {{{images[0]!r}: ...}}), or choose images with images=[...]."
-        )
+        call = f"nm.pp.add_cells(sdata, {{{images[0]!r}: ...}})"
+        msg = f"{name!r} does not name one element for each image: {unclear}. Name them, {call}, or images=[...]."
         raise ValueError(msg)
     return {image: found for image, (found,) in matches.items()}
 
@@ -54,10 +53,8 @@ def _image_of(sdata: SpatialData, element: str, images: list[str]) -> str:
     if len(candidates) > 1:
         candidates = [i for i in candidates if element.startswith(f"{i}_") or element.endswith(f"_{i}")]
     if len(candidates) != 1:
-        msg = (
-            f"It is not clear which of the images {images} the cells of {element!r} belong to. "
-            f"Say it: nm.pp.add_cells(sdata, {{{images[0]!r}: {element!r}}})."
-        )
+        call = f"nm.pp.add_cells(sdata, {{{images[0]!r}: {element!r}}})"
+        msg = f"Which of the images {listed(images)} do the cells of {element!r} belong to? Say it: {call}."
         raise ValueError(msg)
     return candidates[0]
 
@@ -79,10 +76,8 @@ def element_centroids(sdata: SpatialData, name: str, image: str) -> pd.DataFrame
 def _flat(element: xr.DataArray | xr.DataTree, name: str) -> xr.DataArray:
     labels = full_resolution(element)
     if set(labels.dims) != {"y", "x"}:
-        msg = (
-            f"The labels {name!r} have the dimensions {labels.dims}, and only flat labels (y, x) are supported. Give a "
-            f"mask: nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)."
-        )
+        call = f"nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)"
+        msg = f"The labels {name!r} have the dimensions {labels.dims} instead of (y, x). Give a mask: {call}."
         raise ValueError(msg)
     check_whole(name, labels)
     return labels.transpose("y", "x")

@@ -65,20 +65,14 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
     labels = _open_array(source) if isinstance(source, Path) else source
     labels = labels.squeeze() if labels.ndim > 2 else labels
     if labels.ndim == 2 and labels.shape[1] == 2 < size[1]:
-        msg = "An array is taken for a mask. Give coordinates as a table: pandas.DataFrame(array, columns=['x', 'y'])."
+        msg = "This array is no mask. Give coordinates as a table: pandas.DataFrame(array, columns=['x', 'y'])."
         raise ValueError(msg)
     if labels.shape != size:
         found = " x ".join(map(str, labels.shape))
-        msg = (
-            f"{name} has {found} pixels and the image {size[0]} x {size[1]}. A mask of another resolution can be added "
-            "to sdata.labels, with a transformation: Labels2DModel.parse(..., transformations=...)."
-        )
+        msg = f"{name} has {found} pixels, and the image {size[0]} x {size[1]}. Add it to sdata.labels, with its scale."
         raise ValueError(msg)
     if labels.dtype.kind not in "uif":
-        msg = (
-            f"{name} has values of type {labels.dtype}, which do not tell cells apart. "
-            "Number the cells first: skimage.measure.label(mask)."
-        )
+        msg = f"{name} has values of type {labels.dtype}. Number the cells: skimage.measure.label(mask)."
         raise ValueError(msg)
     pixels = xr.DataArray(labels.data if isinstance(labels, xr.DataArray) else labels, dims=("y", "x"))
     ids, xy = label_centroids(pixels, name=name)
@@ -90,12 +84,12 @@ def _open_array(path: Path) -> np.ndarray | da.Array:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            msg = f"{str(path)!r} is not a NumPy array that can be read ({error}). Save one with numpy.save."
+            msg = f"{str(path)!r} is no NumPy array that can be read ({error}). Save one with numpy.save."
             raise ValueError(msg) from error
     stacks, _ = open_file(path)
     planes = sum(stack.n_channels for stack in stacks)
     if planes != 1:
-        msg = f"{str(path)!r} has {planes} planes; a mask is one plane of whole numbers. Give the plane as an array."
+        msg = f"{str(path)!r} has {planes} planes; a mask is one. Give the plane as an array."
         raise ValueError(msg)
     return stacks[0].pixels()[0]
 
@@ -135,7 +129,7 @@ def _read_features(path: Path) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         content = content.get("features", [content])
     if not isinstance(content, list) or not all(isinstance(f, dict) and f.get("type") == "Feature" for f in content):
-        msg = f"{str(path)!r} is not GeoJSON of cells: it must hold a FeatureCollection or a list of features."
+        msg = f"{str(path)!r} is no GeoJSON of cells: neither a FeatureCollection nor a list of features."
         raise ValueError(msg)
     return content
 
@@ -172,10 +166,8 @@ def _centroids(feature: dict[str, Any], path: Path, number: int) -> Iterator[Bas
         msg = f"Feature {number} of {str(path)!r} has no geometry that can be read: {error!r}"
         raise ValueError(msg) from error
     if geometry.is_empty or geometry.geom_type not in ("Polygon", "MultiPolygon", "Point", "MultiPoint"):
-        msg = (
-            f"Feature {number} of {str(path)!r} is {'an empty ' * geometry.is_empty}{geometry.geom_type}. "
-            "Cells are polygons or points: remove what is not a cell."
-        )
+        found = f"{'an empty ' * geometry.is_empty}{geometry.geom_type}"
+        msg = f"Feature {number} of {str(path)!r} is {found}. Cells are polygons or points: remove it."
         raise ValueError(msg)
     if geometry.geom_type == "MultiPoint":  # the points tool of QuPath
         yield from get_parts(geometry)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
+from nextmarker._errors import listed, no_such
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -88,12 +89,12 @@ def read_cell_table(source: pd.DataFrame | Path, unit: Unit | None) -> tuple[pd.
         name, layout = repr(str(source)), _layout(source)
         columns = pd.Index(_read_csv(source, layout, header=None, nrows=1, dtype=str).iloc[0])  # as they are written
     else:
-        name, layout, columns = "The table of cells", {}, source.columns
+        name, layout, columns = "the table of cells", {}, source.columns
     header = _find_header(columns, unit, name)
     optional = {_keys.IMAGE: _first_of(_IMAGE, columns), "identifier": _first_of(_IDENTIFIER, columns)}
     used = {"x": header.x, "y": header.y, **{ours: theirs for ours, theirs in optional.items() if theirs is not None}}
     if repeated := sorted({str(name) for name in columns[columns.duplicated()]} & set(used.values())):
-        msg = f"{name} has several columns {repeated}: rename them."
+        msg = f"Several columns {repeated} in {name}: rename them."
         raise ValueError(msg)
     if isinstance(source, Path):
         source = _read_csv(source, layout, keep=list(dict.fromkeys(used.values())), low_memory=False)
@@ -127,24 +128,20 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
     if _keys.IMAGE not in frame:
         if len(images) == 1:
             return {images[0]: frame}
-        msg = (
-            f"The table of cells has no column 'image', and there are several images: {images}. Add the column, "
-            f"or name one image: nm.pp.add_cells(sdata, ..., images={images[0]!r})."
-        )
+        call = f"nm.pp.add_cells(sdata, ..., images={images[0]!r})"
+        msg = f"The table of cells has no column 'image', of {listed(images)}. Add it, or name one image: {call}."
         raise ValueError(msg)
     column = frame[_keys.IMAGE].map(str)  # missing names too, unlike astype(str) of pandas 3
     names = column.unique().tolist()
     matched = _match_images(names, known)
     if len(names) == len(images) == 1 and not matched:
-        msg = f"The table of cells calls its image {names[0]!r}; its cells are taken for those of {images[0]!r}."
+        msg = f"The table of cells calls its image {names[0]!r}: its cells are taken for those of {images[0]!r}."
         warnings.warn(msg, UserWarning, stacklevel=4)
         return {images[0]: frame}
     unknown = sorted(set(names) - set(matched))
     if unknown or (names and not set(images) & set(matched.values())):
-        msg = (
-            f"The table of cells names the images {unknown or names}, which are not among {images}. Correct its names."
-        )
-        raise ValueError(msg)
+        mend = "Correct its names in the table of cells."
+        raise ValueError(no_such("image", unknown or names, "the chosen images", images, mend))
     if len(set(matched.values())) < len(matched):
         msg = f"The table of cells has several names for one image: {matched}. Correct its names."
         raise ValueError(msg)
@@ -175,21 +172,18 @@ def _find_header(columns: pd.Index, unit: Unit | None, name: str) -> _Header:
     if found := [*own, *fitting]:
         return found[0]
     if named:
-        msg = f"{name} names its unit, {named[0].x!r}, and unit={unit!r} contradicts it. Leave unit out."
+        msg = f"unit={unit!r} contradicts the column {named[0].x!r} in {name}. Leave unit out."
         raise ValueError(msg)
     if headers:
         return headers[0]
     if {_UNCLEAR.x, _UNCLEAR.y} <= set(columns):
         if unit is None:
-            msg = f'{name}: {_UNCLEAR.x!r} is in micrometres in some programs. Say it: unit="pixel" or "micrometre".'
+            msg = f'{_UNCLEAR.x!r} in {name} may be in micrometres. Say it: unit="pixel" or unit="micrometre".'
             raise ValueError(msg)
         return _UNCLEAR
     missing = [axis for axis in "xy" if axis not in columns]
-    msg = (
-        f"{name} lacks the columns {missing}, and has none that is known of QuPath, mcquant, steinbock, CellProfiler, "
-        f"histoCAT or Xenium. It has {[*columns][:20]}. Rename the columns with the coordinates."
-    )
-    raise ValueError(msg)
+    mend = "Name those with the coordinates x and y."
+    raise ValueError(no_such("column", missing, name, columns, mend))
 
 
 def _named_headers(columns: pd.Index) -> list[_Header]:

@@ -1,0 +1,83 @@
+"""How errors are worded: what was looked for, what is there, and the call that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+SHOWN = 8
+"""Names of a list that are shown."""
+CLOSE = 0.7
+"""Likeness of names from which one may be meant by the other; that of CD3 and CD4 is lower."""
+
+
+def listed(names: Iterable[object], most: int = SHOWN) -> str:
+    """List names in quotes, the first few of many.
+
+    Examples
+    --------
+    >>> listed(["CD3", "CD20"]), listed([])
+    ("'CD3', 'CD20'", 'nothing')
+    >>> listed(range(39))
+    '0, 1, 2, 3, 4, 5, 6, 7 and 31 more'
+    """
+    quoted = [repr(name) for name in names]
+    more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
+    return (", ".join(quoted[:most]) or "nothing") + more
+
+
+def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[object], mend: str) -> str:
+    """Say that names are missing, what is there instead, and which call or argument mends it.
+
+    Examples
+    --------
+    >>> no_such("channel", "cd3", "image 'a'", ["CD3", "DNA"], "Name others: markers=[...].")
+    "No channel 'cd3' in image 'a'; there is 'CD3', 'DNA'. Did you mean 'CD3'? Name others: markers=[...]."
+    """
+    names, known = [wanted] if isinstance(wanted, str) else list(wanted), list(map(str, there))
+    sought = f"{kind}{'s' if len(names) > 1 else ''} {listed(names)}".strip()
+    return f"No {sought} in {where}; there is {listed(known)}. {_guess(names, known)}{mend}"
+
+
+def check_option(argument: str, value: object, options: Collection[str]) -> None:
+    """Refuse a value that is none of the options.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    if value not in options:
+        msg = f"{argument}={value!r} is none of {listed(options)}. {_guess([str(value)], list(options))}".rstrip()
+        raise ValueError(msg)
+
+
+def check_value(argument: str, value: object, holds: bool, rule: str) -> None:
+    """Refuse a value that breaks its rule, given as whether it holds and in words.
+
+    Raises
+    ------
+    ValueError
+        If it does not hold.
+    """
+    if not holds:
+        msg = f"{argument}={value!r} must be {rule}."
+        raise ValueError(msg)
+
+
+def check_each_once(argument: str, names: Collection[str]) -> None:
+    """Refuse an empty list of names, and one in which a name repeats.
+
+    Raises
+    ------
+    ValueError
+        If it is one of these.
+    """
+    check_value(argument, names, 0 < len(names) == len(set(names)), "one name or more, each once")
+
+
+def _guess(wanted: Iterable[str], there: Iterable[str]) -> str:
+    """Guess which names were meant, whatever their case."""
+    known = {name.casefold(): name for name in there}
+    close = {known[match]: None for name in wanted for match in get_close_matches(name.casefold(), known, cutoff=CLOSE)}
+    return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
