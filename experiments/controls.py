@@ -14,10 +14,10 @@ from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import Block, Encoder
 from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
-from nextmarker.nn.training import fit
 from nextmarker.nn.zero import set_scale
 from nextmarker.tl._embed import embed_regions
 from nextmarker.tl._fields import Fields
+from nextmarker.tl._train import fit_and_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,9 +111,9 @@ def embed_control(
     model = NeXtMarker(Architecture(tuple(adata.var_names), patch_size), start)
     change(model)
     model.to(device)
-    set_scale(model, fields.sample_cells)
-    if settings is not None:
-        fit(model, fields.draw, settings, seed=seed, progress=True)
+    if settings is None:
         set_scale(model, fields.sample_cells)
+    else:
+        fit_and_scale(model, fields, settings, seed=seed, progress=True)
     results = embed_regions(model, regions, {}, adata.n_obs, ROTATIONS, TILE_SIZE, device, progress=False)
     return model, *results[:2]

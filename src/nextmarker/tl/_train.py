@@ -144,11 +144,7 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
         model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
-        set_scale(model, fields.sample_cells)
-        loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
-        set_scale(model, fields.sample_cells)  # training makes the features of some markers stronger
-        if settings.whiten_features:
-            whiten_features(model, fields.sample_cells(), settings, seed=seed)
+        loss = fit_and_scale(model, fields, settings, seed=seed, progress=progress)
     model.cpu()
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
@@ -170,6 +166,18 @@ def train(
         _log_outcome(record)
     _warn_of_failure(record)
     return model
+
+
+def fit_and_scale(
+    model: NeXtMarker, fields: Fields, settings: Settings, *, seed: torch.Generator, progress: bool
+) -> np.ndarray:
+    """Train a model in place, set the scale of I before and after, and whiten its features; return the loss."""
+    set_scale(model, fields.sample_cells)
+    loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
+    set_scale(model, fields.sample_cells)  # training makes the features of some markers stronger
+    if settings.whiten_features:
+        whiten_features(model, fields.sample_cells(), settings, seed=seed)
+    return loss
 
 
 def _check_kinds(settings: object, network: object) -> None:
