@@ -41,7 +41,8 @@ def test_what_differs_within_cells_is_alike_in_all_directions_and_what_differs_b
     (within, between), (within_before, between_before) = covariances(after), covariances(views)
     spread, spread_before = (torch.linalg.eigvalsh(matrix) for matrix in (within, within_before))
     assert (spread_before[:, -1] / spread_before[:, 0] > 7).all()
-    assert (spread[:, -1] / spread[:, 0] < 1 / (1 - RIDGE) * 1.4).all()  # alike but for the ridge
+    alike = spread_before / (spread_before + RIDGE * spread_before.mean(1, keepdim=True))  # 1 but for the ridge
+    torch.testing.assert_close(spread / spread[:, -1:], alike / alike[:, -1:])
     trace = torch.diagonal(between, dim1=1, dim2=2).sum(1)
     torch.testing.assert_close(trace, torch.diagonal(between_before, dim1=1, dim2=2).sum(1))
 
@@ -51,7 +52,7 @@ def test_a_direction_that_views_share_weighs_more_than_one_in_which_they_differ(
     within, _ = covariances(views)
     _, directions = torch.linalg.eigh(within[0])
     steady, changing = (direction @ whitening(views)[0] @ direction for direction in directions.T)
-    assert steady > 3 * changing
+    assert steady > 2.5 * changing
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.7])

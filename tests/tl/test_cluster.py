@@ -215,7 +215,7 @@ def test_two_clusterings_have_two_records(adata):
     cluster(adata, n_neighbors=20, resolution=4.0, key_added="fine", backend="leidenalg")
     cluster(adata, n_neighbors=10)
     records = [adata.uns["nextmarker"][name] for name in ("cluster_coarse", "cluster_fine", "cluster")]
-    assert [record["resolution"] for record in records] == [0.01, 4.0, 0.75]
+    assert [record["resolution"] for record in records] == [0.01, 4.0, 0.3]
     assert [record["n_neighbors"] for record in records] == [15, 20, 10]
     assert [record["backend"] for record in records] == ["igraph", "leidenalg", "igraph"]
 

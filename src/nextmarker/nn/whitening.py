@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 VIEWS = 6
 """Views of each cell from which the weights are computed."""
-RIDGE = 0.1
+RIDGE = 0.3
 """Share of the mean variance that is added to every direction, so that none gets all weight for having no variance."""
 
 

@@ -46,7 +46,7 @@ def cluster(
     *,
     use_rep: str = _keys.EMBEDDING,
     n_neighbors: int = 30,
-    resolution: float = 0.75,
+    resolution: float = 0.3,
     backend: Backend = "igraph",
     key_added: str = _keys.CLUSTERS,
     table_key: str = _keys.TABLE,
@@ -74,8 +74,8 @@ def cluster(
     n_neighbors
         Nearest neighbours of each cell.
     resolution
-        Higher values give more clusters. PhenoGraph's is 1, at which modularity splits even types that lie clearly
-        apart; raise it to look for subtypes.
+        Higher values give more clusters. The default keeps well separated types in one piece; raise it to look for
+        subtypes. PhenoGraph uses 1.
     backend
         `"igraph"`, the fastest; `"leidenalg"`; or `"phenograph"`, the package itself from the neighbours on, which
         starts one process per processor.
