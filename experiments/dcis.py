@@ -81,28 +81,28 @@ def beside(folder: Path, image: str, ending: str) -> Path:
 
 def models() -> Mapping[str, Callable[[SpatialData, int], tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]]]:
     """The default and what it is compared with: functions of data and seed that give model, I and F."""
-    settings, network = nm.nn.Settings, nm.nn.Network
+    training, network = nm.nn.TrainingConfig, nm.nn.NetworkConfig
     return {
         DEFAULT: embed,
         "untrained": partial(embed_control, leave_as_is, PATCH_SIZE, None),
-        "early fusion": partial(embed_control, fuse_early, PATCH_SIZE, settings()),
-        "shared encoder": partial(embed_control, share_encoder, PATCH_SIZE, settings()),
-        "fixed arcsinh": partial(embed_control, fix_arcsinh, PATCH_SIZE, settings()),
-        "linear axis": partial(embed, settings=settings(start=0.25), network=network(axis="linear")),
-        "three patch sizes": partial(embed, settings=settings(patch_scales=(1.0, 0.8, 0.6))),
-        "images mixed": partial(embed, settings=settings(within_images=False)),
-        "no marker hidden": partial(embed, settings=settings(hidden_markers=0.0)),
+        "early fusion": partial(embed_control, fuse_early, PATCH_SIZE, training()),
+        "shared encoder": partial(embed_control, share_encoder, PATCH_SIZE, training()),
+        "fixed arcsinh": partial(embed_control, fix_arcsinh, PATCH_SIZE, training()),
+        "linear axis": partial(embed, training=training(sigmoid_start=0.25), network=network(axis="linear")),
+        "three patch sizes": partial(embed, training=training(patch_scales=(1.0, 0.8, 0.6))),
+        "images mixed": partial(embed, training=training(batch_by_image=False)),
+        "no marker hidden": partial(embed, training=training(marker_dropout=0.0)),
     }
 
 
 def embed(
     sdata: SpatialData,
     seed: int,
-    settings: nm.nn.Settings | None = None,
-    network: nm.nn.Network | None = None,
+    training: nm.nn.TrainingConfig | None = None,
+    network: nm.nn.NetworkConfig | None = None,
 ) -> tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]:
     """Model, I and F as users make them."""
-    model = nm.tl.train(sdata, PATCH_SIZE, settings=settings, network=network, random_state=seed)
+    model = nm.tl.train(sdata, PATCH_SIZE, training=training, network=network, random_state=seed)
     nm.tl.embed(sdata, model)
     adata = sdata["table"]
     return model, adata.obsm["X_interpretability"], adata.obsm["X_nextmarker"]

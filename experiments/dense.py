@@ -77,11 +77,11 @@ def measure_once(setting: str, seed: int, n_cells: int, output: Path) -> pd.Data
     return pd.read_csv(kept, index_col="representation")
 
 
-def measure(sdata: SpatialData, seed: int, settings: nm.nn.Settings | None = None) -> pd.DataFrame:
+def measure(sdata: SpatialData, seed: int, training: nm.nn.TrainingConfig | None = None) -> pd.DataFrame:
     """Scores of one tissue, a row for each representation."""
     nm.pp.add_cells(sdata, "truth", progress=False)
     nm.pp.detect_cells(sdata, NUCLEAR, key_added=DETECTED, table_key=DETECTED, progress=False)
-    model = nm.tl.train(sdata, settings=settings, table_key=DETECTED, random_state=seed)
+    model = nm.tl.train(sdata, training=training, table_key=DETECTED, random_state=seed)
     compared = [
         in_masks(sdata, {image: sdata[f"masks_{image}"].to_numpy() for image in sdata.images}, "true"),
         in_masks(sdata, {image: segment(pixels.sel(c=NUCLEAR)) for image, pixels in sdata.images.items()}, "segmented"),

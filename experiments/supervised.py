@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nextmarker.nn import NeXtMarker, Settings
+from nextmarker.nn import NeXtMarker, TrainingConfig
 from nextmarker.nn.device import pick_device, to_device
 from nextmarker.nn.training import learning_rate, random_views
 from nextmarker.nn.views import Crops, cut_patches, fixed_rotations, reach
 
 if TYPE_CHECKING:
-    from nextmarker.nn import Architecture
+    from nextmarker.nn import ModelConfig
 
 ROTATIONS = 4  # over which a cell is averaged, as `nm.tl.embed` does
 
@@ -26,9 +26,9 @@ def classify_supervised(
     centres: np.ndarray,
     types: np.ndarray,
     learn: np.ndarray,
-    architecture: Architecture,
+    config: ModelConfig,
     start: torch.Tensor,
-    settings: Settings,
+    training: TrainingConfig,
     *,
     random_state: int = 0,
 ) -> np.ndarray:
@@ -44,11 +44,11 @@ def classify_supervised(
         Type of each cell, int (cells,) from 0.
     learn
         Numbers of the cells to learn from.
-    architecture
+    config
         Of the network.
     start
         Where the sigmoids start, (markers,).
-    settings
+    training
         Steps, batch size, learning rates and augmentations; one view for each cell of a batch.
     random_state
         Seed.
@@ -60,19 +60,19 @@ def classify_supervised(
     torch.manual_seed(random_state)
     seed = torch.Generator().manual_seed(random_state)
     device = pick_device()
-    crops = _pad(pixels, centres, reach(architecture.patch_size, 1.0, settings.size_scaling), device)
+    crops = _pad(pixels, centres, reach(config.patch_size, 1.0, training.size_scaling), device)
     known, cells = torch.tensor(types).long().to(device), torch.as_tensor(learn)
-    model = NeXtMarker(architecture, start).to(device).to(memory_format=torch.channels_last)
-    classifier = nn.Linear(architecture.network.embedding, int(known.max()) + 1).to(device)
-    optimizer = torch.optim.Adam([*model.parameters(), *classifier.parameters()], settings.learning_rate)
-    for step in range(settings.steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, settings)
-        batch = cells[torch.randperm(len(cells), generator=seed)[: settings.batch_size]]
-        counts, _ = random_views([_choose(crops, batch)], architecture.patch_size, settings, seed)
+    model = NeXtMarker(config, start).to(device).to(memory_format=torch.channels_last)
+    classifier = nn.Linear(config.network.embedding, int(known.max()) + 1).to(device)
+    optimizer = torch.optim.Adam([*model.parameters(), *classifier.parameters()], training.learning_rate)
+    for step in range(training.steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, training)
+        batch = cells[torch.randperm(len(cells), generator=seed)[: training.batch_size]]
+        counts, _ = random_views([_choose(crops, batch)], config.patch_size, training, seed)
         loss = F.cross_entropy(classifier(model(counts)[1]), known[batch])
         optimizer.zero_grad()
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # as in fit
-            (loss + model.normalization.penalty(settings.penalty)).backward()
+            (loss + model.normalization.penalty(training.penalty)).backward()
         optimizer.step()
     return _predict(model, classifier, crops)
 
@@ -83,7 +83,7 @@ def _predict(model: NeXtMarker, classifier: nn.Linear, crops: Crops) -> np.ndarr
     for cells in torch.arange(len(crops.centres)).split(256):
         chosen = _choose(crops, cells)
         turns = (turn.expand(len(cells), 2, 2).to(crops.pixels.device) for turn in fixed_rotations(ROTATIONS))
-        embedding = sum(model(cut_patches(chosen, model.architecture.patch_size, turn))[1] for turn in turns)
+        embedding = sum(model(cut_patches(chosen, model.config.patch_size, turn))[1] for turn in turns)
         predicted.append(classifier(embedding / ROTATIONS).argmax(1))
     return torch.cat(predicted).cpu().numpy()
 

@@ -14,7 +14,7 @@ from nextmarker import _keys
 from nextmarker._regions import read_regions
 
 MARKERS = ["DNA1", "CD3", "CK"]
-SETTINGS = nm.nn.Settings(steps=4, batch_size=32)
+SETTINGS = nm.nn.TrainingConfig(steps=4, batch_size=32)
 SPACING, RADIUS, SHAPE = 16, 4, (80, 112)
 YY, XX = np.mgrid[: SHAPE[0], : SHAPE[1]]
 NEAREST = ((YY // SPACING) * (SHAPE[1] // SPACING) + XX // SPACING + 1).astype(int)
@@ -112,7 +112,7 @@ def test_cells_are_found_embedded_and_clustered(reader, nuclear, masks, tmp_path
     nm.pp.detect_cells(sdata, nuclear=nuclear, diameter=2 * RADIUS, progress=False)
     for centres in intrinsic_centres(sdata).values():
         np.testing.assert_allclose(centres, true_centres(), atol=2)
-    nm.tl.embed(sdata, nm.tl.train(sdata, 11, settings=SETTINGS, progress=False), progress=False)
+    nm.tl.embed(sdata, nm.tl.train(sdata, 11, training=SETTINGS, progress=False), progress=False)
     table = sdata["table"]
     assert table.var_names.tolist() == (["0", "1", "2"] if reader is xenium else MARKERS)
     assert np.isfinite(table.obsm[_keys.EMBEDDING]).all()
@@ -160,7 +160,7 @@ def test_negative_pixels_are_weaker_than_none_and_change_nothing_else():
     sdata = compensated()
     nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
     np.testing.assert_allclose(intrinsic_centres(sdata)["a"], true_centres(), atol=2)
-    model = nm.tl.train(sdata, 11, settings=SETTINGS, progress=False)
+    model = nm.tl.train(sdata, 11, training=SETTINGS, progress=False)
     nm.tl.embed(sdata, model, progress=False)
     table = sdata["table"]
     assert np.isfinite(table.obsm[_keys.EMBEDDING]).all()
@@ -173,7 +173,7 @@ def test_a_channel_of_negative_pixels_alone_has_no_signal():
     sdata = SpatialData(images={"a": image(pixels)})
     nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
     with pytest.warns(UserWarning, match="CD3"):
-        model = nm.tl.train(sdata, 11, settings=SETTINGS, progress=False)
+        model = nm.tl.train(sdata, 11, training=SETTINGS, progress=False)
     nm.tl.embed(sdata, model, progress=False)
     assert np.isfinite(sdata["table"].obsm[_keys.EMBEDDING]).all()
 

@@ -21,7 +21,7 @@ from spatialdata.transformations import (
 import nextmarker as nm
 from nextmarker._regions import read_regions
 
-SETTINGS = nm.nn.Settings(steps=3, batch_size=48)
+SETTINGS = nm.nn.TrainingConfig(steps=3, batch_size=48)
 PATCH = 10
 MARGIN = 9  # pixels: a patch that is turned reaches no farther
 
@@ -42,7 +42,7 @@ def model() -> nm.nn.NeXtMarker:
     if not _MODELS:
         sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=150, random_state=5)
         nm.pp.add_cells(sdata, "truth_tissue_1", progress=False)
-        _MODELS["one"] = nm.tl.train(sdata, PATCH, settings=SETTINGS, progress=False)
+        _MODELS["one"] = nm.tl.train(sdata, PATCH, training=SETTINGS, progress=False)
     return _MODELS["one"]
 
 
@@ -284,8 +284,8 @@ def test_patients_joined_keep_their_pixel_sizes():
     one, two = read_regions(both)
     assert (one.image, two.image) == ("tissue_1-P1", "tissue_1-P2")
     assert (one.pixel_size, two.pixel_size) == (1.0, 0.5)
-    trained = nm.tl.train(both, 6, unit="micrometre", settings=SETTINGS, progress=False)
-    assert (trained.architecture.pixel_size, trained.architecture.patch_size) == (0.5, 12)
+    trained = nm.tl.train(both, 6, unit="micrometre", training=SETTINGS, progress=False)
+    assert (trained.config.pixel_size, trained.config.patch_size) == (0.5, 12)
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["in the object", "by itself"])

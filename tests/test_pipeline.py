@@ -30,7 +30,7 @@ def true_types(sdata):
 def tissue():
     sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=450)
     nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
-    model = nm.tl.train(sdata, settings=nm.nn.Settings(steps=120), progress=False)
+    model = nm.tl.train(sdata, training=nm.nn.TrainingConfig(steps=120), progress=False)
     nm.tl.embed(sdata, model, progress=False)
     nm.tl.cluster(sdata)
     nm.tl.marker_attribution(sdata)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
+from nextmarker.nn import ModelConfig, NetworkConfig, NeXtMarker, TrainingConfig
 from nextmarker.nn.views import Crops
 from nextmarker.nn.whitening import RIDGE, whiten_features, whitening
 
@@ -71,14 +71,14 @@ def make_crops():
 
 def make_model(zero):
     torch.manual_seed(0)
-    network = Network(embedding=16, zero=zero)
-    return NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+    network = NetworkConfig(embedding=16, zero=zero)
+    return NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
 
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_only_the_crosstalk_changes_and_each_marker_by_itself(zero):
     model, before = make_model(zero), make_model(zero)
-    whiten_features(model, [make_crops()], Settings(), seed=seed())
+    whiten_features(model, [make_crops()], TrainingConfig(), seed=seed())
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before.state_dict()[name])]
     assert changed == ["crosstalk.weight"]
     for new, old in zip(model.crosstalk_by_marker(), before.crosstalk_by_marker(), strict=True):
@@ -90,7 +90,7 @@ def test_only_the_crosstalk_changes_and_each_marker_by_itself(zero):
 def test_the_same_seed_gives_the_same_weights():
     models = [make_model(zero=True) for _ in range(3)]
     for model, number in zip(models, (0, 0, 1), strict=True):
-        whiten_features(model, [make_crops()], Settings(), seed=torch.Generator().manual_seed(number))
+        whiten_features(model, [make_crops()], TrainingConfig(), seed=torch.Generator().manual_seed(number))
     one, same, other = (model.crosstalk.weight for model in models)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

@@ -332,7 +332,7 @@ def test_every_step_leaves_images_without_cells_alone(tmp_path: Path) -> None:
     sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
     sdata.images["he"], sdata.images["deep"] = histology(), stack()
     detect(sdata, "DNA1", images="tissue_1", diameter=7)
-    nm.tl.embed(sdata, nm.tl.train(sdata, 6, settings=nm.nn.Settings(steps=1), progress=False), progress=False)
+    nm.tl.embed(sdata, nm.tl.train(sdata, 6, training=nm.nn.TrainingConfig(steps=1), progress=False), progress=False)
     nm.tl.cluster(sdata["table"])
     nm.pl.cells(sdata)
     mpl.pyplot.close("all")

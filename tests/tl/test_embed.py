@@ -49,8 +49,8 @@ def test_writes_what_the_docs_say(tissue, model):
     np.testing.assert_allclose(adata.obsm["X_nextmarker"], rebuilt, atol=1e-5)
     record = adata.uns["nextmarker"]["embed"]
     assert record["model"] == model.digest()
-    assert (record["patch_size"], record["features"], record["focus"]) == (11, 8, model.architecture.network.focus)
-    assert record["axis"] == model.architecture.network.axis
+    assert (record["patch_size"], record["features"], record["pool_sigma"]) == (11, 8, model.config.network.pool_sigma)
+    assert record["axis"] == model.config.network.axis
 
 
 @torch.inference_mode()
@@ -115,8 +115,8 @@ def test_order_of_the_table_is_kept(make, model):
         np.testing.assert_allclose(ours, theirs[order], atol=1e-6)
 
 
-def test_trains_when_no_model_is_given(make, monkeypatch, settings):
-    monkeypatch.setitem(nm.nn.PRESETS, "default", (settings, nm.nn.Network()))
+def test_trains_when_no_model_is_given(make, monkeypatch, training):
+    monkeypatch.setitem(nm.nn.PRESETS, "default", (training, nm.nn.NetworkConfig()))
     first, again, other = make(), make(), make()
     nm.tl.embed(first, patch_size=9, progress=False)
     nm.tl.embed(again, patch_size=9, tile_size=40, progress=False)
@@ -135,8 +135,8 @@ def test_a_saved_model_by_its_path(make, model, tmp_path):
 
 
 @pytest.mark.parametrize("markers", [["CD20", "DNA"], ["CD20", "CD3", "DNA"]])
-def test_channels_in_another_order_and_more_of_them(make, settings, markers):
-    model = nm.tl.train(make(markers=["DNA", "CD20"]), 11, settings=settings, progress=False)
+def test_channels_in_another_order_and_more_of_them(make, training, markers):
+    model = nm.tl.train(make(markers=["DNA", "CD20"]), 11, training=training, progress=False)
     expected = embedded(make(markers=["DNA", "CD20"]), model)
     embedding, features, activation, _ = embedded(make(markers=markers), model)
     at = [markers.index(marker) for marker in ("DNA", "CD20")]
@@ -145,8 +145,8 @@ def test_channels_in_another_order_and_more_of_them(make, settings, markers):
     np.testing.assert_array_equal(activation[:, at], expected[2])
 
 
-def test_a_marker_the_model_does_not_know_has_no_activation(make, settings):
-    model = nm.tl.train(make(markers=["DNA", "CD20"]), 9, settings=settings, progress=False)
+def test_a_marker_the_model_does_not_know_has_no_activation(make, training):
+    model = nm.tl.train(make(markers=["DNA", "CD20"]), 9, training=training, progress=False)
     sdata = make()
     nm.tl.embed(sdata, model, progress=False)
     adata = sdata["table"]
@@ -157,9 +157,9 @@ def test_a_marker_the_model_does_not_know_has_no_activation(make, settings):
     nm.tl.marker_attribution(adata)
 
 
-def test_images_of_other_pixel_sizes_give_alike_embeddings(make, settings):
+def test_images_of_other_pixel_sizes_give_alike_embeddings(make, training):
     """The same model sees cells of 10 um alike, at 1 um and at 0.5 um per pixel."""
-    model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
+    model = nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
     coarse, fine = make((1.0,)), make((0.5,))
     activation = [embedded(sdata, model)[2].mean(0) for sdata in (coarse, fine)]
     np.testing.assert_allclose(activation[0], activation[1], rtol=0.2)
@@ -215,8 +215,8 @@ def test_one_image_without_a_marker_of_the_model_is_refused_by_name(make, model)
     refuse(without_channel(make(), "image_1", "CD3"), ValueError, message, model)
 
 
-def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, settings):
-    stranger = nm.tl.train(make(markers=["CD20"]), 9, settings=settings, progress=False)
+def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, training):
+    stranger = nm.tl.train(make(markers=["CD20"]), 9, training=training, progress=False)
     refuse(make(markers=["DNA", "CD3"]), ValueError, r"'CD20'.*'image_0'.*nm.tl.train", stranger, missing="zero")
 
 
@@ -292,8 +292,8 @@ def test_numbers_below_one(tissue, model, argument):
     refuse(tissue, ValueError, f"{argument}=0", model, **{argument: 0})
 
 
-def test_a_model_with_a_pixel_size_needs_one(make, settings):
-    model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
+def test_a_model_with_a_pixel_size_needs_one(make, training):
+    model = nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
     refuse(make(), ValueError, "'image_0'.*nm.pp.set_pixel_size", model)
 
 
@@ -308,7 +308,7 @@ def test_running_again_replaces_its_own_result(tissue, model):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_each_cell_carries_the_name_of_its_embedding(make, model, settings):
+def test_each_cell_carries_the_name_of_its_embedding(make, model, training):
     first, again, fewer_turns = make(), make(), make()
     for sdata, rotations in ((first, 4), (again, 4), (fewer_turns, 1)):
         nm.tl.embed(sdata, model, rotations=rotations, progress=False)
@@ -374,18 +374,18 @@ def test_cells_and_table_out_of_step(tissue, model):
 
 
 def test_the_model_can_be_trained_afterwards(tissue, model):
-    copy = nm.nn.NeXtMarker(model.architecture, model.normalization.start.tolist())
+    copy = nm.nn.NeXtMarker(model.config, model.normalization.start.tolist())
     nm.tl.embed(tissue, copy, progress=False)
     assert copy.training
     assert {weight.device.type for weight in copy.parameters()} == {"cpu"}
-    counts = torch.ones(2, len(model.architecture.markers), 10, 10)
+    counts = torch.ones(2, len(model.config.markers), 10, 10)
     copy(counts)[1].sum().backward()
     assert copy.crosstalk.weight.grad is not None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_models_live_on_the_cpu_though_a_gpu_trains_and_embeds(tissue, settings):
-    model = nm.tl.train(tissue, 11, settings=settings, device="cuda", progress=False)
+def test_models_live_on_the_cpu_though_a_gpu_trains_and_embeds(tissue, training):
+    model = nm.tl.train(tissue, 11, training=training, device="cuda", progress=False)
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
     nm.tl.embed(tissue, model, device="cuda", progress=False)
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}

@@ -13,18 +13,18 @@ from nextmarker.tl._fields import Fields
 
 
 def test_fields_take_turns_when_memory_is_short(tissue):
-    settings = nm.nn.Settings(steps=30, batch_size=8)
+    training = nm.nn.TrainingConfig(steps=30, batch_size=8)
     regions = read_regions(tissue)
     seed = torch.Generator().manual_seed(0)
-    fields = Fields(regions, ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=50, memory=1)
+    fields = Fields(regions, ["CD3"], 9, None, training, seed, torch.device("cpu"), size=50, memory=1)
     assert len(fields.held) == 1
     assert len(fields.order) == 2 * 3 + 2 * 2
     seen = set()
-    for _ in range(settings.steps):
+    for _ in range(training.steps):
         for crops in fields.draw(8):
             assert len(fields.held) == 1
             seen.add(crops.pixels.data_ptr())
-            halo = reach(9, 1.0, settings.size_scaling)
+            halo = reach(9, 1.0, training.size_scaling)
             assert crops.centres.min() >= halo - 1
     assert fields.drawn == 30
 
@@ -32,10 +32,10 @@ def test_fields_take_turns_when_memory_is_short(tissue):
 @pytest.mark.parametrize("seed", range(9))
 def test_memory_stays_bounded_when_large_fields_follow_small_ones(tissue, seed):
     seed = torch.Generator().manual_seed(seed)
-    settings = nm.nn.Settings(steps=30)
-    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=80, memory=12_000)
+    training = nm.nn.TrainingConfig(steps=30)
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, training, seed, torch.device("cpu"), size=80, memory=12_000)
     assert len(fields.held) < len(fields.order)
-    for _ in range(settings.steps):
+    for _ in range(training.steps):
         fields.draw(8)
         assert sum(crops.pixels.nbytes for crops in fields.held[:-1]) < 12_000
 
@@ -43,11 +43,11 @@ def test_memory_stays_bounded_when_large_fields_follow_small_ones(tissue, seed):
 def test_a_step_has_two_cells_though_each_field_has_one(tissue):
     cells = pd.DataFrame({"x": [15, 45, 75, 105], "y": [15, 45, 75, 15], "image": "image_0"})
     nm.pp.add_cells(tissue, cells, overwrite=True)
-    settings = nm.nn.Settings(steps=8)
+    training = nm.nn.TrainingConfig(steps=8)
     seed = torch.Generator()
-    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=30, memory=1)
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, training, seed, torch.device("cpu"), size=30, memory=1)
     assert [len(fields.order), len(fields.held)] == [4, 2]
-    for _ in range(settings.steps):
+    for _ in range(training.steps):
         assert sum(len(crops.centres) for crops in fields.draw(8)) == fields.n_cells == 2
 
 
@@ -65,23 +65,23 @@ def test_no_corner_of_a_view_is_empty(make):
         pd.concat([frame.set_axis(["x", "y"], axis=1).assign(image=name) for name, frame in edges.items()]),
         overwrite=True,
     )
-    settings = nm.nn.Settings(
-        patch_scales=(1.0, 0.8, 0.6), size_scaling=(0.4, 1.5), intensity_scaling=(1.0, 1.0), hidden_markers=0.0
+    training = nm.nn.TrainingConfig(
+        patch_scales=(1.0, 0.8, 0.6), size_scaling=(0.4, 1.5), intensity_scaling=(1.0, 1.0), marker_dropout=0.0
     )
     seed = torch.Generator().manual_seed(0)
-    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, settings, seed, torch.device("cpu"), zero=False)
+    fields = Fields(read_regions(images), ["DNA", "CD3"], 10, 1.0, training, seed, torch.device("cpu"), zero=False)
     for side in (10, 8, 6):
         for _ in range(20):
-            view, _ = random_views(fields.draw(18), side, settings, seed)
+            view, _ = random_views(fields.draw(18), side, training, seed)
             assert view.shape == (18, 2, side, side)
             torch.testing.assert_close(view, torch.ones_like(view), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("within_images", [True, False])
-def test_draw_is_without_replacement_and_covers_all_cells(tissue, within_images):
-    settings = nm.nn.Settings(within_images=within_images)
+@pytest.mark.parametrize("batch_by_image", [True, False])
+def test_draw_is_without_replacement_and_covers_all_cells(tissue, batch_by_image):
+    training = nm.nn.TrainingConfig(batch_by_image=batch_by_image)
     regions = read_regions(tissue)
-    fields = Fields(regions, ["CD3"], 9, None, settings, torch.Generator().manual_seed(0), torch.device("cpu"))
+    fields = Fields(regions, ["CD3"], 9, None, training, torch.Generator().manual_seed(0), torch.device("cpu"))
     n_cells = tissue["table"].n_obs
     drawn = fields.draw(10_000)
     assert sum(len(crops.centres) for crops in drawn) == n_cells
@@ -98,10 +98,10 @@ def positions(drawn):
 def make_fields(tissue):
     """Ten fields of two images, all in memory."""
 
-    def make_fields(*, within_images, seed=0):
-        settings = nm.nn.Settings(within_images=within_images)
+    def make_fields(*, batch_by_image, seed=0):
+        training = nm.nn.TrainingConfig(batch_by_image=batch_by_image)
         seed = torch.Generator().manual_seed(seed)
-        fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=50)
+        fields = Fields(read_regions(tissue), ["CD3"], 9, None, training, seed, torch.device("cpu"), size=50)
         assert len(fields.held) == len(fields.order) == 2 * 3 + 2 * 2
         return fields
 
@@ -113,7 +113,7 @@ def cells_per_field(fields):
 
 
 def test_a_step_within_images_comes_from_one_field_when_it_holds_enough(make_fields):
-    fields = make_fields(within_images=True)
+    fields = make_fields(batch_by_image=True)
     count = min(cells_per_field(fields).values())
     fields_drawn = []
     for _ in range(100):
@@ -126,7 +126,7 @@ def test_a_step_within_images_comes_from_one_field_when_it_holds_enough(make_fie
 
 
 def test_a_step_within_images_is_filled_up_from_the_next_field(make_fields):
-    fields = make_fields(within_images=True)
+    fields = make_fields(batch_by_image=True)
     held = cells_per_field(fields)
     for count in (max(held.values()) + 1, 45, 80):
         filled_up = set()
@@ -141,7 +141,7 @@ def test_a_step_within_images_is_filled_up_from_the_next_field(make_fields):
 
 
 def test_every_cell_has_its_turn_within_images(make_fields):
-    fields = make_fields(within_images=True)
+    fields = make_fields(batch_by_image=True)
     cells = {position for _ in range(400) for position in positions(fields.draw(8))}
     assert len(cells) == sum(cells_per_field(fields).values())
 
@@ -151,8 +151,8 @@ def test_a_field_of_few_cells_leads_a_step_within_images_as_often_as_one_of_many
     corners = np.repeat([[0, 0], [50, 0], [0, 50]], [2, 20, 200], axis=0)
     centres = pd.DataFrame(corners + np.random.default_rng(0).uniform(0, 40, corners.shape), columns=["x", "y"])
     nm.pp.add_cells(tissue, centres.assign(image="image_0"), overwrite=True)
-    settings, seed = nm.nn.Settings(within_images=True), torch.Generator().manual_seed(0)
-    fields = Fields(read_regions(tissue), ["CD3"], 9, None, settings, seed, torch.device("cpu"), size=50)
+    training, seed = nm.nn.TrainingConfig(batch_by_image=True), torch.Generator().manual_seed(0)
+    fields = Fields(read_regions(tissue), ["CD3"], 9, None, training, seed, torch.device("cpu"), size=50)
     held = cells_per_field(fields)
     assert sorted(held.values()) == [2, 20, 200]
     drawn = [fields.draw(2) for _ in range(600)]
@@ -161,24 +161,25 @@ def test_a_field_of_few_cells_leads_a_step_within_images_as_often_as_one_of_many
 
 
 def test_a_mixed_step_comes_from_all_fields_alike(make_fields):
-    fields = make_fields(within_images=False)
+    fields = make_fields(batch_by_image=False)
     held = cells_per_field(fields)
     assert all(len(fields.draw(20)) > 3 for _ in range(20))
     drawn = np.array([[key == crops[0] for key in held] for _ in range(200) for crops in positions(fields.draw(20))])
     np.testing.assert_allclose(drawn.mean(0), np.array(list(held.values())) / sum(held.values()), atol=0.03)
 
 
-@pytest.mark.parametrize("within_images", [True, False])
-def test_the_same_seed_draws_the_same_cells(make_fields, within_images):
+@pytest.mark.parametrize("batch_by_image", [True, False])
+def test_the_same_seed_draws_the_same_cells(make_fields, batch_by_image):
     first, again, other = (
-        [crops.centres for crops in make_fields(within_images=within_images, seed=seed).draw(30)] for seed in (0, 0, 1)
+        [crops.centres for crops in make_fields(batch_by_image=batch_by_image, seed=seed).draw(30)]
+        for seed in (0, 0, 1)
     )
     assert torch.equal(torch.cat(first), torch.cat(again))
     assert not torch.equal(torch.cat(first), torch.cat(other))
 
 
-@pytest.mark.parametrize("within_images", [True, False])
-def test_steps_are_filled_within_images_or_mixed_while_training(tissue, monkeypatch, within_images):
+@pytest.mark.parametrize("batch_by_image", [True, False])
+def test_steps_are_filled_within_images_or_mixed_while_training(tissue, monkeypatch, batch_by_image):
     fields_drawn = []
 
     def draw(self, count):
@@ -188,9 +189,9 @@ def test_steps_are_filled_within_images_or_mixed_while_training(tissue, monkeypa
 
     plain = Fields.draw
     monkeypatch.setattr(Fields, "draw", draw)
-    settings = nm.nn.Settings(steps=4, batch_size=32, hidden_markers=0.0, within_images=within_images)
-    nm.tl.train(tissue, 9, settings=settings, progress=False)
-    assert fields_drawn == [1 if within_images else 2] * 4  # of two images, with 49 cells or more
+    training = nm.nn.TrainingConfig(steps=4, batch_size=32, marker_dropout=0.0, batch_by_image=batch_by_image)
+    nm.tl.train(tissue, 9, training=training, progress=False)
+    assert fields_drawn == [1 if batch_by_image else 2] * 4  # of two images, with 49 cells or more
 
 
 def test_an_offset_is_no_signal(make):
@@ -198,21 +199,21 @@ def test_an_offset_is_no_signal(make):
     plain, raised = make(), make()
     for image in raised.images.values():
         image.data = image.data + 100
-    settings = nm.nn.Settings()
+    training = nm.nn.TrainingConfig()
     drawn = []
     for sdata in (plain, raised):
         seed = torch.Generator().manual_seed(0)
-        fields = Fields(read_regions(sdata), ["DNA", "CD3"], 10, None, settings, seed, torch.device("cpu"))
-        drawn.append((torch.from_numpy(fields.sample_pixels()), random_views(fields.draw(18), 10, settings, seed)[0]))
+        fields = Fields(read_regions(sdata), ["DNA", "CD3"], 10, None, training, seed, torch.device("cpu"))
+        drawn.append((torch.from_numpy(fields.sample_pixels()), random_views(fields.draw(18), 10, training, seed)[0]))
     for ours, theirs in zip(*drawn, strict=True):
         torch.testing.assert_close(ours, theirs, check_dtype=False, rtol=1e-4, atol=1e-4)
 
 
 def test_places_are_all_over_the_field(tissue):
     seed = torch.Generator().manual_seed(0)
-    settings = nm.nn.Settings()
-    fields = Fields(read_regions(tissue), ["DNA"], 10, None, settings, seed, torch.device("cpu"))
-    halo = reach(10, 1.0, settings.size_scaling)
+    training = nm.nn.TrainingConfig()
+    fields = Fields(read_regions(tissue), ["DNA"], 10, None, training, seed, torch.device("cpu"))
+    halo = reach(10, 1.0, training.size_scaling)
     for crops in fields.held:
         height, width, _ = crops.pixels.shape
         places = fields.draw_places(crops, 2000) - halo

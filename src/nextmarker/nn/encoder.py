@@ -40,17 +40,17 @@ class Encoder(nn.Module):
         Number of residual blocks.
     halve
         Halve the resolution in the stem: a 3x3 convolution and a 2x2 average are one 4x4 convolution of stride 2.
-    focus
+    pool_sigma
         Width (sigma) of the Gaussian weight of the average, as a share of the patch; None for the plain average.
     """
 
-    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, focus: float | None) -> None:
+    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, pool_sigma: float | None) -> None:
         super().__init__()
         width = markers * features
         kernel, stride = (4, 2) if halve else (3, 1)
         self.stem = nn.Conv2d(markers, width, kernel, stride, padding=1, groups=markers, bias=False)
         self.blocks = nn.Sequential(*(Block(markers, features) for _ in range(blocks)))
-        self.focus = focus
+        self.pool_sigma = pool_sigma
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
@@ -59,8 +59,8 @@ class Encoder(nn.Module):
 
     def _weight(self, side: int, like: Tensor) -> Tensor:
         """Weight of each position in the average, (side, side), summing to 1."""
-        if self.focus is None:
+        if self.pool_sigma is None:
             return like.new_full((side, side), 1 / side**2)
         offset = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
-        profile = torch.softmax(-0.5 * (offset / (self.focus * side)) ** 2, dim=0)
+        profile = torch.softmax(-0.5 * (offset / (self.pool_sigma * side)) ** 2, dim=0)
         return torch.outer(profile, profile)

@@ -39,22 +39,22 @@ def is_whole(value: object, least: int) -> bool:
     return isinstance(value, Integral) and int(value) >= least
 
 
-def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
+def check_fields(training: object, **rules: tuple[bool, str]) -> None:
     """Refuse the first field that breaks its rule, given as whether it holds and in words."""
     for name, (holds, rule) in rules.items():
         if not holds:
-            msg = f"{name}={getattr(settings, name)!r} must be {rule}."
+            msg = f"{name}={getattr(training, name)!r} must be {rule}."
             raise ValueError(msg)
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkConfig:
     """Axis of the sigmoids, widths, depth, pooling and scale of a model.
 
     Examples
     --------
-    >>> Network(axis="linear", focus=None, faint=None, zero=False)  # as in the paper
-    Network(axis='linear', features=8, embedding=256, blocks=1, focus=None, faint=None, zero=False)
+    >>> NetworkConfig(axis="linear", pool_sigma=None, log_threshold=None, zero=False)  # as in the paper
+    NetworkConfig(axis='linear', features=8, embedding=256, blocks=1, pool_sigma=None, log_threshold=None, zero=False)
     """
 
     axis: Axis = "log"
@@ -66,9 +66,9 @@ class Network:
     """Length of F (paper: 256)."""
     blocks: int = 1
     """Residual blocks of the encoder."""
-    focus: float | None = 0.15
+    pool_sigma: float | None = 0.15
     """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
-    faint: float | None = 0.2
+    log_threshold: float | None = 0.2
     """Share of a marker's bright signal at which the scale of I turns from linear to logarithmic; None: linear
     throughout (paper)."""
     zero: bool = True
@@ -81,18 +81,18 @@ class Network:
             features=(is_whole(self.features, 1), "a whole number, at least 1"),
             embedding=(is_whole(self.embedding, 1), "a whole number, at least 1"),
             blocks=(is_whole(self.blocks, 0) and self.blocks <= MAX_BLOCKS, f"a whole number from 0 to {MAX_BLOCKS}"),
-            focus=(self.focus is None or self.focus > 0, "positive, or None"),
-            faint=(self.faint is None or self.faint > 0, "positive, or None"),
+            pool_sigma=(self.pool_sigma is None or self.pool_sigma > 0, "positive, or None"),
+            log_threshold=(self.log_threshold is None or self.log_threshold > 0, "positive, or None"),
         )
 
 
 @dataclass(frozen=True)
-class Architecture:
+class ModelConfig:
     """What a model is made of, and for which images.
 
     Examples
     --------
-    >>> Architecture(markers=("CD3", "CD20"), patch_size=10).network.features
+    >>> ModelConfig(markers=("CD3", "CD20"), patch_size=10).network.features
     8
     """
 
@@ -102,7 +102,7 @@ class Architecture:
     """Side of a patch in pixels."""
     pixel_size: float | None = None
     """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
-    network: Network = Network()
+    network: NetworkConfig = NetworkConfig()
     """Axis of the sigmoids, widths, depth, pooling and scale."""
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class NeXtMarker(nn.Module):
 
     Parameters
     ----------
-    architecture
+    config
         Markers, patch size, widths.
     start
         Starting centres of the sigmoids in raw counts, (markers,); see `start_centres`. NaN, for a marker
@@ -138,7 +138,7 @@ class NeXtMarker(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> model = NeXtMarker(Architecture(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
+    >>> model = NeXtMarker(ModelConfig(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
     >>> interpretability, embedding = model(torch.ones(7, 2, 10, 10))
     >>> interpretability.shape, embedding.shape
     (torch.Size([7, 2, 8]), torch.Size([7, 256]))
@@ -146,16 +146,16 @@ class NeXtMarker(nn.Module):
 
     threshold: Tensor
 
-    def __init__(self, architecture: Architecture, start: np.ndarray | list[float]) -> None:
+    def __init__(self, config: ModelConfig, start: np.ndarray | list[float]) -> None:
         super().__init__()
-        markers = len(architecture.markers)
-        self.architecture = architecture
-        network = architecture.network
+        markers = len(config.markers)
+        self.config = config
+        network = config.network
         self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0), network.axis)
-        halve = architecture.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, focus=network.focus)
+        halve = config.patch_size > HALVE_ABOVE
+        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, pool_sigma=network.pool_sigma)
         self.crosstalk = nn.Linear(markers * network.features, network.embedding)
-        self.register_buffer("threshold", torch.full((markers,), network.faint or 1.0))
+        self.register_buffer("threshold", torch.full((markers,), network.log_threshold or 1.0))
 
     def respond(self, counts: Tensor) -> Tensor:
         """Compute the response of every marker to patches of raw counts, (cells, markers, height, width).
@@ -165,7 +165,7 @@ class NeXtMarker(nn.Module):
         (cells, markers, features), not negative, on a linear scale.
         """
         features = self.encoder(self.normalization.signal(counts))
-        return features.reshape(-1, len(self.architecture.markers), self.architecture.network.features)
+        return features.reshape(-1, len(self.config.markers), self.config.network.features)
 
     def interpret(self, response: Tensor, zero: Tensor | None = None) -> Tensor:
         """Compute I of responses, (cells, markers, features).
@@ -180,10 +180,10 @@ class NeXtMarker(nn.Module):
         (cells, markers, features), not negative: 0 without signal above the zero, near 1 where a marker is bright.
         """
         signal = response if zero is None else F.relu(response - zero)
-        faint = self.architecture.network.faint
-        if faint is None:
+        log_threshold = self.config.network.log_threshold
+        if log_threshold is None:
             return signal
-        return torch.log1p(signal / self.threshold[:, None]) / math.log1p(1 / faint)
+        return torch.log1p(signal / self.threshold[:, None]) / math.log1p(1 / log_threshold)
 
     def forward(self, counts: Tensor, zero: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Embed patches of raw counts, (cells, markers, height, width).
@@ -197,16 +197,16 @@ class NeXtMarker(nn.Module):
 
     def crosstalk_by_marker(self) -> Tensor:
         """Split the crosstalk, F = sum over markers of W_m I_m + b, into its W_m, (markers, embedding, features)."""
-        network = self.architecture.network
-        shape = (network.embedding, len(self.architecture.markers), network.features)
+        network = self.config.network
+        shape = (network.embedding, len(self.config.markers), network.features)
         return self.crosstalk.weight.detach().reshape(shape).transpose(0, 1)
 
     def digest(self) -> str:
-        """Fingerprint of architecture and weights, 16 hexadecimal digits."""
-        return digest_of(asdict(self.architecture), self.state_dict())
+        """Fingerprint of config and weights, 16 hexadecimal digits."""
+        return digest_of(asdict(self.config), self.state_dict())
 
     def save(self, path: str | Path) -> None:
-        """Write the model as one safetensors file: the tensors, and the architecture as JSON in its header.
+        """Write the model as one safetensors file: the tensors, and the config as JSON in its header.
 
         Parameters
         ----------
@@ -228,7 +228,7 @@ class NeXtMarker(nn.Module):
         Examples
         --------
         >>> import tempfile
-        >>> model = NeXtMarker(Architecture(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
+        >>> model = NeXtMarker(ModelConfig(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(f"{folder}/model.safetensors")
         ...     load_model(f"{folder}/model.safetensors").digest() == model.digest()
@@ -240,7 +240,7 @@ class NeXtMarker(nn.Module):
         except ValueError as error:
             msg = f"The model is not saved: {error}. Train it again, with a lower learning rate."
             raise ValueError(msg) from error
-        write_file(Path(path), encode(asdict(self.architecture), tensors, self.digest()))
+        write_file(Path(path), encode(asdict(self.config), tensors, self.digest()))
 
 
 def load_model(path: str | Path) -> NeXtMarker:
@@ -269,8 +269,8 @@ def load_model(path: str | Path) -> NeXtMarker:
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     NeXtMarker(Architecture(markers=("CD3",), patch_size=10), start=[2.0]).save(f"{folder}/model.safetensors")
-    ...     load_model(f"{folder}/model.safetensors").architecture.markers
+    ...     NeXtMarker(ModelConfig(markers=("CD3",), patch_size=10), start=[2.0]).save(f"{folder}/model.safetensors")
+    ...     load_model(f"{folder}/model.safetensors").config.markers
     ('CD3',)
     """
     if not isinstance(path, str | Path):
@@ -288,8 +288,8 @@ def load_model(path: str | Path) -> NeXtMarker:
 
 
 def _load(path: Path) -> NeXtMarker:
-    architecture, tensors = read_file(path, Architecture, _expected_tensors)
-    model = NeXtMarker(architecture, [1.0] * len(architecture.markers))
+    config, tensors = read_file(path, ModelConfig, _expected_tensors)
+    model = NeXtMarker(config, [1.0] * len(config.markers))
     model.load_state_dict(tensors)
     normalization = torch.stack([model.normalization.centre, model.normalization.slope])
     for name, scale in (("normalization", normalization), ("threshold", model.threshold)):
@@ -299,7 +299,7 @@ def _load(path: Path) -> NeXtMarker:
     return model.eval()
 
 
-def _expected_tensors(architecture: Architecture) -> dict[str, Tensor]:
-    """Tensors of an architecture, which have shapes and take no memory."""
+def _expected_tensors(config: ModelConfig) -> dict[str, Tensor]:
+    """Tensors of an config, which have shapes and take no memory."""
     with torch.device("meta"):
-        return NeXtMarker(architecture, [1.0] * len(architecture.markers)).state_dict()
+        return NeXtMarker(config, [1.0] * len(config.markers)).state_dict()

@@ -25,20 +25,29 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = 4
+FORMAT = 5
 KEY = "nextmarker"
 LARGEST_NUMBER = 2**16
+RENAMED = {"focus": "pool_sigma", "faint": "log_threshold"}
+"""Fields of the network that had other names up to format 4."""
 
 
 def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Format 3 subtracted no zero, and `faint` was the threshold of all markers."""
+    """Format 3 subtracted no background, and `faint` was the threshold of all markers."""
     network = architecture["network"]
     threshold = [network["faint"] or 1.0] * len(architecture["markers"])
-    return {**architecture, "network": {**network, "zero": False}}, {"threshold": threshold}
+    present, _ = _from_4({**architecture, "network": {**network, "zero": False}})
+    return present, {"threshold": threshold}
 
 
-MIGRATIONS = {3: _from_3}
-"""By format: turns an architecture, as it was written, into that of today and the tensors that were not there."""
+def _from_4(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Format 4 had other names for two fields of the network."""
+    network = {RENAMED.get(name, name): value for name, value in architecture["network"].items()}
+    return {**architecture, "network": network}, {}
+
+
+MIGRATIONS = {3: _from_3, 4: _from_4}
+"""For each older format, a function that converts its architecture to the present one and adds missing tensors."""
 
 
 def encode(
@@ -147,7 +156,7 @@ def _migrate(written: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]
         return architecture, {}
     try:
         return MIGRATIONS[number](architecture)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         msg = f"its architecture is not one of format {number}"
         raise ValueError(msg) from error
 

@@ -1,4 +1,4 @@
-"""Training by contrast: the settings, the schedule and the loop."""
+"""Training by contrast: the training, the schedule and the loop."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PROJECTION = 128
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingConfig:
     """How a model is trained.
 
     Examples
     --------
-    >>> Settings(steps=500).steps
+    >>> TrainingConfig(steps=500).steps
     500
     """
 
@@ -48,14 +48,14 @@ class Settings:
     """Range of the factor on the raw counts of each marker."""
     size_scaling: tuple[float, float] = (0.66, 1.5)
     """Range of the factor on the size of a cell."""
-    hidden_markers: float = 0.3
+    marker_dropout: float = 0.3
     """Share of the markers that a view hides, so that what markers have in common counts (paper: none)."""
     swap_surroundings: bool = True
     """Show each cell in the surroundings of another cell of its image, so that cells of one type are not told apart by
     their neighbours (paper: in its own)."""
     whiten_features: bool = True
     """After training, give little weight in F to what changes between views of one cell (paper: no)."""
-    within_images: bool = True
+    batch_by_image: bool = True
     """Fill a step from one field of an image, then the next, so that staining tells no cells apart. Fields lead equally
     often, whatever their number of cells, so that large images count no more than small ones (paper: all mixed)."""
     temperature: float = 0.5
@@ -64,13 +64,13 @@ class Settings:
     """Highest learning rate of Adam."""
     final_learning_rate: float = 1e-4
     """Learning rate of the last steps."""
-    ramp: float = 1 / 12
+    warmup: float = 1 / 12
     """Share of the steps in which the learning rate rises (paper: 100 of 1,200)."""
-    tail: float = 1 / 12
+    cooldown: float = 1 / 12
     """Share of the steps at the final learning rate (paper: 100 of 1,200)."""
     penalty: Penalty = "relative"
     """Penalty on the sigmoids: `"paper"` for Eq. 2 as printed."""
-    start: float = 0.5
+    sigmoid_start: float = 0.5
     """Where the sigmoids start, as a share of the 90th percentile of a marker's nonzero pixels (paper: 0.5)."""
 
     def __post_init__(self) -> None:
@@ -89,14 +89,17 @@ class Settings:
             views=(at_least_two_views, "a whole number, at least 2, or 1 with several patch_scales"),
             intensity_scaling=(_is_range(self.intensity_scaling), "a range (low, high) of positive factors"),
             size_scaling=(_is_range(self.size_scaling), "a range (low, high) of positive factors"),
-            hidden_markers=(0 <= self.hidden_markers < 1, "a share of the markers, from 0 to less than 1"),
+            marker_dropout=(0 <= self.marker_dropout < 1, "a share of the markers, from 0 to less than 1"),
             temperature=(self.temperature > 0, "positive"),
             learning_rate=(self.learning_rate > 0, "positive"),
             final_learning_rate=(self.final_learning_rate >= 0, "0 or more"),
-            ramp=(0 <= self.ramp <= 1, "a share of the steps, from 0 to 1"),
-            tail=(0 <= self.tail <= 1 - self.ramp, "a share of the steps, from 0 to 1, with ramp at most 1"),
+            warmup=(0 <= self.warmup <= 1, "a share of the steps, from 0 to 1"),
+            cooldown=(
+                0 <= self.cooldown <= 1 - self.warmup,
+                "a share of the steps, from 0 to 1, with warmup at most 1",
+            ),
             penalty=(self.penalty in get_args(Penalty), f"one of {list(get_args(Penalty))}"),
-            start=(self.start > 0, "positive"),
+            sigmoid_start=(self.sigmoid_start > 0, "positive"),
         )
 
 
@@ -105,13 +108,13 @@ def _is_range(bounds: tuple[float, float]) -> bool:
     return 0 < low <= high < math.inf
 
 
-def learning_rate(step: int, settings: Settings) -> float:
-    """Learning rate of one step, counted from 0: a linear ramp, a cosine, a constant tail."""
-    ramp, tail = round(settings.ramp * settings.steps), round(settings.tail * settings.steps)
-    peak, final = settings.learning_rate, settings.final_learning_rate
-    if step < ramp:
-        return peak * (step + 1) / ramp
-    progress = min((step - ramp) / max(settings.steps - ramp - tail, 1), 1.0)
+def learning_rate(step: int, training: TrainingConfig) -> float:
+    """Learning rate of one step, counted from 0: a linear warmup, a cosine, a constant cooldown."""
+    warmup, cooldown = round(training.warmup * training.steps), round(training.cooldown * training.steps)
+    peak, final = training.learning_rate, training.final_learning_rate
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = min((step - warmup) / max(training.steps - warmup - cooldown, 1), 1.0)
     return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -122,35 +125,37 @@ def projection_head(embedding: int) -> nn.Sequential:
     )
 
 
-def view_sizes(patch_size: int, settings: Settings) -> list[int]:
+def view_sizes(patch_size: int, training: TrainingConfig) -> list[int]:
     """Sides of the views in pixels, one for each patch scale."""
-    return [max(round(patch_size * scale), MIN_PATCH_SIZE) for scale in settings.patch_scales]
+    return [max(round(patch_size * scale), MIN_PATCH_SIZE) for scale in training.patch_scales]
 
 
-def random_views(crops: Sequence[Crops], size: int, settings: Settings, seed: torch.Generator) -> tuple[Tensor, Tensor]:
+def random_views(
+    crops: Sequence[Crops], size: int, training: TrainingConfig, seed: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """One view of every cell: resampled, set into other surroundings, then its raw counts scaled or hidden.
 
     Returns
     -------
     Counts, (cells, markers, size, size), and the factors that are in them, (cells, markers, 1, 1).
     """
-    view = torch.cat([_resample(crop, size, settings, seed) for crop in crops])
-    if settings.swap_surroundings:  # tile by tile, since the background of images differs
+    view = torch.cat([_resample(crop, size, training, seed) for crop in crops])
+    if training.swap_surroundings:  # tile by tile, since the background of images differs
         tiles = view.split([len(crop.centres) for crop in crops])
         view = torch.cat([swap_surroundings(tile, seed) for tile in tiles])
     cells, markers = len(view), view.shape[1]
-    gains = random_gains(cells, markers, settings.intensity_scaling, settings.hidden_markers, seed).to(view.device)
+    gains = random_gains(cells, markers, training.intensity_scaling, training.marker_dropout, seed).to(view.device)
     return view * gains, gains
 
 
-def _resample(crop: Crops, size: int, settings: Settings, seed: torch.Generator) -> Tensor:
-    transforms = random_transforms(len(crop.centres), settings.size_scaling, seed)
+def _resample(crop: Crops, size: int, training: TrainingConfig, seed: torch.Generator) -> Tensor:
+    transforms = random_transforms(len(crop.centres), training.size_scaling, seed)
     return cut_patches(crop, size, transforms.to(crop.pixels.device))
 
 
 @torch.no_grad()
 def zeros_of_views(
-    model: NeXtMarker, crops: Sequence[Crops], size: int, gains: Tensor, settings: Settings, seed: torch.Generator
+    model: NeXtMarker, crops: Sequence[Crops], size: int, gains: Tensor, training: TrainingConfig, seed: torch.Generator
 ) -> Tensor:
     """What empty places would respond in the views of cells, had their counts been scaled by the same factors.
 
@@ -166,11 +171,11 @@ def zeros_of_views(
     -------
     (cells, views, markers, features).
     """
-    low, high = (math.log(bound) for bound in settings.intensity_scaling)
+    low, high = (math.log(bound) for bound in training.intensity_scaling)
     factors = [math.exp(low), math.exp((low + high) / 2), math.exp(high)]
     zeros = []
     for crop, gain in zip(crops, gains.split([len(crop.centres) for crop in crops]), strict=True):
-        places = _resample(crop.at_places(), size, settings, seed)
+        places = _resample(crop.at_places(), size, training, seed)
         known = torch.stack([empty_response(model.respond(places * factor)) for factor in factors])
         position = (2 * (gain.log() - low) / max(high - low, 1e-6)).clamp(0, 2)  # among the factors; 0 if hidden
         below = position.long().clamp(max=1)
@@ -186,7 +191,7 @@ def interpret_views(
     views: Sequence[Tensor],
     gains: Tensor,
     size: int,
-    settings: Settings,
+    training: TrainingConfig,
     seed: torch.Generator,
 ) -> Tensor:
     """I of views of the same cells, each above its own zero.
@@ -204,13 +209,15 @@ def interpret_views(
     """
     chunk = CACHED if gains.device.type == "cpu" else len(views) * len(gains)
     response = torch.cat([model.respond(part) for part in torch.cat([*views]).split(chunk)])
-    if not model.architecture.network.zero:
+    if not model.config.network.zero:
         return model.interpret(response)
-    zero = zeros_of_views(model, crops, size, gains, settings, seed)
+    zero = zeros_of_views(model, crops, size, gains, training, seed)
     return model.interpret(response, zero.transpose(0, 1).flatten(0, 1))
 
 
-def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Generator, progress: bool) -> np.ndarray:
+def fit(
+    model: NeXtMarker, draw: Draw, training: TrainingConfig, *, seed: torch.Generator, progress: bool
+) -> np.ndarray:
     """Train a model in place.
 
     Returns
@@ -223,41 +230,42 @@ def fit(model: NeXtMarker, draw: Draw, settings: Settings, *, seed: torch.Genera
         If the loss of a step is not finite.
     """
     device = model.crosstalk.weight.device
-    head = projection_head(model.architecture.network.embedding).to(device)
-    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], settings.learning_rate)
+    head = projection_head(model.config.network.embedding).to(device)
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], training.learning_rate)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     losses = []
-    bar = tqdm(range(settings.steps), desc="training", unit="step", disable=not progress)
+    bar = tqdm(range(training.steps), desc="training", unit="step", disable=not progress)
     for step in bar:
-        crops = draw(settings.batch_size)
+        crops = draw(training.batch_size)
         projections: list[Tensor] = []
-        for size in view_sizes(model.architecture.patch_size, settings):
-            views = [random_views(crops, size, settings, seed) for _ in range(settings.views)]
+        for size in view_sizes(model.config.patch_size, training):
+            views = [random_views(crops, size, training, seed) for _ in range(training.views)]
             gains = torch.stack([gains.flatten(1) for _, gains in views], 1)
             counts = [counts for counts, _ in views]
-            interpretability = interpret_views(model, crops, counts, gains, size, settings, seed)
+            interpretability = interpret_views(model, crops, counts, gains, size, training, seed)
             embedding = model.crosstalk(interpretability.flatten(1))
-            projections += head(embedding).chunk(settings.views)
-        contrast = nt_xent(torch.stack(projections, 1), settings.temperature)
-        loss = contrast + model.normalization.penalty(settings.penalty)
+            projections += head(embedding).chunk(training.views)
+        contrast = nt_xent(torch.stack(projections, 1), training.temperature)
+        loss = contrast + model.normalization.penalty(training.penalty)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
+            group["lr"] = learning_rate(step, training)
         optimizer.zero_grad()
         with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # a GPU too gives the same model again
             loss.backward()
         optimizer.step()
-        _check_finite(loss.item(), step, settings)
+        _check_finite(loss.item(), step, training)
         losses.append(contrast.item())
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
     model.eval()
     return np.array(losses)
 
 
-def _check_finite(loss: float, step: int, settings: Settings) -> None:
+def _check_finite(loss: float, step: int, training: TrainingConfig) -> None:
     if not math.isfinite(loss):
+        rate = training.learning_rate
         msg = (
-            f"Training failed: the loss of step {step + 1} is {loss}. Lower the learning rate, which is "
-            f"{settings.learning_rate:g}, for example nm.nn.Settings(learning_rate={settings.learning_rate / 10:g})."
+            f"Training failed: the loss of step {step + 1} is {loss}. Lower the learning rate, which is {rate:g}, for "
+            f"example nm.nn.TrainingConfig(learning_rate={rate / 10:g})."
         )
         raise ValueError(msg)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextmarker.nn.model import NeXtMarker
-    from nextmarker.nn.training import Settings
+    from nextmarker.nn.training import TrainingConfig
     from nextmarker.nn.views import Crops
 
 VIEWS = 6
@@ -24,7 +24,9 @@ RIDGE = 0.1
 
 
 @torch.no_grad()
-def whiten_features(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, *, seed: torch.Generator) -> None:
+def whiten_features(
+    model: NeXtMarker, crops: Sequence[Crops], training: TrainingConfig, *, seed: torch.Generator
+) -> None:
     """Fold the whitening of each marker's features into the crosstalk of a trained model, in place.
 
     Views of one cell differ in brightness, size, rotation and surroundings. Directions of I in which they differ much
@@ -37,7 +39,7 @@ def whiten_features(model: NeXtMarker, crops: Sequence[Crops], settings: Setting
     crops
         Some cells of all images, and places.
     """
-    shown = replace(settings, hidden_markers=0.0)
+    shown = replace(training, marker_dropout=0.0)
     views = torch.stack([_features_of_view(model, crops, shown, seed) for _ in range(VIEWS)])
     weights = whitening(views).to(views.dtype)  # (markers, features, features)
     crosstalk = model.crosstalk_by_marker() @ weights  # (markers, embedding, features)
@@ -75,8 +77,10 @@ def _covariance(deviations: Tensor) -> Tensor:
     return torch.einsum("nmf,nmg->mfg", flat, flat) / len(flat)
 
 
-def _features_of_view(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, seed: torch.Generator) -> Tensor:
+def _features_of_view(
+    model: NeXtMarker, crops: Sequence[Crops], training: TrainingConfig, seed: torch.Generator
+) -> Tensor:
     """I of one view of every cell, (cells, markers, features)."""
-    size = model.architecture.patch_size
-    counts, gains = random_views(crops, size, settings, seed)
-    return interpret_views(model, crops, [counts], gains[:, None, :, 0, 0], size, settings, seed)
+    size = model.config.patch_size
+    counts, gains = random_views(crops, size, training, seed)
+    return interpret_views(model, crops, [counts], gains[:, None, :, 0, 0], size, training, seed)

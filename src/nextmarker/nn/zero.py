@@ -104,7 +104,7 @@ def faint_signal(signal: Tensor, noise: Tensor, share: float) -> Tensor:
     noise
         `noise_of_empty` of every image, (images, markers). The noisiest images decide, so that the scale is common.
     share
-        `Network.faint`.
+        `NetworkConfig.log_threshold`.
 
     Returns
     -------
@@ -119,20 +119,20 @@ def faint_signal(signal: Tensor, noise: Tensor, share: float) -> Tensor:
 @torch.no_grad()
 def set_scale(model: NeXtMarker, sample: Callable[[], Sequence[Crops]]) -> None:
     """Set the scale of a model: which signal of each marker is faint, in a sample of the cells of all images."""
-    network = model.architecture.network
-    if network.faint is None:
+    network = model.config.network
+    if network.log_threshold is None:
         return
     cells, noise = [], []
     for crop in sample():
         response, places = respond_at(model, crop), respond_at(model, crop.at_places())
         cells.append(torch.relu(response - empty_response(places)) if network.zero else response)
         noise.append(noise_of_empty(places))
-    model.threshold.copy_(faint_signal(torch.cat(cells), torch.stack(noise), network.faint))
+    model.threshold.copy_(faint_signal(torch.cat(cells), torch.stack(noise), network.log_threshold))
 
 
 def respond_at(model: NeXtMarker, crops: Crops) -> Tensor:
     """Response at the centres of a tile, each in one rotation, (cells, markers, features)."""
-    return torch.cat([model.respond(patches) for patches in cut_turned(crops, model.architecture.patch_size)])
+    return torch.cat([model.respond(patches) for patches in cut_turned(crops, model.config.patch_size)])
 
 
 def cut_turned(crops: Crops, size: int) -> Iterator[Tensor]:

@@ -66,7 +66,7 @@ def embed(
     that background which differs between images does not separate their cells. The offset that a camera adds to every
     pixel, the first percentile of the pixels, is subtracted before. Hot, dead and saturated pixels, or a smear over a
     corner, change neither. A marker that is bright in more than about two thirds of an image loses part of its signal
-    with its zero, in all cells of that image alike. Models trained with `nm.nn.Network(zero=False)`, as those of the
+    with its zero, in all cells of that image alike. Models trained with `nm.nn.NetworkConfig(zero=False)`, as in the
     paper, subtract nothing.
 
     Parameters
@@ -145,7 +145,7 @@ def embed(
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=20), progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=20), progress=False)
     >>> nm.tl.embed(sdata, model, progress=False)
     >>> sdata["table"].obsm["X_nextmarker"].shape[1]
     256
@@ -176,7 +176,7 @@ def embed(
     if missing == "refuse":
         refuse_lacking(lacking, adata, regions)
     warn_of_lacking(lacking, model, regions)
-    check = PlaceCheck(sdata, table_key, model.architecture.markers)
+    check = PlaceCheck(sdata, table_key, model.config.markers)
     interpretability, embedding, zeros = embed_regions(
         model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress, check
     )
@@ -217,7 +217,7 @@ def embed_regions(
     I, float32 (cells, markers, features), and F, float32 (cells, embedding), in the order of the table, and the zero of
     each image, if the model subtracts one.
     """
-    known = model.architecture
+    known = model.config
     model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.eval()
     interpretability = np.empty((n_cells, len(known.markers), known.network.features), np.float32)
@@ -251,7 +251,7 @@ def _interpret(model: NeXtMarker, crops: Crops, rotations: int, zero: Zero | Non
     if zero is not None:
         crops = replace(crops, offset=zero.offset)
     views = [
-        cut_patches(crops, model.architecture.patch_size, rotation.expand(cells, 2, 2).to(crops.pixels.device))
+        cut_patches(crops, model.config.patch_size, rotation.expand(cells, 2, 2).to(crops.pixels.device))
         for rotation in fixed_rotations(rotations)
     ]
     response = model.respond(torch.cat(views)).unflatten(0, (rotations, cells)).mean(0)
@@ -289,7 +289,7 @@ def _write(
     parameters: Mapping[str, Any],
 ) -> None:
     """Write results in the order of the table's markers, zero for those that the model does not know."""
-    known = model.architecture
+    known = model.config
     shared = np.isin(known.markers, adata.var_names)
     at = adata.var_names.get_indexer(np.array(known.markers)[shared])
     features = np.zeros((adata.n_obs, adata.n_vars, known.network.features), np.float32)

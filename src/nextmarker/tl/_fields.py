@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextmarker._regions import Region
-    from nextmarker.nn.training import Settings
+    from nextmarker.nn.training import TrainingConfig
 
 SCALE_CELLS = 2048
 """Cells, and as many places, from which the scale of a model is chosen."""
@@ -39,7 +39,7 @@ class Fields:
         Side of a patch in pixels of the model.
     pixel_size
         Micrometres per pixel of the model, or None.
-    settings
+    training
         How small cells are scaled, for how many steps they are drawn, and whether a step mixes the fields.
     seed
         Source of all randomness.
@@ -59,7 +59,7 @@ class Fields:
         markers: Sequence[str],
         patch_size: int,
         pixel_size: float | None,
-        settings: Settings,
+        training: TrainingConfig,
         seed: torch.Generator,
         device: torch.device,
         *,
@@ -68,7 +68,7 @@ class Fields:
         memory: int = 2**30,
     ) -> None:
         self.markers, self.patch_size, self.pixel_size = markers, patch_size, pixel_size
-        self.settings, self.seed, self.device, self.zero, self.memory = settings, seed, device, zero, memory
+        self.training, self.seed, self.device, self.zero, self.memory = training, seed, device, zero, memory
         waiting = [(region, field) for region in regions for field in cut_fields(region, size=size)]
         self.order = [waiting[i] for i in torch.randperm(len(waiting), generator=seed)]
         self.queue = cycle(self.order)
@@ -117,7 +117,7 @@ class Fields:
 
     def _choose(self, sizes: torch.Tensor, count: int) -> torch.Tensor:
         """Choose `count` cells, numbered through all fields: from one field, then the next, or from all at once."""
-        if not self.settings.within_images:
+        if not self.training.batch_by_image:
             return torch.randperm(int(sizes.sum()), generator=self.seed)[:count]
         first = sizes.cumsum(0) - sizes
         chosen = torch.empty(0, dtype=torch.int64)
@@ -136,7 +136,7 @@ class Fields:
     def _take_turns(self) -> None:
         waiting = len(self.order) - len(self.held)
         self.drawn += 1
-        if waiting and self.drawn % max(self.settings.steps // waiting, 1) == 0:
+        if waiting and self.drawn % max(self.training.steps // waiting, 1) == 0:
             self.held.pop(0)
             self._load()
 
@@ -158,7 +158,7 @@ class Fields:
         )
 
     def _halo(self, step: float) -> int:
-        return reach(self.patch_size, step, self.settings.size_scaling)
+        return reach(self.patch_size, step, self.training.size_scaling)
 
     def _bytes(self) -> int:
         return sum(crops.pixels.nbytes for crops in self.held)

@@ -30,8 +30,8 @@ def lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]
     lacking = {}
     for region in regions:
         here = adata.var_names.intersection(region.pixels["c"].to_numpy())
-        absent = [marker for marker in model.architecture.markers if marker not in here]
-        if len(absent) == len(model.architecture.markers):
+        absent = [marker for marker in model.config.markers if marker not in here]
+        if len(absent) == len(model.config.markers):
             there = region.pixels["c"].to_numpy()
             mend = "Train a model on this panel: nm.tl.train(sdata)."
             raise ValueError(no_such("marker", absent, f"image {region.image!r} and its table", there, mend))
@@ -64,9 +64,7 @@ def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, reg
         return
     images = len({region.image for region in regions})
     times = Counter(marker for absent in lacking.values() for marker in absent)
-    named = [
-        f"{marker} in {times[marker]} of {images} images" for marker in model.architecture.markers if times[marker]
-    ]
+    named = [f"{marker} in {times[marker]} of {images} images" for marker in model.config.markers if times[marker]]
     warnings.warn(f"Markers filled with zero counts, since they are missing: {', '.join(named)}.", stacklevel=3)
 
 

@@ -17,10 +17,10 @@ from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
-from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
+from nextmarker.nn.model import MIN_PATCH_SIZE, ModelConfig, NetworkConfig, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
-from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
+from nextmarker.nn.training import PROJECTION, TrainingConfig, fit, learning_rate
 from nextmarker.nn.whitening import whiten_features
 from nextmarker.nn.zero import set_scale
 from nextmarker.tl._fields import Fields
@@ -44,8 +44,8 @@ def train(
     *,
     unit: Literal["pixel", "micrometre"] = "pixel",
     preset: str = "default",
-    settings: Settings | None = None,
-    network: Network | None = None,
+    training: TrainingConfig | None = None,
+    network: NetworkConfig | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
     device: str | None = None,
@@ -65,9 +65,9 @@ def train(
     unit
         Unit of `patch_size`. Images of different pixel sizes are resampled to the finest of them.
     preset
-        Name of settings and network in `nm.nn.PRESETS`: `"default"`, or `"paper-synthetic"` or `"paper-imc"`, those of
+        Name of training and network in `nm.nn.PRESETS`: `"default"`, or `"paper-synthetic"` or `"paper-imc"`, those of
         the paper's experiments. The patch sizes of `"paper-imc"` are 10, 8 and 6 px with `patch_size=10`.
-    settings
+    training
         Steps, views, augmentations, schedule, in place of the preset's.
     network
         Axis of the sigmoids, widths, depth, pooling and scale, in place of the preset's.
@@ -82,7 +82,7 @@ def train(
 
     Returns
     -------
-    The trained model, on the CPU. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
+    The trained model, on the CPU. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its training:
 
     `loss`, `learning_rates` : float64 (steps,)
         Of every step; the loss is NT-Xent, without the penalty on the sigmoids.
@@ -104,9 +104,9 @@ def train(
     KeyError
         If the table or one of its images is missing.
     TypeError
-        If `settings` are not `nm.nn.Settings`, or `network` is not an `nm.nn.Network`.
+        If `training` are not `nm.nn.TrainingConfig`, or `network` is not an `nm.nn.NetworkConfig`.
     ValueError
-        If there is no such preset, settings and network do not go together, there are fewer than two cells, panels
+        If there is no such preset, training and network do not go together, there are fewer than two cells, panels
         differ, pixels are not finite, only some images have a pixel size, or the loss does not stay finite. The table
         is as before.
 
@@ -115,15 +115,15 @@ def train(
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=20), progress=False)
-    >>> model.architecture.patch_size
+    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=20), progress=False)
+    >>> model.config.patch_size
     12
     """
     check_option("preset", preset, PRESETS)
-    settings, network = settings or PRESETS[preset][0], network or PRESETS[preset][1]
-    _check_kinds(settings, network)
-    if settings.penalty == "paper" and network.axis != "linear":
-        msg = "penalty='paper' is for sigmoids on the linear axis. Say network=nm.nn.Network(axis='linear')."
+    training, network = training or PRESETS[preset][0], network or PRESETS[preset][1]
+    _check_kinds(training, network)
+    if training.penalty == "paper" and network.axis != "linear":
+        msg = "penalty='paper' is for sigmoids on the linear axis. Say network=nm.nn.NetworkConfig(axis='linear')."
         raise ValueError(msg)
     regions = read_regions(sdata, table_key)
     adata = get_table(sdata, table_key)
@@ -135,27 +135,27 @@ def train(
     pixel_size = _common_pixel_size(regions)
     side = _patch_size(regions, patch_size, unit, pixel_size, progress=progress)
     seed = torch.Generator().manual_seed(random_state)
-    fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device), zero=network.zero)
-    start = start_centres(fields.sample_pixels(), settings.start)
+    fields = Fields(regions, markers, side, pixel_size, training, seed, pick_device(device), zero=network.zero)
+    start = start_centres(fields.sample_pixels(), training.sigmoid_start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
         msg = f"Markers without signal in the pixels sampled: {silent}. Their activation is zero where they have none."
         warnings.warn(msg, stacklevel=2)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
-        loss = fit_and_scale(model, fields, settings, seed=seed, progress=progress)
+        model = NeXtMarker(ModelConfig(tuple(markers), side, pixel_size, network), start).to(fields.device)
+        loss = fit_and_scale(model, fields, training, seed=seed, progress=progress)
     model.cpu()
     record = {
-        **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
+        **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(training).items()},
         **asdict(network),
         "random_state": random_state,
         "patch_size": side,
         "pixel_size": pixel_size,
         "loss": loss,
-        "learning_rates": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
+        "learning_rates": np.array([learning_rate(step, training) for step in range(training.steps)]),
         "final_loss": float(loss[-max(len(loss) // 20, 1) :].mean()),
-        "random_loss": _random_loss(fields, settings),
+        "random_loss": _random_loss(fields, training),
         "markers": np.array(markers, dtype=object),
         "markers_without_signal": np.array(silent, dtype=object),
         **model.normalization.as_arrays(),
@@ -169,19 +169,19 @@ def train(
 
 
 def fit_and_scale(
-    model: NeXtMarker, fields: Fields, settings: Settings, *, seed: torch.Generator, progress: bool
+    model: NeXtMarker, fields: Fields, training: TrainingConfig, *, seed: torch.Generator, progress: bool
 ) -> np.ndarray:
     """Train a model in place, set the scale of I before and after, and whiten its features; return the loss."""
     set_scale(model, fields.sample_cells)
-    loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
+    loss = fit(model, fields.draw, training, seed=seed, progress=progress)
     set_scale(model, fields.sample_cells)  # training makes the features of some markers stronger
-    if settings.whiten_features:
-        whiten_features(model, fields.sample_cells(), settings, seed=seed)
+    if training.whiten_features:
+        whiten_features(model, fields.sample_cells(), training, seed=seed)
     return loss
 
 
-def _check_kinds(settings: object, network: object) -> None:
-    for name, value, kind in (("settings", settings, Settings), ("network", network, Network)):
+def _check_kinds(training: object, network: object) -> None:
+    for name, value, kind in (("training", training, TrainingConfig), ("network", network, NetworkConfig)):
         if not isinstance(value, kind):
             msg = f"{name} is of type {type(value).__name__}. Make it with nm.nn.{kind.__name__}(...)."
             raise TypeError(msg)
@@ -225,9 +225,9 @@ def _patch_size(
     return round(exact)
 
 
-def _random_loss(fields: Fields, settings: Settings) -> float:
-    cells = min(settings.batch_size, fields.n_cells)
-    return random_nt_xent(cells, settings.views * len(settings.patch_scales), settings.temperature, PROJECTION)
+def _random_loss(fields: Fields, training: TrainingConfig) -> float:
+    cells = min(training.batch_size, fields.n_cells)
+    return random_nt_xent(cells, training.views * len(training.patch_scales), training.temperature, PROJECTION)
 
 
 def _log_outcome(record: Mapping[str, Any]) -> None:
@@ -246,7 +246,8 @@ def _warn_of_failure(record: Mapping[str, Any]) -> None:
     """Warn unless views of one cell became more alike than those of others: that wins up to 1 / temperature of loss."""
     if record["final_loss"] > record["random_loss"] - LEAST_GAIN / record["temperature"]:
         msg = (
-            f"Training did not work: its loss ends at {record['final_loss']:.2f}, that of random embeddings is "
-            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), or train longer: Settings(steps=...)."
+            f"Training did not work: the final loss is {record['final_loss']:.2f}, that of random embeddings "
+            f"{record['random_loss']:.2f}. Check the cell centres with nm.pl.cells(sdata), or train longer: "
+            "training=nm.nn.TrainingConfig(steps=...)."
         )
         warnings.warn(msg, stacklevel=3)

@@ -16,7 +16,7 @@ from nextmarker._table import get_table
 from nextmarker._tiles import cut_fields, read_field
 from nextmarker.nn.device import to_device
 from nextmarker.nn.model import MIN_PATCH_SIZE
-from nextmarker.nn.training import Settings, random_views, view_sizes
+from nextmarker.nn.training import TrainingConfig, random_views, view_sizes
 from nextmarker.nn.views import Crops, cut_patches, reach
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def draw_views(
     cell: str | int = 0,
     *,
     patch_size: int | None = None,
-    settings: Settings | None = None,
+    training: TrainingConfig | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> list[xr.DataArray]:
@@ -51,9 +51,9 @@ def draw_views(
         Name of the cell in `.obs_names` of the table, or its position.
     patch_size
         Side of a patch in pixels; by default that of the training.
-    settings
-        Number of views, patch scales and augmentations; by default those of the training, and `nm.nn.Settings()` before
-        any.
+    training
+        Number of views, patch scales and augmentations. By default those the model was trained with, or
+        `nm.nn.TrainingConfig()` if none was trained.
     table_key
         Table in `sdata.tables`.
     random_state
@@ -77,43 +77,45 @@ def draw_views(
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> cell, *views = nm.tl.draw_views(sdata, 17, patch_size=10, settings=nm.nn.Settings(patch_scales=(1.0, 0.6)))
+    >>> cell, *views = nm.tl.draw_views(
+    ...     sdata, 17, patch_size=10, training=nm.nn.TrainingConfig(patch_scales=(1.0, 0.6))
+    ... )
     >>> cell.shape, [view.shape for view in views]
     ((14, 10, 10), [(14, 10, 10), (14, 10, 10), (14, 6, 6), (14, 6, 6)])
     """
     adata = get_table(sdata, table_key)
     trained = adata.uns.get(_keys.RECORD, {}).get("train", {})
-    settings = settings or _recorded_settings(trained)
+    training = training or _recorded_settings(trained)
     patch_size = _check_patch_size(trained.get("patch_size") if patch_size is None else patch_size)
     row = _row(adata, cell)
     region = next(region for region in read_regions(sdata, table_key) if row in region.rows)
     markers = shared_markers(sdata, [region.image], adata.var_names)
     step = region.step(trained.get("pixel_size"))
-    halo = reach(patch_size, step, settings.size_scaling)
-    others = region.rows[region.rows != row] if settings.swap_surroundings else []
+    halo = reach(patch_size, step, training.size_scaling)
+    others = region.rows[region.rows != row] if training.swap_surroundings else []
 
     seed = torch.Generator().manual_seed(random_state)
     patches = [cut_patches(_crop(region, [row], markers, step, halo), patch_size, torch.eye(2)[None])]
-    for size in np.repeat(view_sizes(patch_size, settings), settings.views).tolist():
+    for size in np.repeat(view_sizes(patch_size, training), training.views).tolist():
         donor = others[torch.randint(len(others), (1,), generator=seed).numpy()] if len(others) else []
         crops = _crop(region, [row, *donor], markers, step, halo)
-        patches.append(random_views([crops], size, settings, seed)[0][:1])
+        patches.append(random_views([crops], size, training, seed)[0][:1])
     names = ["cell", *(f"view {number}" for number in range(1, len(patches)))]
     where = {"cell": str(adata.obs_names[row]), "image": region.image}
     return [_label(patch[0].numpy(), name, markers, where) for patch, name in zip(patches, names, strict=True)]
 
 
-def _recorded_settings(trained: Mapping[str, Any]) -> Settings:
-    """What a training recorded of its settings, as far as views depend on them."""
+def _recorded_settings(trained: Mapping[str, Any]) -> TrainingConfig:
+    """What a training recorded of its training, as far as views depend on them."""
     if not trained:
-        return Settings()
+        return TrainingConfig()
     ranges: dict[str, Any] = {
         name: tuple(np.asarray(trained[name]).tolist())
         for name in ("patch_scales", "intensity_scaling", "size_scaling")
     }
-    return Settings(
+    return TrainingConfig(
         views=int(trained["views"]),
-        hidden_markers=float(trained["hidden_markers"]),
+        marker_dropout=float(trained["marker_dropout"]),
         swap_surroundings=bool(trained.get("swap_surroundings")),
         **ranges,
     )

@@ -55,7 +55,7 @@ def measure_zero(model: NeXtMarker, region: Region, device: torch.device) -> Zer
     region
         The image; its cells do not matter.
     """
-    known = model.architecture
+    known = model.config
     if not known.network.zero:
         return None
     step = region.step(known.pixel_size)
@@ -95,7 +95,7 @@ def warn_of_no_signal(
     zeros: Mapping[str, Zero],
 ) -> None:
     """Warn of markers of which an image shows noise alone, and no cell more than that."""
-    markers = np.array(model.architecture.markers)
+    markers = np.array(model.config.markers)
     silent: dict[str, list[str]] = {}
     for image, zero in zeros.items():
         rows = np.concatenate([region.rows for region in regions if region.image == image])
