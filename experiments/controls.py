@@ -16,7 +16,7 @@ from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.zero import set_scale
 from nextmarker.tl._embed import embed_regions
-from nextmarker.tl._fields import Fields
+from nextmarker.tl._sampler import CellSampler
 from nextmarker.tl._train import fit_and_scale
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def embed_control(
     The model; I, float32 (cells, markers, features); F, float32 (cells, embedding).
     """
     regions, adata, device = read_regions(sdata), sdata["table"], pick_device()
-    seed = torch.Generator().manual_seed(random_state)
-    fields = Fields(regions, adata.var_names, patch_size, None, training or TrainingConfig(), seed, device)
-    start = start_centres(fields.sample_pixels(), fields.training.sigmoid_start)
+    generator = torch.Generator().manual_seed(random_state)
+    sampler = CellSampler(regions, adata.var_names, patch_size, None, training or TrainingConfig(), generator, device)
+    start = start_centres(sampler.sample_pixels(), sampler.training.sigmoid_start)
     torch.manual_seed(random_state)
     model = NeXtMarker(ModelConfig(tuple(adata.var_names), patch_size), start)
     change(model)
     model.to(device)
     if training is None:
-        set_scale(model, fields.sample_cells)
+        set_scale(model, sampler.sample_cells)
     else:
-        fit_and_scale(model, fields, training, seed=seed, progress=True)
+        fit_and_scale(model, sampler, training, generator=generator, progress=True)
     results = embed_regions(model, regions, {}, adata.n_obs, ROTATIONS, TILE_SIZE, device, progress=False)
     return model, *results[:2]

@@ -7,7 +7,7 @@ import torch
 import nextmarker as nm
 from experiments import supervised
 from experiments.synthetic import make_cells
-from nextmarker.nn.views import reach
+from nextmarker.nn.patches import patch_margin
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def model(cells):
 def test_it_sees_what_the_embedding_sees(cells, model):
     adata = cells["table"]
     nm.tl.embed(cells, model, progress=False)
-    halo = reach(12, 1.0, (0.66, 1.5))
-    crops = supervised._pad(cells["cells_1"].to_numpy(), adata.obsm["spatial"], halo, torch.device("cpu"))
+    margin = patch_margin(12, 1.0, (0.66, 1.5))
+    tile = supervised._pad(cells["cells_1"].to_numpy(), adata.obsm["spatial"], margin, torch.device("cpu"))
     weights = torch.nn.Linear(16, 7)
     expected = weights(torch.from_numpy(adata.obsm["X_nextmarker"])).argmax(1)
-    assert (supervised._predict(model, weights, crops) == expected.numpy()).mean() > 0.99
+    assert (supervised._predict(model, weights, tile) == expected.numpy()).mean() > 0.99
 
 
 def test_it_learns_types_and_repeats_itself(cells, model):

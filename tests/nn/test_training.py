@@ -8,8 +8,8 @@ import torch
 
 from nextmarker.nn import ModelConfig, NetworkConfig, NeXtMarker, TrainingConfig
 from nextmarker.nn.loss import nt_xent
+from nextmarker.nn.patches import CellTile
 from nextmarker.nn.training import fit, learning_rate, random_views, zeros_of_views
-from nextmarker.nn.views import Crops
 from nextmarker.nn.zero import BRIGHT, NOISE, noise_of_empty, respond_at, set_scale
 
 
@@ -42,7 +42,7 @@ def make_draw(seed, *, noise=True):
     def draw(count):
         chosen = torch.randperm(len(centres), generator=generator)[:count]
         places = 20 + 360 * torch.rand(64, 2, generator=generator, dtype=torch.float64)
-        return [Crops(pixels, centres[chosen].double(), 1.0, places=places)]
+        return [CellTile(pixels, centres[chosen].double(), 1.0, places=places)]
 
     return draw
 
@@ -53,7 +53,7 @@ def train(seed, *, start=3.0, axis="log", zero=True, **training):
     model = NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [start, start])
     draw, training = make_draw(0), TrainingConfig(**{"steps": 12, "batch_size": 64, **training})
     set_scale(model, lambda: draw(100))
-    loss = fit(model, draw, training, seed=torch.Generator().manual_seed(seed), progress=False)
+    loss = fit(model, draw, training, generator=torch.Generator().manual_seed(seed), progress=False)
     return model, loss
 
 
@@ -106,7 +106,7 @@ def test_gradients_are_computed_in_one_order_on_a_gpu_and_its_setting_is_given_b
     during = []
     model.encoder.stem.weight.register_hook(lambda _: during.append(torch.backends.cudnn.deterministic))
     training = TrainingConfig(steps=2, batch_size=16)
-    fit(model, make_draw(0), training, seed=torch.Generator().manual_seed(0), progress=False)
+    fit(model, make_draw(0), training, generator=torch.Generator().manual_seed(0), progress=False)
     assert during
     assert all(during)
     assert not torch.backends.cudnn.deterministic
@@ -115,12 +115,12 @@ def test_gradients_are_computed_in_one_order_on_a_gpu_and_its_setting_is_given_b
 def test_views_are_rotated_flipped_and_scaled_within_the_range_asked_for():
     """A view of the planes x and y is again two planes, and their gradients are the transform."""
     y, x = torch.meshgrid(*2 * [torch.arange(60.0)], indexing="ij")
-    crops = Crops(torch.stack([x, y], -1), torch.full((400, 2), 30.3, dtype=torch.float64), 1.0)
+    tile = CellTile(torch.stack([x, y], -1), torch.full((400, 2), 30.3, dtype=torch.float64), 1.0)
     training = TrainingConfig(
         size_scaling=(0.5, 1.4), intensity_scaling=(1.0, 1.0), marker_dropout=0.0, swap_surroundings=False
     )
-    seed = torch.Generator().manual_seed(0)
-    views = torch.cat([random_views([crops, crops], 8, training, seed)[0] for _ in range(2)])
+    generator = torch.Generator().manual_seed(0)
+    views = torch.cat([random_views([tile, tile], 8, training, generator)[0] for _ in range(2)])
     transforms = torch.stack([views[..., 0, 1] - views[..., 0, 0], views[..., 1, 0] - views[..., 0, 0]], -1)
     assert len(transforms.flatten(1).unique(dim=0)) == 2 * 2 * 400  # another for every cell of every tile and view
     determinant = torch.linalg.det(transforms)
@@ -143,9 +143,9 @@ def what_the_model_sees(**training):
         return plain(counts)
 
     model.respond = respond
-    crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((32, 2), 30.3, dtype=torch.float64), 1.0)
+    tile = CellTile(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((32, 2), 30.3, dtype=torch.float64), 1.0)
     training = TrainingConfig(**{"steps": 1, "batch_size": 32, **training})
-    fit(model, lambda _: [crops], training, seed=torch.Generator().manual_seed(0), progress=False)
+    fit(model, lambda _: [tile], training, generator=torch.Generator().manual_seed(0), progress=False)
     return {side: torch.cat(counts) for side, counts in seen.items()}
 
 
@@ -185,7 +185,7 @@ def test_cells_are_seen_in_the_surroundings_of_others(swap_surroundings):
     pixels = torch.arange(1.0, 41).repeat_interleave(60).expand(60, 2400)[..., None]
     centres = torch.stack([torch.arange(30.3, 2400, 60), torch.full((40,), 30.3)], -1).double()
     training = TrainingConfig(intensity_scaling=(1.0, 1.0), marker_dropout=0.0, swap_surroundings=swap_surroundings)
-    view, _ = random_views([Crops(pixels, centres, 1.0)], 15, training, torch.Generator().manual_seed(0))
+    view, _ = random_views([CellTile(pixels, centres, 1.0)], 15, training, torch.Generator().manual_seed(0))
     own = torch.arange(1.0, 41)
     torch.testing.assert_close(view[:, 0, 7, 7], own, rtol=0, atol=0.4)
     assert (((view[:, 0, 0, 0] - own).abs() > 0.5) == swap_surroundings).all()
@@ -194,9 +194,9 @@ def test_cells_are_seen_in_the_surroundings_of_others(swap_surroundings):
 def test_a_hidden_marker_has_no_activation_and_no_gradient():
     torch.manual_seed(0)
     model = NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=10, network=NetworkConfig(embedding=16)), [3.0, 300.0])
-    crops = Crops(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((200, 2), 30.3, dtype=torch.float64), 1.0)
-    seed = torch.Generator().manual_seed(0)
-    view, gains = random_views([crops], 10, TrainingConfig(marker_dropout=0.3), seed)
+    tile = CellTile(torch.tensor([1.0, 100.0]).expand(60, 60, 2), torch.full((200, 2), 30.3, dtype=torch.float64), 1.0)
+    generator = torch.Generator().manual_seed(0)
+    view, gains = random_views([tile], 10, TrainingConfig(marker_dropout=0.3), generator)
     assert torch.equal(view == 0, (gains == 0).expand_as(view))
     view[:, 0] = 0
     interpretability, embedding = model(view, torch.full((2, 8), 1e-4))
@@ -265,7 +265,7 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 def flat_crops(levels, cells, markers=2):
     """A tile with the same counts everywhere, twice as many of each marker as of the one before."""
     pixels = levels * 2.0 ** torch.arange(markers).expand(60, 60, markers)
-    return Crops(
+    return CellTile(
         pixels,
         torch.full((cells, 2), 30.3, dtype=torch.float64),
         1.0,
@@ -287,9 +287,9 @@ def expected_zeros(model, level, gain):
     return model.respond(flat).reshape(*gain.shape, -1)
 
 
-def zeros(model, crops, gains, **training):
+def zeros(model, tile, gains, **training):
     training = TrainingConfig(**training)
-    return zeros_of_views(model, crops, 8, gains, training, torch.Generator().manual_seed(0))
+    return zeros_of_views(model, tile, 8, gains, training, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("bounds", [(0.5, 2.0), (0.2, 1.5), (0.9, 1.1)])
@@ -336,9 +336,9 @@ def test_training_subtracts_from_each_view_of_each_cell_its_own_zero(model):
     """Where tiles show background only, nothing is left of any cell in any view; tiles differ in their background."""
     seen, plain = [], model.interpret
     model.interpret = lambda response, zero: seen.append((response, zero)) or plain(response, zero)
-    crops = [flat_crops(0.5, 5), flat_crops(4.0, 2), flat_crops(1.0, 9)]
+    tile = [flat_crops(0.5, 5), flat_crops(4.0, 2), flat_crops(1.0, 9)]
     training = TrainingConfig(views=3, steps=1, batch_size=16, intensity_scaling=(0.7, 0.7), marker_dropout=0.4)
-    fit(model, lambda _: crops, training, seed=torch.Generator().manual_seed(0), progress=False)
+    fit(model, lambda _: tile, training, generator=torch.Generator().manual_seed(0), progress=False)
     ((response, zero),) = seen
     assert response.shape == zero.shape == (3 * 16, 2, 8)
     hidden = (response == 0).all(2)
@@ -347,28 +347,28 @@ def test_training_subtracts_from_each_view_of_each_cell_its_own_zero(model):
 
 
 def test_a_model_without_a_zero_needs_no_places():
-    crops = Crops(torch.rand(60, 60, 2), torch.full((16, 2), 30.3, dtype=torch.float64), 1.0)
+    tile = CellTile(torch.rand(60, 60, 2), torch.full((16, 2), 30.3, dtype=torch.float64), 1.0)
     training = TrainingConfig(steps=1, batch_size=16)
     for zero in (False, True):
         network = NetworkConfig(embedding=16, zero=zero)
         model = NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
-        seed = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         if zero:
             with pytest.raises(ValueError, match="places"):
-                fit(model, lambda _: [crops], training, seed=seed, progress=False)
+                fit(model, lambda _: [tile], training, generator=generator, progress=False)
         else:
-            assert np.isfinite(fit(model, lambda _: [crops], training, seed=seed, progress=False)).all()
+            assert np.isfinite(fit(model, lambda _: [tile], training, generator=generator, progress=False)).all()
 
 
 @torch.inference_mode()
 def test_a_response_does_not_depend_on_the_others(model):
-    (crops,) = make_draw(0)(150)
-    together = respond_at(model, crops)
+    (tile,) = make_draw(0)(150)
+    together = respond_at(model, tile)
     assert together.shape == (150, 2, 8)
-    first = replace(crops, centres=crops.centres[:100])
+    first = replace(tile, centres=tile.centres[:100])
     torch.testing.assert_close(respond_at(model, first), together[:100], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
-        respond_at(model, replace(crops, places=crops.centres).at_places()), together, rtol=1e-4, atol=1e-6
+        respond_at(model, replace(tile, places=tile.centres).at_places()), together, rtol=1e-4, atol=1e-6
     )
 
 
@@ -379,9 +379,9 @@ def test_the_scale_is_a_share_of_the_bright_signal_of_all_images(zero):
     torch.manual_seed(0)
     network = NetworkConfig(embedding=16, zero=zero, log_threshold=0.1)
     model = NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
-    (crops,) = make_draw(0, noise=False)(200)
-    brighter = replace(crops, pixels=10 * crops.pixels)
-    for shown in ([crops], [brighter], [crops, brighter]):
+    (tile,) = make_draw(0, noise=False)(200)
+    brighter = replace(tile, pixels=10 * tile.pixels)
+    for shown in ([tile], [brighter], [tile, brighter]):
         set_scale(model, lambda shown=shown: shown)
         signal = [
             respond_at(model, crop) - zero * model.respond(crop.pixels.min().expand(1, 2, 8, 8)) for crop in shown
@@ -397,11 +397,11 @@ def test_noise_of_the_background_lifts_the_scale():
         torch.manual_seed(0)
         network = NetworkConfig(embedding=16, log_threshold=0.01)
         model = NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
-        (crops,) = make_draw(0, noise=noise)(200)
-        set_scale(model, lambda crops=crops: [crops])
+        (tile,) = make_draw(0, noise=noise)(200)
+        set_scale(model, lambda tile=tile: [tile])
         thresholds.append(model.threshold)
     assert (thresholds[1] > 3 * thresholds[0]).all()
-    torch.testing.assert_close(thresholds[1], NOISE * noise_of_empty(respond_at(model, crops.at_places())))
+    torch.testing.assert_close(thresholds[1], NOISE * noise_of_empty(respond_at(model, tile.at_places())))
 
 
 def test_a_linear_scale_is_not_set():

@@ -14,7 +14,7 @@ from spatialdata.models import Image2DModel, TableModel
 
 import nextmarker as nm
 from nextmarker._regions import read_regions
-from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
+from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations
 from nextmarker.tl._missing import fill_with_zero
 from nextmarker.tl._zero import measure_zero
 
@@ -62,7 +62,7 @@ def test_a_cell_equals_its_patch_sent_through_the_model(tissue, model):
     tile = torch.from_numpy(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     for cell in (0, 17, 43):
         centre = torch.from_numpy(adata.obsm["spatial"][cell]) - 0.5 + 20
-        patches = cut_patches(Crops(tile, centre.expand(3, 2), 1.0, zero.offset), 11, fixed_rotations(3))
+        patches = cut_patches(CellTile(tile, centre.expand(3, 2), 1.0, zero.offset), 11, fixed_rotations(3))
         expected = model.interpret(model.respond(patches).mean(0, keepdim=True), zero.response).flatten()
         np.testing.assert_allclose(features[cell], expected, rtol=1e-5, atol=1e-6)
 
@@ -118,9 +118,9 @@ def test_order_of_the_table_is_kept(make, model):
 def test_trains_when_no_model_is_given(make, monkeypatch, training):
     monkeypatch.setitem(nm.nn.PRESETS, "default", (training, nm.nn.NetworkConfig()))
     first, again, other = make(), make(), make()
-    nm.tl.embed(first, patch_size=9, progress=False)
-    nm.tl.embed(again, patch_size=9, tile_size=40, progress=False)
-    nm.tl.embed(other, patch_size=9, random_state=1, progress=False)
+    nm.tl.embed(first, progress=False)
+    nm.tl.embed(again, tile_size=40, progress=False)
+    nm.tl.embed(other, random_state=1, progress=False)
     for ours, theirs in zip(results(first["table"]), results(again["table"]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(first["table"].obsm["X_nextmarker"], other["table"].obsm["X_nextmarker"])
@@ -221,7 +221,7 @@ def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, training)
 
 
 def test_missing_is_one_of_two_words(tissue, model):
-    refuse(tissue, ValueError, "missing='mean'.*'refuse', 'zero'", model, missing="mean")
+    refuse(tissue, ValueError, "missing='mean'.*'error', 'zero'", model, missing="mean")
 
 
 def test_markers_that_the_table_lacks_are_filled_with_zero(make, model):
@@ -281,10 +281,6 @@ def test_zeros_are_made_tile_by_tile(make, model, monkeypatch):
     assert filled["c"].to_numpy().tolist() == ["DNA", "CD3", "CD20", "CD8"]
     assert (filled.dtype, filled.chunksizes["y"]) == (image.dtype, image.chunksizes["y"])
     assert set(reads.values()) == {1}
-
-
-def test_a_model_and_a_patch_size_contradict(tissue, model):
-    refuse(tissue, ValueError, "patch_size", model, patch_size=9)
 
 
 @pytest.mark.parametrize("argument", ["rotations", "tile_size"])

@@ -86,7 +86,7 @@ def test_eq_2_as_printed_is_refused_on_the_logarithmic_axis_before_anything(tiss
 @pytest.mark.parametrize("wrong", [{"training": {"steps": 5}}, {"network": nm.nn.TrainingConfig()}])
 def test_settings_and_network_of_another_kind_are_refused(tissue, wrong):
     with pytest.raises(
-        TypeError, match=rf"{next(iter(wrong))} is of type (dict|TrainingConfig)\. Make it with nm\.nn\.\w+\("
+        TypeError, match=rf"{next(iter(wrong))} is of type (dict|TrainingConfig)\. Give an nm\.nn\.\w+\("
     ):
         nm.tl.train(tissue, 9, **wrong)
 
@@ -129,10 +129,10 @@ def test_tells_how_training_went_unless_asked_to_be_silent(make, training, capsy
     record = sdata["table"].uns["nextmarker"]["train"]
     first, second = capsys.readouterr().out.splitlines()
     assert first == (
-        f"trained 4 steps: loss {record['loss'][0]:.2f} at first, {record['final_loss']:.2f} at last, "
-        f"{record['random_loss']:.2f} for random embeddings"
+        f"trained 4 steps: loss from {record['loss'][0]:.2f} to {record['final_loss']:.2f}, "
+        f"random embeddings {record['random_loss']:.2f}"
     )
-    assert second.startswith("learned normalization, times its start: x_c ")
+    assert second.startswith("learned normalization relative to its start: x_c ")
 
 
 def test_a_training_that_learned_nothing_warns(tissue, training):
@@ -201,8 +201,8 @@ def test_a_marker_without_signal_is_named(tissue, training):
         ((None, None), {"patch_size": 10, "unit": "micrometre"}, "needs the pixel size.*nm.pp.set_pixel_size"),
         ((None, None), {"patch_size": 10, "unit": "inch"}, "'pixel', 'micrometre'"),
         ((None, None), {"unit": "inch"}, "'pixel', 'micrometre'"),
-        ((None, None), {"patch_size": 2}, "must give at least 3"),
-        ((None, None), {"patch_size": float("nan")}, "must give at least 3"),
+        ((None, None), {"patch_size": 2}, "must be at least 3"),
+        ((None, None), {"patch_size": float("nan")}, "must be at least 3"),
         ((None, None), {"patch_size": 2}, "at least 3"),
         ((1.0, None), {"patch_size": 10}, r"'image_1'.*nm.pp.set_pixel_size"),
     ],

@@ -11,7 +11,7 @@ import torch
 import nextmarker as nm
 from nextmarker._regions import read_regions
 from nextmarker.nn.training import random_views
-from nextmarker.tl._train import Fields
+from nextmarker.tl._train import CellSampler
 
 
 def centre_on_pixels(sdata):
@@ -37,11 +37,13 @@ def test_views_are_those_of_training(make):
     sdata = make((None,))
     sdata.tables["table"] = sdata["table"][31:32].copy()
     training = nm.nn.TrainingConfig(patch_scales=(1.0, 0.6))
-    seed = torch.Generator()
-    fields = Fields(read_regions(sdata), ["DNA", "CD3", "CD20"], 10, None, training, seed, torch.device("cpu"))
-    crops = fields.draw(1)
-    seed.manual_seed(5)
-    expected = [random_views(crops, size, training, seed)[0][0] for size in (10, 10, 6, 6)]
+    generator = torch.Generator()
+    sampler = CellSampler(
+        read_regions(sdata), ["DNA", "CD3", "CD20"], 10, None, training, generator, torch.device("cpu")
+    )
+    tile = sampler.draw(1)
+    generator.manual_seed(5)
+    expected = [random_views(tile, size, training, generator)[0][0] for size in (10, 10, 6, 6)]
     _, *views = nm.tl.draw_views(sdata, 0, patch_size=10, training=training, random_state=5)
     for view, theirs in zip(views, expected, strict=True):
         np.testing.assert_array_equal(view, theirs)
@@ -118,7 +120,7 @@ def test_a_name_of_several_cells_is_refused(tissue):
     names = tissue["table"].obs_names.to_numpy(dtype=object)
     names[7] = names[2]
     tissue["table"].obs_names = names
-    with pytest.raises(ValueError, match=r"2 cells.*position, first 2.*obs_names_make_unique"):
+    with pytest.raises(ValueError, match=r"2 cells.*row number, such as 2.*obs_names_make_unique"):
         nm.tl.draw_views(tissue, names[2], patch_size=9)
     nm.tl.draw_views(tissue, 2, patch_size=9)
     nm.tl.draw_views(tissue, names[3], patch_size=9)
@@ -160,8 +162,8 @@ def test_the_cell_itself_is_seen_in_the_surroundings_of_another(tissue):
         ({}, KeyError, "patch_size="),
         ({"patch_size": 2}, ValueError, "at least 3"),
         ({"patch_size": 9, "cell": "nobody"}, KeyError, r"'nobody'.*0 to \d+"),
-        ({"patch_size": 9, "cell": 10_000}, KeyError, "No cell 10000"),
-        ({"patch_size": 9, "cell": -1}, KeyError, "No cell -1"),
+        ({"patch_size": 9, "cell": 10_000}, KeyError, "no cell 10000"),
+        ({"patch_size": 9, "cell": -1}, KeyError, "no cell -1"),
         ({"patch_size": 9, "table_key": "none"}, KeyError, "No table 'none'"),
     ],
 )
@@ -175,3 +177,11 @@ def test_settings_of_a_training_may_be_lists(tissue):
     training = nm.nn.TrainingConfig(steps=1, batch_size=8, patch_scales=[1.0, 0.6], size_scaling=[0.9, 1.1])
     nm.tl.train(tissue, 10, training=training, progress=False)
     assert [view.sizes["x"] for view in nm.tl.draw_views(tissue)] == [10, 10, 10, 6, 6]
+
+
+def test_a_record_of_another_version_is_refused(tissue):
+    record = {"views": 2, "hidden_markers": 0.3, "patch_scales": [1.0], "patch_size": 9}
+    tissue["table"].uns["nextmarker"] = {"train": record}
+    with pytest.raises(ValueError, match=r"another version.*'marker_dropout'.*training=nm\.nn\.TrainingConfig"):
+        nm.tl.draw_views(tissue, 0)
+    nm.tl.draw_views(tissue, 0, training=nm.nn.TrainingConfig())

@@ -24,7 +24,8 @@ def analyse(
 ) -> None:
     """Find, embed, cluster and explain the cells."""
     nm.pp.detect_cells(sdata, nuclear=nuclear, markers=markers)
-    nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
+    model = nm.tl.train(sdata, patch_size, random_state=seed, device=device)
+    nm.tl.embed(sdata, model, device=device)
     nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
     nm.tl.marker_attribution(sdata[_keys.TABLE])
 

@@ -1,4 +1,4 @@
-"""Tensors only: normalization, encoder, model, views, loss and the training loop."""
+"""The network, on tensors only: normalization, encoder, model, patches, loss and training loop."""
 
 from nextmarker.nn.loss import nt_xent, random_nt_xent
 from nextmarker.nn.model import ModelConfig, NetworkConfig, NeXtMarker, load_model

@@ -1,4 +1,4 @@
-"""TrainingConfig and networks by name: the default, and the two experiments of the paper."""
+"""Configurations of training and network by name: the default, and the two experiments of the paper."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nextmarker.nn.training import TrainingConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The presets of the paper spell out all that the paper states, so that they stay when a default changes.
+# The presets of the paper give all fields, so that they do not change with the defaults.
 _PAPER_NETWORK: Final = NetworkConfig(
     axis="linear", features=8, embedding=256, blocks=1, pool_sigma=None, log_threshold=None, zero=False
 )
 
 PRESETS: Final[Mapping[str, tuple[TrainingConfig, NetworkConfig]]] = {
     "default": (TrainingConfig(), NetworkConfig()),
-    # Experiment 1. The paper tells neither how deep and how long, nor where the sigmoids start.
+    # Experiment 1. The paper states neither the depth, the length of training nor the initial sigmoids.
     "paper-synthetic": (
         TrainingConfig(
             steps=3000,
@@ -41,7 +41,7 @@ PRESETS: Final[Mapping[str, tuple[TrainingConfig, NetworkConfig]]] = {
         ),
         replace(_PAPER_NETWORK, blocks=2),
     ),
-    # Experiment 2: two views at each of three sizes, which are 10, 8 and 6 px with patch_size=10.
+    # Experiment 2: two views at each of three sizes, 10, 8 and 6 px with patch_size=10.
     "paper-imc": (
         TrainingConfig(
             steps=1200,
@@ -65,4 +65,4 @@ PRESETS: Final[Mapping[str, tuple[TrainingConfig, NetworkConfig]]] = {
         _PAPER_NETWORK,
     ),
 }
-"""TrainingConfig and network of each preset, by its name."""
+"""Configurations of training and network by preset name."""

@@ -144,7 +144,7 @@ def _choose_size(adata: AnnData, regions: Sequence[Region], size: int | None) ->
     if embedded is None:
         msg = "The cells are not embedded: their patch size is not known. Give it: size=..., in pixels."
         raise KeyError(msg)
-    return int(embedded["patch_size"]), [region.step(embedded.get("pixel_size")) for region in regions]
+    return int(embedded["patch_size"]), [region.scale(embedded.get("pixel_size")) for region in regions]
 
 
 def _choose_cells(clusters: pd.Series, n: int, random_state: int) -> dict[object, np.ndarray]:

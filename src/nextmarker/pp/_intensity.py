@@ -34,7 +34,7 @@ def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_
     """
     means = np.zeros((len(region.rows), len(markers)), np.float32)
     size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
-    for tile in stream_tiles(region, markers, tile_size=tile_size, halo=int(np.ceil(radius)) + 1):
+    for tile in stream_tiles(region, markers, tile_size=tile_size, margin=int(np.ceil(radius)) + 1):
         origin = np.rint(region.centres[tile.rows[0]] - 0.5 - tile.centres[0]).astype(int)
         means[tile.rows] = tile.circle_means(radius, first=-origin, end=size - origin)
     return means
