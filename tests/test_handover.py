@@ -200,7 +200,7 @@ def test_cells_that_spatialdata_displaces_are_refused(original, corner):
     if np.allclose(read_regions(cut)[0].centres, expected - start):  # spatialdata has learned it
         nm.tl.embed(cut, model(), progress=False)
         return
-    with pytest.raises(ValueError, match=r"'tissue_1' lie one pixel off"):
+    with pytest.raises(ValueError, match=r"'tissue_1' are shifted by one pixel"):
         nm.tl.embed(cut, model(), progress=False)
 
 
@@ -224,7 +224,7 @@ def test_displacements_of_several_crops_add_up_and_are_refused(original):
     if np.allclose(off, 0):  # spatialdata has learned it
         nm.tl.embed(cut, model(), progress=False)
         return
-    with pytest.raises(ValueError, match=rf"'tissue_1' lie {off.max():.0f} pixels off"):
+    with pytest.raises(ValueError, match=rf"'tissue_1' are shifted by {off.max():.0f} pixels"):
         nm.tl.embed(cut, model(), progress=False)
 
 

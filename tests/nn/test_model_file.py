@@ -22,8 +22,8 @@ REFUSED = "is not a model of nextmarker, or is damaged: "
 
 def make_model():
     torch.manual_seed(0)
-    architecture = ModelConfig(("CD3", "HLA-DR/DP"), 10, 0.5, NetworkConfig(features=2, embedding=3))
-    return NeXtMarker(architecture, [2.0, 500.0]).eval()
+    config = ModelConfig(("CD3", "HLA-DR/DP"), 10, 0.5, NetworkConfig(features=2, embedding=3))
+    return NeXtMarker(config, [2.0, 500.0]).eval()
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ def is_integer(value: object, minimum: int) -> bool:
 
 
 def check_fields(config: object, **rules: tuple[bool, str]) -> None:
-    """Raise an error for the first field that breaks its rule, given as whether the rule holds and its wording."""
-    for name, (holds, rule) in rules.items():
-        if not holds:
+    """Raise an error for the first invalid field, given whether each is valid, and the rule in words."""
+    for name, (valid, rule) in rules.items():
+        if not valid:
             msg = f"{name}={getattr(config, name)!r} must be {rule}."
             raise ValueError(msg)
 
