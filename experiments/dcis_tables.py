@@ -180,7 +180,7 @@ def explanations(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
 def named_markers(adata: AnnData) -> pd.DataFrame:
     """For each type the cluster in which most of its cells lie, and how many of its own markers lead that cluster."""
     counts = pd.crosstab(adata.obs["cell_type"], adata.obs["nextmarker"])
-    top = nm.tl.top_markers(adata, n=3).astype(str).groupby("cluster")["marker"].agg(list)
+    top = nm.get.top_markers(adata, n=3).astype(str).groupby("cluster")["marker"].agg(list)
     rows = {}
     for name, own in OWN_MARKERS.items():
         cluster = counts.loc[name].idxmax()

@@ -310,7 +310,7 @@ def test_the_list_of_clusters_shows_where_they_come_from(
         warnings.simplefilter("ignore", UserWarning)
         nm.tl.cluster(adata, n_neighbors=15, resolution=0.2)
     top = pd.DataFrame({"cluster": ["0", "1"], "marker": ["CD3", "CD8"]})
-    monkeypatch.setattr(nm.tl, "top_markers", lambda _: top)
+    monkeypatch.setattr(nm.get, "top_markers", lambda _: top)
     steps.print_clusters(SpatialData(tables={"table": adata}))
     header, *rows = capsys.readouterr().out.splitlines()[-4:]
     assert re.findall(r"\d+ % \w", "".join(rows)) == shown

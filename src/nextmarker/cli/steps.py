@@ -65,7 +65,7 @@ def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> No
         shares = zip(record["largest_image_share"], record["largest_image"], strict=True)
         largest = [f"{100 * share:.0f} % {image}" for share, image in shares]
         table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
-    top = nm.tl.top_markers(adata).astype(str)
+    top = nm.get.top_markers(adata).astype(str)
     table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
     print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")
     print(table.rename_axis("cluster").to_string())
