@@ -29,7 +29,7 @@ def true_types(sdata):
 @pytest.fixture(scope="module")
 def tissue():
     sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=450)
-    nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], progress=False)
     model = nm.tl.train(sdata, settings=nm.nn.Settings(steps=120), progress=False)
     nm.tl.embed(sdata, model, progress=False)
     nm.tl.cluster(sdata)

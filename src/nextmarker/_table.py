@@ -59,7 +59,7 @@ def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnD
         msg = f"Expected AnnData or SpatialData, got {type(data).__name__}. Pass sdata or sdata['{table_key}']."
         raise TypeError(msg)
     if table_key not in tables:
-        mend = "Make the cells first: nm.pp.detect_cells(sdata, nuclear=[...]) or nm.pp.add_cells(sdata, ...)."
+        mend = "Make the cells first: nm.pp.detect_cells(sdata, nuclear_channels=[...]) or nm.pp.add_cells(sdata, ...)."
         raise KeyError(no_such("table", table_key, "sdata.tables", tables, mend))
     return tables[table_key]
 

@@ -50,7 +50,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(store: Path, *more: str) -> int:
-    return cli.main(["run", "image.tif", "--nuclear", "DNA1", "-o", str(store), *more])
+    return cli.main(["run", "image.tif", "--nuclear-channels", "DNA1", "-o", str(store), *more])
 
 
 def error_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -68,8 +68,8 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
         [],
         ["run"],
         ["run", "image.tif", "-o", "out.zarr"],
-        ["run", "image.tif", "--nuclear", "DNA1"],
-        ["run", "image.tif", "--nuclear", "DNA1", "-o", "out.zarr", "--pixel-size", "small"],
+        ["run", "image.tif", "--nuclear-channels", "DNA1"],
+        ["run", "image.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr", "--pixel-size", "small"],
     ],
 )
 def test_incomplete_arguments_show_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(
 
 def test_a_missing_image_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "missing.tif"
-    assert cli.main(["run", str(missing), "--nuclear", "DNA1", "-o", str(tmp_path / "out.zarr")]) == 2
+    assert cli.main(["run", str(missing), "--nuclear-channels", "DNA1", "-o", str(tmp_path / "out.zarr")]) == 2
     assert "missing.tif" in error_line(capsys)
     assert not any(tmp_path.iterdir())
 
@@ -203,7 +203,7 @@ def test_overwrite_replaces_the_results_and_nothing_else(tmp_path: Path) -> None
 
 def test_the_demo_knows_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
     sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=60)
-    nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], progress=False)
     obs = sdata["table"].obs
     obs["nextmarker"] = "0"
     true_type = demo._compare_with_truth(sdata)

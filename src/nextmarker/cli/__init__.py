@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> from nextmarker.cli import main
-    >>> main(["run", "missing.tif", "--nuclear", "DNA1", "-o", "missing_folder/out.zarr"])
+    >>> main(["run", "missing.tif", "--nuclear-channels", "DNA1", "-o", "missing_folder/out.zarr"])
     2
     """
     arguments = _parser().parse_args(argv)

@@ -32,7 +32,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     with results_in(arguments.output / "tissue.zarr", overwrite=True) as unfinished:
         sdata = nm.datasets.synthetic_tissue()
-        analyse(sdata, nuclear=["DNA1", "DNA2"])
+        analyse(sdata, nuclear_channels=["DNA1", "DNA2"])
         save(sdata, unfinished)
         print_clusters(sdata, true_type=_compare_with_truth(sdata))
 

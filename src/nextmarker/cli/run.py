@@ -17,7 +17,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser("run", help="find, embed, cluster and explain the cells of images")
     parser.set_defaults(command=_run)
-    parser.add_argument("--nuclear", nargs="+", required=True, metavar="NAME", help="channels that show the nuclei")
+    parser.add_argument(
+        "--nuclear-channels", nargs="+", required=True, metavar="NAME", help="channels that stain nuclei"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.zarr", help="store to write")
     parser.add_argument("--markers", nargs="+", metavar="NAME", help="channels to use (default: all; all images alike)")
     add_reading(parser)
@@ -31,6 +33,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     with results_in(arguments.output, overwrite=arguments.overwrite) as unfinished:
         sdata = read_images(arguments)
-        analyse(sdata, arguments.nuclear, arguments.markers, arguments.patch_size, arguments.seed, arguments.device)
+        analyse(
+            sdata, arguments.nuclear_channels, arguments.markers, arguments.patch_size, arguments.seed, arguments.device
+        )
         save(sdata, unfinished)
         print_clusters(sdata)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def analyse(
     sdata: SpatialData,
-    nuclear: list[str],
+    nuclear_channels: list[str],
     markers: list[str] | None = None,
     patch_size: float | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> None:
     """Find, embed, cluster and explain the cells."""
-    nm.pp.detect_cells(sdata, nuclear=nuclear, markers=markers)
+    nm.pp.detect_cells(sdata, nuclear_channels=nuclear_channels, markers=markers)
     nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
     nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
     nm.tl.marker_attribution(sdata[_keys.TABLE])

@@ -84,7 +84,7 @@ def write_geojson(
     --------
     >>> import json, tempfile, nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=50)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=6, progress=False)
     >>> sdata["table"].obs["type"] = "immune"
     >>> folder = tempfile.TemporaryDirectory()
     >>> (file,) = nm.io.write_geojson(sdata, f"{folder.name}/cells.geojson", color="type")

@@ -88,7 +88,7 @@ def cells(
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> ax = nm.pl.cells(sdata, channel="CD3", crop=(20, 10, 60, 40))
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('x (pixels)', 'y (pixels)')
@@ -129,7 +129,7 @@ def _choose_region(regions: Sequence[Region], image: str | None) -> Region:
 
 def _choose_channels(adata: AnnData, region: Region, channel: str | None) -> list[str]:
     panel = region.pixels["c"].to_numpy().tolist()
-    nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear")
+    nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear_channels")
     if channel is None and nuclear is None:
         msg = f"The nuclear channel of these cells is not known. Name one: channel=..., of {listed(panel)}."
         raise KeyError(msg)

@@ -82,7 +82,7 @@ def patches(
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> axes = nm.pl.patches(sdata, groupby="image", markers=["DNA1", "CD3"], size=20)
     >>> axes[-1].get_xlabel()
     'image: patches of 20 x 20 pixels'

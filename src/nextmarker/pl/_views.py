@@ -46,7 +46,7 @@ def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = N
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> axes = nm.pl.views(nm.tl.draw_views(sdata, 17, patch_size=12), markers=["DNA1", "CD3"])
     >>> [ax.get_title().splitlines()[0] for ax in axes[0]]
     ['cell', 'view 1', 'view 2']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,7 @@ LEAST_CONTRAST = 3.0  # standard deviations of the noise
 
 def detect_cells(
     sdata: SpatialData,
-    nuclear: str | Sequence[str],
+    nuclear_channels: str | Sequence[str],
     *,
     method: Method = "maxima",
     diameter: float | None = None,
@@ -54,7 +55,7 @@ def detect_cells(
     ----------
     sdata
         Images of raw counts, or of any other intensities from 0 upwards.
-    nuclear
+    nuclear_channels
         One nuclear channel, used as it is, or several, which are divided by the 99th percentile of their nonzero
         pixels and summed.
     method
@@ -97,6 +98,8 @@ def detect_cells(
     ------
     KeyError
         If an image does not exist, or lacks a nuclear channel. If other images have it, the error names them.
+    TypeError
+        If `nuclear_channels` are numbers.
     ValueError
         If there are no images, no image has a cell, pixels are not finite, panels differ, or the names are taken.
         Nothing is changed then.
@@ -119,12 +122,12 @@ def detect_cells(
     >>> nuclei = sum(np.exp(-((y - 30) ** 2 + (x - cx) ** 2) / 18) for cx in (20, 45))
     >>> image = Image2DModel.parse(50 * nuclei[None], dims=("c", "y", "x"), c_coords=["DNA"])
     >>> sdata = SpatialData(images={"tissue": image})
-    >>> nm.pp.detect_cells(sdata, nuclear="DNA", diameter=12, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels="DNA", diameter=12, progress=False)
     >>> sdata["table"].obsm["spatial"]
     array([[20.5, 30.5],
            [45.5, 30.5]])
     """
-    channels = as_list(nuclear)
+    channels = _names(nuclear_channels)
     _check_arguments(method, diameter, channels)
     pixels = {image: read_image(sdata, image) for image in choose_images(sdata, images)}
     _check_channels({image: array["c"].to_numpy().tolist() for image, array in pixels.items()}, channels)
@@ -146,17 +149,29 @@ def detect_cells(
         target,
         centres,
         step="detect_cells",
-        parameters={"nuclear": np.array(channels, dtype=object), "method": method, "diameter": diameters},
+        parameters={"nuclear_channels": np.array(channels, dtype=object), "method": method, "diameter": diameters},
         lone_radius={image: size / 2 for image, size in diameters.items()},
         progress=progress,
     )
+
+
+def _names(nuclear_channels: str | Sequence[str]) -> list[str]:
+    """List the names; channel numbers, as other programs use, are an error."""
+    names = as_list(nuclear_channels) if isinstance(nuclear_channels, Iterable) else [nuclear_channels]
+    if not all(isinstance(name, str) for name in names):
+        msg = (
+            f"nuclear_channels={nuclear_channels!r} must be the name of a channel or a list of names, such as "
+            "nuclear_channels=['DNA1', 'DNA2']. sdata[image]['c'] shows the names."
+        )
+        raise TypeError(msg)
+    return names
 
 
 def _check_arguments(method: str, diameter: float | None, channels: Sequence[str]) -> None:
     check_option("method", method, METHODS)
     rule = f"the diameter of a nucleus in pixels, {MIN_DIAMETER:g} or more"
     check_value("diameter", diameter, diameter is None or MIN_DIAMETER <= diameter < np.inf, rule)
-    check_each_once("nuclear", channels)
+    check_each_once("nuclear_channels", channels)
 
 
 def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) -> None:
@@ -166,7 +181,7 @@ def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) ->
     lacking = [image for image in panels if missing[image]]
     if not lacking:
         return
-    image, mend = lacking[0], "Name another: nuclear=[...]."
+    image, mend = lacking[0], "Name another: nuclear_channels=[...]."
     if complete:
         mend = f"Choose the images that have them: images={complete}."
     raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], mend))

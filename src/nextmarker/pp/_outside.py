@@ -44,7 +44,7 @@ def remove_outside_cells(sdata: SpatialData, *, table_key: str = _keys.TABLE) ->
     --------
     >>> import nextmarker as nm, shapely
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> crop = sdata.query.polygon(shapely.box(20, 20, 60, 50), target_coordinate_system="tissue_1")
     >>> removed = nm.pp.remove_outside_cells(crop)
     >>> len(crop["cells"]) == crop["table"].n_obs

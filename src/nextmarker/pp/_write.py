@@ -104,7 +104,8 @@ def write_cells(
     """
     found = [image for image in target.images if len(centres[image])]
     if not found:
-        msg = f"No cells in {listed(target.images)}. Choose other channels, nuclear=[...], or nm.pp.add_cells(...)."
+        mend = "Choose other channels, nuclear_channels=[...], or nm.pp.add_cells(...)."
+        msg = f"No cells in {listed(target.images)}. {mend}"
         raise ValueError(msg)
     for image in target.images:
         if image not in found:

@@ -79,7 +79,7 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     --------
     >>> import tempfile, nextmarker as nm, spatialdata
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=50)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=6, progress=False)
     >>> folder = tempfile.TemporaryDirectory()
     >>> nm.io.write(sdata, f"{folder.name}/tissue.zarr")
     >>> stored = spatialdata.read_zarr(f"{folder.name}/tissue.zarr")
