@@ -156,7 +156,7 @@ def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear_chann
     found = AnnData(obs=adata.obs.iloc[cell[first]][["image", "cell_type"]], obsm=compared)
     scores = {}
     for name in ("logistic", "knn"):
-        table = nm.metrics.probe(found, "cell_type", representations=list(compared), classifier=name)
+        table = nm.metrics.probe(found, "cell_type", use_rep=list(compared), classifier=name)
         scores[name] = table.set_index("representation")["balanced_accuracy"]
     return pd.DataFrame(scores).assign(cells=found.obs["cell_type"].notna().sum())
 

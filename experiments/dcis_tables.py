@@ -101,7 +101,7 @@ def _score(obs: pd.DataFrame, values: np.ndarray) -> dict[str, float]:
         "kNN F1": knn["macro_f1"],
         "ARI": clusters["ari"],
         "NMI": clusters["nmi"],
-        "clusters": clusters["n_second"],
+        "clusters": clusters["n_groups"],
     }
 
 
@@ -126,7 +126,7 @@ def mixing(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFr
     """How well patients mix within types; all types together."""
     mix = delayed(nm.metrics.batch_mixing)
     scores = Parallel(n_jobs=-1)(
-        mix(_table(adata.obs, values), "image", groupby="cell_type") for values in runs.values()
+        mix(_table(adata.obs, values), "image", label_key="cell_type") for values in runs.values()
     )
     rows = pd.DataFrame([each.iloc[-1] for each in scores])[["silhouette", "neighbor_entropy"]].astype(float)
     return over_seeds(rows.set_axis(pd.MultiIndex.from_tuples(runs, names=["representation", "seed"])))

@@ -178,7 +178,7 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
     chosen = [names] if isinstance(names, str) else list(names or [name for name in DEFAULTS if name in available])
     lacking = [name for name in chosen if name not in available]
     if lacking or not chosen:
-        mend = "Name others, representations=[...], or embed: nm.tl.embed(sdata)."
+        mend = "Name others, use_rep=[...], or embed: nm.tl.embed(sdata)."
         if "X" in lacking and "X" in adata.obsm:
             mend += " 'X' means .X, never .obsm['X']: rename that."
         raise KeyError(no_such("representation", lacking or DEFAULTS, "the table", available, mend))
