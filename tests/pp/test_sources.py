@@ -361,7 +361,7 @@ def save(path: Path, content: object) -> Path:
 def test_our_own_geojson_comes_back(tmp_path: Path) -> None:
     sdata = add(tissue("a", "b"), {"a": mask(), "b": mask()})
     sdata["table"].obs["kind"] = "cell"
-    files = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="kind", measurements=["CD3"])
+    files = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="kind", measurements=["CD3"])
     back = add(tissue("a", "b"), dict(zip("ab", files, strict=True)))
     for element in ("cells_a", "cells_b"):
         np.testing.assert_allclose(centres(back, element), CENTRES, atol=0.01)
