@@ -363,7 +363,7 @@ def test_figures_on_another_disk_are_told_before_any_work(
 ) -> None:
     (tmp_path / "out_figures").symlink_to("/proc")
     assert run(tmp_path / "out.zarr", "--overwrite") == 2
-    assert "another disk" in error_line(capsys)
+    assert "different disk" in error_line(capsys)
 
 
 @pytest.mark.usefixtures("instant")
@@ -392,7 +392,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_results(
 def test_the_demo_needs_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "demo").write_text("precious")
     assert cli.main(["demo", "-o", str(tmp_path / "demo")]) == 2
-    assert "no folder" in error_line(capsys)
+    assert "not a folder" in error_line(capsys)
 
 
 @pytest.mark.usefixtures("no_reading")
@@ -401,7 +401,7 @@ def test_a_file_in_the_place_of_the_figures_is_told_before_any_work(
 ) -> None:
     (tmp_path / "out_figures").write_text("precious")
     assert run(tmp_path / "out.zarr", "--overwrite") == 2
-    assert "no folder" in error_line(capsys)
+    assert "not a folder" in error_line(capsys)
     assert (tmp_path / "out_figures").read_text() == "precious"
 
 

@@ -1,4 +1,4 @@
-"""What commands do with images, one step after the other: analyse them, save the results, print the clusters."""
+"""The steps of the commands: analyse images, save the results, print the clusters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def analyse(
     seed: int = 0,
     device: str | None = None,
 ) -> None:
-    """Find, embed, cluster and explain the cells."""
+    """Detect, embed and cluster the cells, and explain the clusters."""
     nm.pp.detect_cells(sdata, nuclear_channels=nuclear_channels, markers=markers)
     nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
     nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
@@ -30,7 +30,7 @@ def analyse(
 
 
 def save(sdata: SpatialData, folder: Path) -> None:
-    """Write the store and draw the figures, in the folder that `results_in` gives."""
+    """Write the store and the figures into the folder from `results_in`."""
     import matplotlib as mpl
     import numpy as np
 
@@ -50,7 +50,7 @@ def save(sdata: SpatialData, folder: Path) -> None:
 
 
 def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
-    """Print one line for each cluster: its size, where most of its cells come from, and what marks it."""
+    """Print one line per cluster: its size, the image with most of its cells, and its top markers."""
     import pandas as pd
 
     from nextmarker._table import read_record

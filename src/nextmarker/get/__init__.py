@@ -1,4 +1,4 @@
-"""Values taken out of results, for reading and for figures."""
+"""Results as tables."""
 
 from nextmarker.get._top_markers import top_markers
 

@@ -1,4 +1,4 @@
-"""The markers that characterize each cluster."""
+"""Top markers of each cluster."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def top_markers(
     data: AnnData | SpatialData, n: int = 3, *, key: str = _keys.ATTRIBUTION, table_key: str = _keys.TABLE
 ) -> pd.DataFrame:
-    """List the markers that set each cluster apart by their presence.
+    """List the markers whose presence distinguishes each cluster from all other cells.
 
     Parameters
     ----------
     data
-        Table after `nm.tl.marker_attribution`, or the SpatialData object that holds it.
+        Table after `nm.tl.marker_attribution`, or the SpatialData object that contains it.
     n
-        Markers per cluster, at most: those with the largest contribution among the markers whose mean activation is
-        higher in the cluster than elsewhere.
+        Maximum number of markers per cluster: those with the largest contribution among the markers whose mean
+        activation is higher in the cluster than elsewhere.
     key
         Name of the attribution in `.uns`.
     table_key
@@ -33,18 +33,18 @@ def top_markers(
 
     Returns
     -------
-    Rows of `.uns[key]`, cluster by cluster, the first marker first. Clusters that were renamed after the attribution
-    have their new names.
+    Rows of `.uns[key]`, in the order of the clusters and, within a cluster, from the largest contribution. Clusters
+    that were renamed after the attribution have their new names.
 
     Warns
     -----
     UserWarning
-        If the table has only some of the cells that the attribution describes.
+        If some cells were removed from the table after the attribution.
 
     Raises
     ------
     KeyError
-        If there is no such table or attribution.
+        If the table or the attribution does not exist.
     ValueError
         If the cells were embedded or clustered again, or clusters merged, after the attribution.
 
