@@ -2,14 +2,14 @@
 
 Submodules are loaded on first use, so ``import nextmarker`` is fast:
 
-- :mod:`nextmarker.io`: image files to SpatialData
-- :mod:`nextmarker.datasets`: synthetic cells and tissue with known truth
-- :mod:`nextmarker.pp`: cell centres
+- :mod:`nextmarker.io`: image files to SpatialData and back
+- :mod:`nextmarker.datasets`: synthetic cells and tissue with known cell types
+- :mod:`nextmarker.pp`: pixel sizes, panels and cell centres
 - :mod:`nextmarker.tl`: training, embedding, clusters and their attribution to markers
-- :mod:`nextmarker.get`: tables taken out of the results
+- :mod:`nextmarker.get`: results as tables
 - :mod:`nextmarker.metrics`: scores of embeddings
 - :mod:`nextmarker.pl`: figures
-- :mod:`nextmarker.nn`: the network, on tensors only
+- :mod:`nextmarker.nn`: the network, which uses tensors only
 """
 
 from importlib import import_module

@@ -104,7 +104,7 @@ def read(
     -----
     UserWarning
         If something was skipped or changed: files or acquisitions that cannot be read; files with a single unnamed
-        plane, such as masks, in a folder of stacks; stacks in a folder within a folder; repeated channel names.
+        plane, such as masks, in a folder of stacks; stacks in a subfolder; repeated channel names.
         Also if channels have no antibody: gases (argon, krypton, xenon), background, and iodine, barium or lead without
         a label.
 

@@ -82,7 +82,7 @@ def probe(
         - `"logistic"`: multinomial logistic regression, with equal weight for every type
         - `"knn"`: majority vote of the 15 nearest neighbours
         - `"mlp"`: two-layer network with 128 hidden units. It holds out a quarter of the training cells for early
-          stopping, and never predicts a type with fewer than four training cells. Without `batch_key` it is trained
+          stopping, and never predicts a type with fewer than four training cells. With `batch_key=None` it is trained
           once, with the 60/20/20 % split of the paper, and scored on the last 20 %
     C
         Inverse regularization strength of `"logistic"`.

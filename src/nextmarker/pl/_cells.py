@@ -189,8 +189,8 @@ def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Ser
         raise ValueError(msg)
     if color not in adata.var_names:
         kind, there = ("marker", adata.var_names) if layer else ("column or marker", [*adata.obs, *adata.var_names])
-        mend = "Cluster the cells, nm.tl.cluster(adata), or choose another: color=..."
-        raise KeyError(no_such(kind, color, "the table", there, mend))
+        fix = "Cluster the cells, nm.tl.cluster(adata), or choose another: color=..."
+        raise KeyError(no_such(kind, color, "the table", there, fix))
     return adata[:, color].to_df(layer)[color]
 
 

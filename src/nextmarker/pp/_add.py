@@ -161,8 +161,8 @@ def add_cells(
     centres = _read_centres(sdata, cells, chosen, unit, every=images is not None)
     target = check_target(sdata, list(centres), markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
     for image, frame in centres.items():
-        mend = 'Remove them, or pass x and y in pixels, or with unit="micrometre".'
-        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index.tolist(), mend)
+        fix = 'Remove them, or pass x and y in pixels, or with unit="micrometre".'
+        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index.tolist(), fix)
     write_cells(
         sdata,
         target,

@@ -181,10 +181,10 @@ def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) ->
     lacking = [image for image in panels if missing[image]]
     if not lacking:
         return
-    image, mend = lacking[0], "Choose others: nuclear_channels=[...]."
+    image, fix = lacking[0], "Choose others: nuclear_channels=[...]."
     if complete:
-        mend = f"Choose the images that have them: images={complete}."
-    raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], mend))
+        fix = f"Choose the images that have them: images={complete}."
+    raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], fix))
 
 
 def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage], *, progress: bool) -> dict[str, float]:

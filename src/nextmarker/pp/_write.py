@@ -104,8 +104,8 @@ def write_cells(
     """
     found = [image for image in target.images if len(centres[image])]
     if not found:
-        mend = "Choose other channels, nuclear_channels=[...], or nm.pp.add_cells(...)."
-        msg = f"No cells in {listed(target.images)}. {mend}"
+        fix = "Choose other channels, nuclear_channels=[...], or nm.pp.add_cells(...)."
+        msg = f"No cells in {listed(target.images)}. {fix}"
         raise ValueError(msg)
     for image in target.images:
         if image not in found:
@@ -144,8 +144,8 @@ def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
             there, its_kind = taken[name.lower()]
             (own if (there, its_kind) == (name, kind) else foreign).append(f"sdata.{its_kind}[{there!r}]")
     if foreign or (own and not overwrite):
-        mend = "choose others with key_added=... and table_key=..." + (", or overwrite=True" if not foreign else "")
-        msg = f"These elements exist already: {', '.join(foreign or own)}; {mend}."
+        fix = "choose others with key_added=... and table_key=..." + (", or overwrite=True" if not foreign else "")
+        msg = f"These elements exist already: {', '.join(foreign or own)}; {fix}."
         raise ValueError(msg)
 
 

@@ -52,7 +52,7 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
     -----
     UserWarning
         If a file is skipped because it cannot be read or is a colour image; if two channels have the same name, and the
-        second is numbered; or if all names in the headers are the same, and the channels are named by their files.
+        second is numbered; or if every name in the headers repeats, and the channels are named by their files.
 
     Examples
     --------

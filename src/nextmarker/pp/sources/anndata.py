@@ -48,11 +48,11 @@ def _positions_in(sdata: SpatialData, adata: AnnData, image: str) -> tuple[np.nd
     read_image(sdata, image)
     system = _recorded_system(adata, image) or _only_system(sdata, image)
     systems = get_transformation(sdata.images[image], get_all=True)
-    mend = "Pass x and y in pixels: nm.pp.add_cells(sdata, frame)."
+    fix = "Pass x and y in pixels: nm.pp.add_cells(sdata, frame)."
     if _keys.SPATIAL not in adata.obsm:
-        raise KeyError(no_such("", _keys.SPATIAL, ".obsm of the cells", adata.obsm, mend))
+        raise KeyError(no_such("", _keys.SPATIAL, ".obsm of the cells", adata.obsm, fix))
     if system not in systems:
-        raise KeyError(no_such("coordinate system", system, f"image {image!r}", systems, mend))
+        raise KeyError(no_such("coordinate system", system, f"image {image!r}", systems, fix))
     rows = np.flatnonzero(adata.obs[_keys.IMAGE] == image)
     xy = np.asarray(adata.obsm[_keys.SPATIAL], dtype=np.float64)[rows, :2]
     return rows, apply(from_system(sdata, image, system), xy)

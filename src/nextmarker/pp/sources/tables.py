@@ -42,7 +42,7 @@ class _Header:
     """Coordinate of the centre of the first pixel in this program; 0.5 in SpatialData."""
     named: bool = False
     """Whether the columns name the unit."""
-    beside: str | None = None
+    alongside: str | None = None
     """Another column by which the program is recognised."""
 
 
@@ -53,7 +53,7 @@ _HEADERS = (
     _Header("Location_Center_X", "Location_Center_Y", "pixel"),  # CellProfiler
     _Header("AreaShape_Center_X", "AreaShape_Center_Y", "pixel"),
     _Header("X_position", "Y_position", "pixel", first=1),  # histoCAT, which counts as MATLAB does
-    _Header("x_centroid", "y_centroid", "micrometre", beside="transcript_counts"),  # Xenium
+    _Header("x_centroid", "y_centroid", "micrometre", alongside="transcript_counts"),  # Xenium
 )
 _UNCLEAR = _Header("x_centroid", "y_centroid")
 
@@ -140,8 +140,8 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
         return {images[0]: frame}
     unknown = sorted(set(names) - set(matched))
     if unknown or (names and not set(images) & set(matched.values())):
-        mend = "Correct the names in the table of cells."
-        raise ValueError(no_such("image", unknown or names, "the chosen images", images, mend))
+        fix = "Correct the names in the table of cells."
+        raise ValueError(no_such("image", unknown or names, "the chosen images", images, fix))
     if len(set(matched.values())) < len(matched):
         msg = f"The table of cells has several names for the same image: {matched}. Correct them."
         raise ValueError(msg)
@@ -165,7 +165,7 @@ def _first_of(names: Iterable[str], columns: pd.Index) -> str | None:
 
 
 def _find_header(columns: pd.Index, unit: Unit | None, name: str) -> _Header:
-    headers = [h for h in _HEADERS if {h.x, h.y, h.beside or h.x} <= set(columns)]
+    headers = [h for h in _HEADERS if {h.x, h.y, h.alongside or h.x} <= set(columns)]
     own = [h for h in headers if h.unit is None]
     named = _named_headers(columns)
     fitting = [h for h in named if h.unit == (unit or h.unit)]
@@ -182,8 +182,8 @@ def _find_header(columns: pd.Index, unit: Unit | None, name: str) -> _Header:
             raise ValueError(msg)
         return _UNCLEAR
     missing = [axis for axis in "xy" if axis not in columns]
-    mend = "Rename the columns with the coordinates to x and y."
-    raise ValueError(no_such("column", missing, name, columns, mend))
+    fix = "Rename the columns with the coordinates to x and y."
+    raise ValueError(no_such("column", missing, name, columns, fix))
 
 
 def _named_headers(columns: pd.Index) -> list[_Header]:
