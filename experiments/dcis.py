@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
     parser.add_argument("--seeds", type=int, default=5, help="repetitions of nextmarker (default: 5)")
     parser.add_argument("--control-seeds", type=int, default=3, help="repetitions of every control (default: 3)")
-    parser.add_argument("--nuclear", default="HH3", help="channel in which centres are detected (default: HH3)")
+    parser.add_argument("--nuclear-channel", default="HH3", help="channel in which centres are detected (default: HH3)")
     arguments = parser.parse_args()
     (arguments.output / FOLDER).mkdir(parents=True, exist_ok=True)
     sdata = read(arguments.data)
@@ -57,7 +57,7 @@ def main() -> None:
         measure_intensity(each, arguments.data)
     tables = all_tables(sdata, arguments.output)
     tables["background"] = background(sdata["table"], hazy["table"], arguments.output)
-    tables["detected"] = score_detected(sdata, arguments.data, arguments.output, arguments.nuclear)
+    tables["detected"] = score_detected(sdata, arguments.data, arguments.output, arguments.nuclear_channel)
     for name, table in tables.items():
         print(f"\n{name}\n{table.to_string()}", flush=True)
         table.to_csv(arguments.output / f"{name}.csv")
@@ -141,10 +141,12 @@ def measure_intensity(sdata: SpatialData, folder: Path) -> None:
             adata.obsm[f"disc_{radius}_px"][region.rows] = disc_means(counts, row, column, radius)
 
 
-def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear: str) -> pd.DataFrame:
+def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear_channel: str) -> pd.DataFrame:
     """Balanced accuracy of types at detected centres, beside means in the masks that they lie in; first seed."""
     adata = sdata["table"]
-    nm.pp.detect_cells(sdata, nuclear=[nuclear], key_added="detected", table_key="detected", progress=False)
+    nm.pp.detect_cells(
+        sdata, nuclear_channels=nuclear_channel, key_added="detected", table_key="detected", progress=False
+    )
     model = nm.nn.load_model(output / f"{DEFAULT}-0.safetensors")
     nm.tl.embed(sdata, model, table_key="detected", progress=False)
     cell = cells_under_centres(sdata, folder)
@@ -154,7 +156,7 @@ def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear: str)
     found = AnnData(obs=adata.obs.iloc[cell[first]][["image", "cell_type"]], obsm=compared)
     scores = {}
     for name in ("logistic", "knn"):
-        table = nm.metrics.probe(found, "cell_type", representations=list(compared), classifier=name)
+        table = nm.metrics.probe(found, "cell_type", use_rep=list(compared), classifier=name)
         scores[name] = table.set_index("representation")["balanced_accuracy"]
     return pd.DataFrame(scores).assign(cells=found.obs["cell_type"].notna().sum())
 

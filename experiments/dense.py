@@ -154,14 +154,14 @@ def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
     """
     rows = {}
     for name in adata.obsm:
-        types = nm.metrics.probe(adata, "cell_type", representations=name, classifier="knn").iloc[0]
+        types = nm.metrics.probe(adata, "cell_type", use_rep=name, classifier="knn").iloc[0]
         nm.tl.cluster(adata, use_rep=name)
         clusters = nm.metrics.agreement(adata, "cell_type", "nextmarker").iloc[0]
-        mixing = nm.metrics.batch_mixing(adata, "image", groupby="cell_type", representations=name).iloc[-1]
+        mixing = nm.metrics.batch_mixing(adata, "image", label_key="cell_type", use_rep=name).iloc[-1]
         rows[name] = {
             "kNN": types["balanced_accuracy"],
             "ARI": clusters["ari"],
-            "clusters": clusters["n_second"],
+            "clusters": clusters["n_groups"],
             "mixing": mixing["neighbor_entropy"],
             "image told": image_told(adata, name),
             "found": adata.n_obs / n_cells,

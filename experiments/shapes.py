@@ -79,7 +79,7 @@ def score(
         "MLP": balanced_accuracy_score(codes[test], classify(values, codes, learn, seed)[test]),
         "kNN": balanced_accuracy_score(codes[test], neighbours),
         "ARI": clusters["ari"],
-        "clusters": clusters["n_second"],
+        "clusters": clusters["n_groups"],
     }
 
 

@@ -133,7 +133,7 @@ def measure(adata: AnnData, confusions: dict[str, pd.DataFrame], learn: np.ndarr
     """All numbers of one seed, a row for each representation and the control."""
     rows = {name: {"accuracy": accuracy(counts)} for name, counts in confusions.items()}
     for name, key in KEYS.items():
-        separation = nm.metrics.separation(adata, "cell_type", representations=key).iloc[0]
+        separation = nm.metrics.separation(adata, "cell_type", use_rep=key).iloc[0]
         whole, default = (
             nm.metrics.agreement(adata, "cell_type", clusters).iloc[0] for clusters in (name, f"{name}_default")
         )
@@ -141,7 +141,7 @@ def measure(adata: AnnData, confusions: dict[str, pd.DataFrame], learn: np.ndarr
             "silhouette": separation["silhouette"],
             "Davies-Bouldin": separation["davies_bouldin"],
             "ARI": whole["ari"],
-            "clusters": whole["n_second"],
+            "clusters": whole["n_groups"],
             "ARI by default": default["ari"],
             "R2 of size": size_r2(adata.obsm[key], adata.obs["size"].to_numpy(), learn, test),
         }

@@ -109,7 +109,7 @@ def embed(sdata: SpatialData, patch_size: int, trial: Trial) -> None:
 
 def probe(adata: AnnData, key: str, classifier: str) -> float:
     """Balanced accuracy of the types, images left out in turn."""
-    table = nm.metrics.probe(adata, "cell_type", representations=key, classifier=classifier)
+    table = nm.metrics.probe(adata, "cell_type", use_rep=key, classifier=classifier)
     return table["balanced_accuracy"].iloc[0]
 
 

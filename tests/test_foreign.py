@@ -109,7 +109,7 @@ def true_centres():
 def test_cells_are_found_embedded_and_clustered(reader, nuclear, masks, tmp_path):
     sdata = reader()
     before = {name: get_transformation(sdata.images[name], get_all=True) for name in sdata.images}
-    nm.pp.detect_cells(sdata, nuclear=nuclear, diameter=2 * RADIUS, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels=nuclear, diameter=2 * RADIUS, progress=False)
     for centres in intrinsic_centres(sdata).values():
         np.testing.assert_allclose(centres, true_centres(), atol=2)
     nm.tl.embed(sdata, nm.tl.train(sdata, 11, training=SETTINGS, progress=False), progress=False)
@@ -144,7 +144,7 @@ def test_masks_of_any_integer_type(dtype):
 def test_pyramids_and_systems_do_not_change_the_result():
     plain, pyramid = (SpatialData(images={"a": image(**how)}) for how in ({}, {"scale_factors": [2, 2]}))
     for sdata in (plain, pyramid):
-        nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+        nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)
     np.testing.assert_array_equal(plain["table"].X, pyramid["table"].X)
 
 
@@ -158,7 +158,7 @@ def compensated(offset=-0.6):
 
 def test_negative_pixels_are_weaker_than_none_and_change_nothing_else():
     sdata = compensated()
-    nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)
     np.testing.assert_allclose(intrinsic_centres(sdata)["a"], true_centres(), atol=2)
     model = nm.tl.train(sdata, 11, training=SETTINGS, progress=False)
     nm.tl.embed(sdata, model, progress=False)
@@ -171,7 +171,7 @@ def test_a_channel_of_negative_pixels_alone_has_no_signal():
     pixels = counts(np.float32)
     pixels[1] = -1
     sdata = SpatialData(images={"a": image(pixels)})
-    nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)
     with pytest.warns(UserWarning, match="CD3"):
         model = nm.tl.train(sdata, 11, training=SETTINGS, progress=False)
     nm.tl.embed(sdata, model, progress=False)
@@ -183,4 +183,4 @@ def test_pixels_that_are_no_numbers_are_refused_by_name():
     pixels[1, 5, 5] = np.nan
     sdata = SpatialData(images={"a": image(pixels)})
     with pytest.raises(ValueError, match=r"'a'.*'CD3'.*fillna"):
-        nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+        nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)

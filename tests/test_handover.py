@@ -176,7 +176,7 @@ def test_every_step_finds_the_same_places(original, name, tmp_path):
     changed = OPERATIONS[name](original)
     region = next(r for r in read_regions(changed) if r.name in ("cells", "cells-P1"))
     # GeoJSON: bounds of the circle around each centre, as large as before
-    files = nm.io.write_geojson(changed, tmp_path / "cells.geojson", color="region")
+    files = nm.io.write_geojson(changed, tmp_path / "cells.geojson", groupby="region")
     first = json.loads(files[0].read_text())["features"][0]["geometry"]["coordinates"][0]
     low, high = np.min(first, axis=0), np.max(first, axis=0)
     np.testing.assert_allclose((low + high) / 2, region.centres[0], atol=0.02)

@@ -168,7 +168,8 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
         mend = "Take the cells from it: nm.pp.add_cells(sdata, ...)."
         raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, mend))
     if len(obs) == 0:
-        msg = f"The table {table_key!r} has no cells. Detect them again: nm.pp.detect_cells(sdata, nuclear=[...])."
+        mend = "Detect them again: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
+        msg = f"The table {table_key!r} has no cells. {mend}"
         raise ValueError(msg)
     _check_linked(obs[columns], table_key)
     return obs

@@ -123,7 +123,7 @@ def test_batches_are_told_of_all_types_together():
     with parallel_config("threading"):  # starts sooner than processes do
         table = dcis_tables.batch(AnnData(obs=obs), dict(zip(names, values[[0, 1, 2, 0]], strict=True)))
     adata = AnnData(obs=obs, obsm=dict(zip("abc", values, strict=True)))
-    mixing = nm.metrics.batch_mixing(adata, "image", groupby="cell_type", representations=["a", "b", "c"])
+    mixing = nm.metrics.batch_mixing(adata, "image", label_key="cell_type", use_rep=["a", "b", "c"])
     for score in ("silhouette", "neighbor_entropy"):
         mask, *runs = mixing.loc[mixing["type"] == "all", score]
         assert table[score].to_dict() == {

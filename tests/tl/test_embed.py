@@ -320,14 +320,14 @@ def test_embedding_again_names_the_results_that_are_older(tissue, model):
     nm.tl.cluster(tissue, key_added="fine")
     nm.tl.marker_attribution(tissue)
     nm.tl.embed(tissue, model, progress=False)  # the same again
-    nm.tl.top_markers(tissue)
+    nm.get.top_markers(tissue)
     with pytest.warns(UserWarning, match="cluster, cluster_fine, marker_attribution.*nm.tl.cluster"):
         nm.tl.embed(tissue, model, rotations=1, progress=False)
     with pytest.raises(ValueError, match="another embedding"):
-        nm.tl.top_markers(tissue)
+        nm.get.top_markers(tissue)
     nm.tl.cluster(tissue)
     nm.tl.marker_attribution(tissue)
-    nm.tl.top_markers(tissue)
+    nm.get.top_markers(tissue)
 
 
 def test_a_table_joined_after_embedding_is_embedded_again(make, model):

@@ -1,4 +1,4 @@
-"""Mean intensity of every marker in a circle around every cell."""
+"""Mean intensity of each marker in a circle around each cell."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ TILE_SIZE = 1024
 
 
 def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_size: int = TILE_SIZE) -> np.ndarray:
-    """Average the pixels whose centre lies within `radius` of the centre of a cell; each chunk is read once.
+    """Average the pixels whose centre is within `radius` of a cell centre; each chunk is read once.
 
     Parameters
     ----------
     region
-        Image and cells; its rows count from 0 to the number of its cells.
+        Image and cells, with rows numbered from 0.
     markers
         Channels to average.
     radius
-        Pixels, at least 1, so that no circle is without a pixel.
+        In pixels, at least 1, so that every circle contains a pixel.
 
     Returns
     -------

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import listed, no_such
-from nextmarker._provenance import check_clusters, choose_examples, read_attribution
+from nextmarker._provenance import check_clusters, choose_examples
 from nextmarker._table import (
     get_table,
     made_from,
@@ -145,54 +145,6 @@ def marker_attribution(
     }
     rows = _as_rows(tables, sizes, clusters.categories, adata.var_names)
     write_results(adata, record_name(_keys.ATTRIBUTION, key_added), {f"uns/{key_added}": rows}, record)
-
-
-def top_markers(
-    data: AnnData | SpatialData, n: int = 3, *, key: str = _keys.ATTRIBUTION, table_key: str = _keys.TABLE
-) -> pd.DataFrame:
-    """List the markers that set each cluster apart by their presence.
-
-    Parameters
-    ----------
-    data
-        Table after `nm.tl.marker_attribution`, or the SpatialData object that holds it.
-    n
-        Markers per cluster, at most: those with the largest contribution among the markers whose mean activation is
-        higher in the cluster than elsewhere.
-    key
-        Name of the attribution in `.uns`.
-    table_key
-        Name of the table in the SpatialData object.
-
-    Returns
-    -------
-    Rows of `.uns[key]`, cluster by cluster, the first marker first. Clusters that were renamed after the attribution
-    have their new names.
-
-    Warns
-    -----
-    UserWarning
-        If the table has only some of the cells that the attribution describes.
-
-    Raises
-    ------
-    KeyError
-        If there is no such table or attribution.
-    ValueError
-        If the cells were embedded or clustered again, or clusters merged, after the attribution.
-
-    Examples
-    --------
-    >>> import pandas as pd, nextmarker as nm
-    >>> from anndata import AnnData
-    >>> table = pd.DataFrame({"cluster": ["0", "0"], "marker": ["CD8", "CD20"], "contribution": [0.7, 0.3]})
-    >>> adata = AnnData(uns={"marker_attribution": table.assign(mean=[0.2, 0.8], mean_elsewhere=[0.5, 0.1])})
-    >>> nm.tl.top_markers(adata, n=1)["marker"].tolist()
-    ['CD20']
-    """
-    table = read_attribution(get_table(data, table_key), key)
-    raised = table[table["mean"] > table["mean_elsewhere"]]
-    return raised.groupby("cluster", observed=True).head(n).reset_index(drop=True)
 
 
 def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -75,7 +75,7 @@ def draw_views(
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> cell, *views = nm.tl.draw_views(
     ...     sdata, 17, patch_size=10, training=nm.nn.TrainingConfig(patch_scales=(1.0, 0.6))
     ... )
