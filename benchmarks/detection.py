@@ -25,7 +25,7 @@ def main() -> None:
     """Print precision, recall and F1 for each method, pooled over the images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif and NAME_mask.tif")
-    parser.add_argument("--nuclear", default="HH3", help="nuclear channel (default: HH3)")
+    parser.add_argument("--nuclear-channel", default="HH3", help="nuclear channel (default: HH3)")
     parser.add_argument("--diameter", type=float, help="nuclear diameter in pixels (default: from the data)")
     arguments = parser.parse_args()
     sdata, masks = _read(arguments.data)
@@ -33,7 +33,7 @@ def main() -> None:
     for method in METHODS:
         start = time.perf_counter()
         nm.pp.detect_cells(
-            sdata, arguments.nuclear, method=method, diameter=arguments.diameter, overwrite=True, progress=False
+            sdata, arguments.nuclear_channel, method=method, diameter=arguments.diameter, overwrite=True, progress=False
         )
         counts = _count(sdata, masks)
         rows[method] = {**_scores(counts.sum()), "worst F1": counts.apply(_f1, axis=1).min()}

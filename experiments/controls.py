@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from nextmarker._regions import read_regions
-from nextmarker.nn import Architecture, NeXtMarker, Settings
+from nextmarker.nn import ModelConfig, NeXtMarker, TrainingConfig
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import Block, Encoder
 from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.zero import set_scale
 from nextmarker.tl._embed import embed_regions
-from nextmarker.tl._fields import Fields
+from nextmarker.tl._sampler import CellSampler
 from nextmarker.tl._train import fit_and_scale
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ TILE_SIZE = 1024
 class SharedEncoder(nn.Module):
     """One encoder for the images of all markers."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        network = architecture.network
-        halve = architecture.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(1, network.features, network.blocks, halve=halve, focus=network.focus)
+        network = config.network
+        halve = config.patch_size > HALVE_ABOVE
+        self.encoder = Encoder(1, network.features, network.blocks, halve=halve, pool_sigma=network.pool_sigma)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode (cells, markers, height, width) to (cells, markers * features)."""
@@ -61,13 +61,13 @@ def leave_as_is(_: NeXtMarker) -> None:
 
 def share_encoder(model: NeXtMarker) -> None:
     """See every marker by the same filters."""
-    model.encoder = SharedEncoder(model.architecture)
+    model.encoder = SharedEncoder(model.config)
 
 
 def fuse_early(model: NeXtMarker) -> None:
     """Mix all markers from the first convolution on: an ordinary network of the same widths."""
-    stem, network = model.encoder.stem, model.architecture.network
-    markers, width = len(model.architecture.markers), stem.out_channels
+    stem, network = model.encoder.stem, model.config.network
+    markers, width = len(model.config.markers), stem.out_channels
     model.encoder.stem = nn.Conv2d(markers, width, stem.kernel_size, stem.stride, padding=1, bias=False)
     model.encoder.blocks = nn.Sequential(*(Block(1, width) for _ in range(network.blocks)))
 
@@ -80,7 +80,7 @@ def fix_arcsinh(model: NeXtMarker) -> None:
 def embed_control(
     change: Callable[[NeXtMarker], None],
     patch_size: int,
-    settings: Settings | None,
+    training: TrainingConfig | None,
     sdata: SpatialData,
     random_state: int,
 ) -> tuple[NeXtMarker, np.ndarray, np.ndarray]:
@@ -92,7 +92,7 @@ def embed_control(
         Changes the new model in place.
     patch_size
         Pixels.
-    settings
+    training
         None leaves the model untrained.
     sdata
         Images and cells.
@@ -104,16 +104,16 @@ def embed_control(
     The model; I, float32 (cells, markers, features); F, float32 (cells, embedding).
     """
     regions, adata, device = read_regions(sdata), sdata["table"], pick_device()
-    seed = torch.Generator().manual_seed(random_state)
-    fields = Fields(regions, adata.var_names, patch_size, None, settings or Settings(), seed, device)
-    start = start_centres(fields.sample_pixels(), fields.settings.start)
+    generator = torch.Generator().manual_seed(random_state)
+    sampler = CellSampler(regions, adata.var_names, patch_size, None, training or TrainingConfig(), generator, device)
+    start = start_centres(sampler.sample_pixels(), sampler.training.sigmoid_start)
     torch.manual_seed(random_state)
-    model = NeXtMarker(Architecture(tuple(adata.var_names), patch_size), start)
+    model = NeXtMarker(ModelConfig(tuple(adata.var_names), patch_size), start)
     change(model)
     model.to(device)
-    if settings is None:
-        set_scale(model, fields.sample_cells)
+    if training is None:
+        set_scale(model, sampler.sample_cells)
     else:
-        fit_and_scale(model, fields, settings, seed=seed, progress=True)
+        fit_and_scale(model, sampler, training, generator=generator, progress=True)
     results = embed_regions(model, regions, {}, adata.n_obs, ROTATIONS, TILE_SIZE, device, progress=False)
     return model, *results[:2]

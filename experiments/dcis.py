@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
     parser.add_argument("--seeds", type=int, default=5, help="repetitions of nextmarker (default: 5)")
     parser.add_argument("--control-seeds", type=int, default=3, help="repetitions of every control (default: 3)")
-    parser.add_argument("--nuclear", default="HH3", help="channel in which centres are detected (default: HH3)")
+    parser.add_argument("--nuclear-channel", default="HH3", help="channel in which centres are detected (default: HH3)")
     arguments = parser.parse_args()
     (arguments.output / FOLDER).mkdir(parents=True, exist_ok=True)
     sdata = read(arguments.data)
@@ -57,7 +57,7 @@ def main() -> None:
         measure_intensity(each, arguments.data)
     tables = all_tables(sdata, arguments.output)
     tables["background"] = background(sdata["table"], hazy["table"], arguments.output)
-    tables["detected"] = score_detected(sdata, arguments.data, arguments.output, arguments.nuclear)
+    tables["detected"] = score_detected(sdata, arguments.data, arguments.output, arguments.nuclear_channel)
     for name, table in tables.items():
         print(f"\n{name}\n{table.to_string()}", flush=True)
         table.to_csv(arguments.output / f"{name}.csv")
@@ -81,28 +81,28 @@ def beside(folder: Path, image: str, ending: str) -> Path:
 
 def models() -> Mapping[str, Callable[[SpatialData, int], tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]]]:
     """The default and what it is compared with: functions of data and seed that give model, I and F."""
-    settings, network = nm.nn.Settings, nm.nn.Network
+    training, network = nm.nn.TrainingConfig, nm.nn.NetworkConfig
     return {
         DEFAULT: embed,
         "untrained": partial(embed_control, leave_as_is, PATCH_SIZE, None),
-        "early fusion": partial(embed_control, fuse_early, PATCH_SIZE, settings()),
-        "shared encoder": partial(embed_control, share_encoder, PATCH_SIZE, settings()),
-        "fixed arcsinh": partial(embed_control, fix_arcsinh, PATCH_SIZE, settings()),
-        "linear axis": partial(embed, settings=settings(start=0.25), network=network(axis="linear")),
-        "three patch sizes": partial(embed, settings=settings(patch_scales=(1.0, 0.8, 0.6))),
-        "images mixed": partial(embed, settings=settings(within_images=False)),
-        "no marker hidden": partial(embed, settings=settings(hidden_markers=0.0)),
+        "early fusion": partial(embed_control, fuse_early, PATCH_SIZE, training()),
+        "shared encoder": partial(embed_control, share_encoder, PATCH_SIZE, training()),
+        "fixed arcsinh": partial(embed_control, fix_arcsinh, PATCH_SIZE, training()),
+        "linear axis": partial(embed, training=training(sigmoid_start=0.25), network=network(axis="linear")),
+        "three patch sizes": partial(embed, training=training(patch_scales=(1.0, 0.8, 0.6))),
+        "images mixed": partial(embed, training=training(batch_by_image=False)),
+        "no marker hidden": partial(embed, training=training(marker_dropout=0.0)),
     }
 
 
 def embed(
     sdata: SpatialData,
     seed: int,
-    settings: nm.nn.Settings | None = None,
-    network: nm.nn.Network | None = None,
+    training: nm.nn.TrainingConfig | None = None,
+    network: nm.nn.NetworkConfig | None = None,
 ) -> tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]:
     """Model, I and F as users make them."""
-    model = nm.tl.train(sdata, PATCH_SIZE, settings=settings, network=network, random_state=seed)
+    model = nm.tl.train(sdata, PATCH_SIZE, training=training, network=network, random_state=seed)
     nm.tl.embed(sdata, model)
     adata = sdata["table"]
     return model, adata.obsm["X_interpretability"], adata.obsm["X_nextmarker"]
@@ -141,10 +141,12 @@ def measure_intensity(sdata: SpatialData, folder: Path) -> None:
             adata.obsm[f"disc_{radius}_px"][region.rows] = disc_means(counts, row, column, radius)
 
 
-def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear: str) -> pd.DataFrame:
+def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear_channel: str) -> pd.DataFrame:
     """Balanced accuracy of types at detected centres, beside means in the masks that they lie in; first seed."""
     adata = sdata["table"]
-    nm.pp.detect_cells(sdata, nuclear=[nuclear], key_added="detected", table_key="detected", progress=False)
+    nm.pp.detect_cells(
+        sdata, nuclear_channels=nuclear_channel, key_added="detected", table_key="detected", progress=False
+    )
     model = nm.nn.load_model(output / f"{DEFAULT}-0.safetensors")
     nm.tl.embed(sdata, model, table_key="detected", progress=False)
     cell = cells_under_centres(sdata, folder)
@@ -154,7 +156,7 @@ def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear: str)
     found = AnnData(obs=adata.obs.iloc[cell[first]][["image", "cell_type"]], obsm=compared)
     scores = {}
     for name in ("logistic", "knn"):
-        table = nm.metrics.probe(found, "cell_type", representations=list(compared), classifier=name)
+        table = nm.metrics.probe(found, "cell_type", use_rep=list(compared), classifier=name)
         scores[name] = table.set_index("representation")["balanced_accuracy"]
     return pd.DataFrame(scores).assign(cells=found.obs["cell_type"].notna().sum())
 

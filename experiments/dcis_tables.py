@@ -101,7 +101,7 @@ def _score(obs: pd.DataFrame, values: np.ndarray) -> dict[str, float]:
         "kNN F1": knn["macro_f1"],
         "ARI": clusters["ari"],
         "NMI": clusters["nmi"],
-        "clusters": clusters["n_second"],
+        "clusters": clusters["n_groups"],
     }
 
 
@@ -126,7 +126,7 @@ def mixing(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFr
     """How well patients mix within types; all types together."""
     mix = delayed(nm.metrics.batch_mixing)
     scores = Parallel(n_jobs=-1)(
-        mix(_table(adata.obs, values), "image", groupby="cell_type") for values in runs.values()
+        mix(_table(adata.obs, values), "image", label_key="cell_type") for values in runs.values()
     )
     rows = pd.DataFrame([each.iloc[-1] for each in scores])[["silhouette", "neighbor_entropy"]].astype(float)
     return over_seeds(rows.set_axis(pd.MultiIndex.from_tuples(runs, names=["representation", "seed"])))
@@ -180,7 +180,7 @@ def explanations(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
 def named_markers(adata: AnnData) -> pd.DataFrame:
     """For each type the cluster in which most of its cells lie, and how many of its own markers lead that cluster."""
     counts = pd.crosstab(adata.obs["cell_type"], adata.obs["nextmarker"])
-    top = nm.tl.top_markers(adata, n=3).astype(str).groupby("cluster")["marker"].agg(list)
+    top = nm.get.top_markers(adata, n=3).astype(str).groupby("cluster")["marker"].agg(list)
     rows = {}
     for name, own in OWN_MARKERS.items():
         cluster = counts.loc[name].idxmax()

@@ -77,11 +77,11 @@ def measure_once(setting: str, seed: int, n_cells: int, output: Path) -> pd.Data
     return pd.read_csv(kept, index_col="representation")
 
 
-def measure(sdata: SpatialData, seed: int, settings: nm.nn.Settings | None = None) -> pd.DataFrame:
+def measure(sdata: SpatialData, seed: int, training: nm.nn.TrainingConfig | None = None) -> pd.DataFrame:
     """Scores of one tissue, a row for each representation."""
     nm.pp.add_cells(sdata, "truth", progress=False)
     nm.pp.detect_cells(sdata, NUCLEAR, key_added=DETECTED, table_key=DETECTED, progress=False)
-    model = nm.tl.train(sdata, settings=settings, table_key=DETECTED, random_state=seed)
+    model = nm.tl.train(sdata, training=training, table_key=DETECTED, random_state=seed)
     compared = [
         in_masks(sdata, {image: sdata[f"masks_{image}"].to_numpy() for image in sdata.images}, "true"),
         in_masks(sdata, {image: segment(pixels.sel(c=NUCLEAR)) for image, pixels in sdata.images.items()}, "segmented"),
@@ -154,14 +154,14 @@ def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
     """
     rows = {}
     for name in adata.obsm:
-        types = nm.metrics.probe(adata, "cell_type", representations=name, classifier="knn").iloc[0]
+        types = nm.metrics.probe(adata, "cell_type", use_rep=name, classifier="knn").iloc[0]
         nm.tl.cluster(adata, use_rep=name)
         clusters = nm.metrics.agreement(adata, "cell_type", "nextmarker").iloc[0]
-        mixing = nm.metrics.batch_mixing(adata, "image", groupby="cell_type", representations=name).iloc[-1]
+        mixing = nm.metrics.batch_mixing(adata, "image", label_key="cell_type", use_rep=name).iloc[-1]
         rows[name] = {
             "kNN": types["balanced_accuracy"],
             "ARI": clusters["ari"],
-            "clusters": clusters["n_second"],
+            "clusters": clusters["n_groups"],
             "mixing": mixing["neighbor_entropy"],
             "image told": image_told(adata, name),
             "found": adata.n_obs / n_cells,

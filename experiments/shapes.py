@@ -43,12 +43,12 @@ def main() -> None:
     print(summarize([measure(arguments.cells, seed) for seed in seeds]).to_string())
 
 
-def measure(n_cells: int, seed: int, settings: nm.nn.Settings | None = None) -> pd.DataFrame:
+def measure(n_cells: int, seed: int, training: nm.nn.TrainingConfig | None = None) -> pd.DataFrame:
     """Scores of one seed, a row for each representation and one for the control."""
-    settings = settings or nm.nn.Settings()
+    training = training or nm.nn.TrainingConfig()
     sdata = make_cells(n_cells, seed, **NUISANCES)
     adata = sdata["table"]
-    model = nm.tl.train(sdata, PATCH_SIZE, settings=settings, random_state=seed, progress=False)
+    model = nm.tl.train(sdata, PATCH_SIZE, training=training, random_state=seed, progress=False)
     nm.tl.embed(sdata, model, progress=False)
     codes = adata.obs["cell_type"].cat.codes.to_numpy()
     learn, test = train_test_split(np.arange(len(codes)), test_size=0.3, stratify=codes, random_state=seed)
@@ -58,9 +58,9 @@ def measure(n_cells: int, seed: int, settings: nm.nn.Settings | None = None) -> 
         adata.obsm["spatial"],
         codes,
         learn,
-        model.architecture,
+        model.config,
         model.normalization.start,
-        replace(settings, **SUPERVISED, hidden_markers=0.0, swap_surroundings=False),
+        replace(training, **SUPERVISED, marker_dropout=0.0, swap_surroundings=False),
         random_state=seed,
     )
     rows[CONTROL] = {"MLP": balanced_accuracy_score(codes[test], supervised[test])}
@@ -79,7 +79,7 @@ def score(
         "MLP": balanced_accuracy_score(codes[test], classify(values, codes, learn, seed)[test]),
         "kNN": balanced_accuracy_score(codes[test], neighbours),
         "ARI": clusters["ari"],
-        "clusters": clusters["n_second"],
+        "clusters": clusters["n_groups"],
     }
 
 

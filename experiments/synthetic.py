@@ -39,7 +39,7 @@ PRESET = "paper-synthetic"
 # For whole types: higher resolutions part bright cells of a type from faint ones, and the smallest type has 120 cells.
 WHOLE_TYPES = {"n_neighbors": 15, "resolution": 0.2}
 # The control learns the types with a higher rate: with the paper's it needs several times as many steps.
-SUPERVISED = {"steps": 1000, "batch_size": 128, "learning_rate": 0.01, "final_learning_rate": 1e-4, "ramp": 0.1}
+SUPERVISED = {"steps": 1000, "batch_size": 128, "learning_rate": 0.01, "final_learning_rate": 1e-4, "warmup": 0.1}
 IMAGE = "cells_1"
 KEYS = {"IE": "X_intensity", "I": "X_interpretability", "F": "X_nextmarker"}
 CONTROL = "supervised"
@@ -91,7 +91,7 @@ def run(seed: int) -> Run:
         adata.obsm["spatial"],
         codes,
         learn,
-        model.architecture,
+        model.config,
         model.normalization.start,
         replace(nm.nn.PRESETS[PRESET][0], **SUPERVISED),
         random_state=seed,
@@ -133,7 +133,7 @@ def measure(adata: AnnData, confusions: dict[str, pd.DataFrame], learn: np.ndarr
     """All numbers of one seed, a row for each representation and the control."""
     rows = {name: {"accuracy": accuracy(counts)} for name, counts in confusions.items()}
     for name, key in KEYS.items():
-        separation = nm.metrics.separation(adata, "cell_type", representations=key).iloc[0]
+        separation = nm.metrics.separation(adata, "cell_type", use_rep=key).iloc[0]
         whole, default = (
             nm.metrics.agreement(adata, "cell_type", clusters).iloc[0] for clusters in (name, f"{name}_default")
         )
@@ -141,7 +141,7 @@ def measure(adata: AnnData, confusions: dict[str, pd.DataFrame], learn: np.ndarr
             "silhouette": separation["silhouette"],
             "Davies-Bouldin": separation["davies_bouldin"],
             "ARI": whole["ari"],
-            "clusters": whole["n_second"],
+            "clusters": whole["n_groups"],
             "ARI by default": default["ari"],
             "R2 of size": size_r2(adata.obsm[key], adata.obs["size"].to_numpy(), learn, test),
         }

@@ -35,8 +35,8 @@ TISSUE_PATCH_SIZE = 11  # pixels: the default there
 class Trial(NamedTuple):
     """What differs from the default."""
 
-    settings: nm.nn.Settings = nm.nn.Settings()
-    network: nm.nn.Network = nm.nn.Network()
+    training: nm.nn.TrainingConfig = nm.nn.TrainingConfig()
+    network: nm.nn.NetworkConfig = nm.nn.NetworkConfig()
     patch: float = 1.0  # times the default patch size
     loss: Callable[[Tensor, float], Tensor] = nt_xent
 
@@ -58,25 +58,25 @@ def main() -> None:
 
 def trials() -> dict[str, Trial]:
     """All trials by name."""
-    settings, network = nm.nn.Settings, nm.nn.Network
+    config, network = nm.nn.TrainingConfig, nm.nn.NetworkConfig
     return {
         "default": Trial(),
-        "plain average": Trial(network=network(focus=None)),
-        "focus 0.25": Trial(network=network(focus=0.25)),
-        "faint 0.1": Trial(network=network(faint=0.1)),
-        "linear scale of I": Trial(network=network(faint=None)),
-        "linear axis": Trial(settings(start=0.25), network(axis="linear")),
-        "start 0.125": Trial(settings(start=0.125)),
+        "plain average": Trial(network=network(pool_sigma=None)),
+        "pool_sigma 0.25": Trial(network=network(pool_sigma=0.25)),
+        "log_threshold 0.1": Trial(network=network(log_threshold=0.1)),
+        "linear scale of I": Trial(network=network(log_threshold=None)),
+        "linear axis": Trial(config(sigmoid_start=0.25), network(axis="linear")),
+        "sigmoid_start 0.125": Trial(config(sigmoid_start=0.125)),
         "nothing subtracted": Trial(network=network(zero=False)),
         "patch of 18 px": Trial(patch=0.75),
         "patch of 32 px": Trial(patch=4 / 3),
-        "three patch sizes": Trial(settings(patch_scales=(1.0, 0.8, 0.6))),
-        "four views": Trial(settings(views=4)),
-        "temperature 0.1": Trial(settings(temperature=0.1)),
-        "no marker hidden": Trial(settings(hidden_markers=0.0)),
-        "images mixed": Trial(settings(within_images=False)),
-        "600 steps": Trial(settings(steps=600)),
-        "batches of 1,024": Trial(settings(batch_size=1024)),
+        "three patch sizes": Trial(config(patch_scales=(1.0, 0.8, 0.6))),
+        "four views": Trial(config(views=4)),
+        "temperature 0.1": Trial(config(temperature=0.1)),
+        "no marker hidden": Trial(config(marker_dropout=0.0)),
+        "images mixed": Trial(config(batch_by_image=False)),
+        "600 steps": Trial(config(steps=600)),
+        "batches of 1,024": Trial(config(batch_size=1024)),
         "no block": Trial(network=network(blocks=0)),
         "two blocks": Trial(network=network(blocks=2)),
         "16 features per marker": Trial(network=network(features=16)),
@@ -102,14 +102,14 @@ def measure(sdata: SpatialData, trial: Trial) -> dict[str, float]:
 def embed(sdata: SpatialData, patch_size: int, trial: Trial) -> None:
     """Train and embed with what a trial changes."""
     with patch.object(training, "nt_xent", trial.loss):
-        model = nm.tl.train(sdata, patch_size, settings=trial.settings, network=trial.network, progress=False)
+        model = nm.tl.train(sdata, patch_size, training=trial.training, network=trial.network, progress=False)
     nm.tl.embed(sdata, model, progress=False)
     nm.tl.cluster(sdata)
 
 
 def probe(adata: AnnData, key: str, classifier: str) -> float:
     """Balanced accuracy of the types, images left out in turn."""
-    table = nm.metrics.probe(adata, "cell_type", representations=key, classifier=classifier)
+    table = nm.metrics.probe(adata, "cell_type", use_rep=key, classifier=classifier)
     return table["balanced_accuracy"].iloc[0]
 
 

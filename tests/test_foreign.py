@@ -14,7 +14,7 @@ from nextmarker import _keys
 from nextmarker._regions import read_regions
 
 MARKERS = ["DNA1", "CD3", "CK"]
-SETTINGS = nm.nn.Settings(steps=4, batch_size=32)
+SETTINGS = nm.nn.TrainingConfig(steps=4, batch_size=32)
 SPACING, RADIUS, SHAPE = 16, 4, (80, 112)
 YY, XX = np.mgrid[: SHAPE[0], : SHAPE[1]]
 NEAREST = ((YY // SPACING) * (SHAPE[1] // SPACING) + XX // SPACING + 1).astype(int)
@@ -109,10 +109,10 @@ def true_centres():
 def test_cells_are_found_embedded_and_clustered(reader, nuclear, masks, tmp_path):
     sdata = reader()
     before = {name: get_transformation(sdata.images[name], get_all=True) for name in sdata.images}
-    nm.pp.detect_cells(sdata, nuclear=nuclear, diameter=2 * RADIUS, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels=nuclear, diameter=2 * RADIUS, progress=False)
     for centres in intrinsic_centres(sdata).values():
         np.testing.assert_allclose(centres, true_centres(), atol=2)
-    nm.tl.embed(sdata, nm.tl.train(sdata, 11, settings=SETTINGS, progress=False), progress=False)
+    nm.tl.embed(sdata, nm.tl.train(sdata, 11, training=SETTINGS, progress=False), progress=False)
     table = sdata["table"]
     assert table.var_names.tolist() == (["0", "1", "2"] if reader is xenium else MARKERS)
     assert np.isfinite(table.obsm[_keys.EMBEDDING]).all()
@@ -144,7 +144,7 @@ def test_masks_of_any_integer_type(dtype):
 def test_pyramids_and_systems_do_not_change_the_result():
     plain, pyramid = (SpatialData(images={"a": image(**how)}) for how in ({}, {"scale_factors": [2, 2]}))
     for sdata in (plain, pyramid):
-        nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+        nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)
     np.testing.assert_array_equal(plain["table"].X, pyramid["table"].X)
 
 
@@ -158,9 +158,9 @@ def compensated(offset=-0.6):
 
 def test_negative_pixels_are_weaker_than_none_and_change_nothing_else():
     sdata = compensated()
-    nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)
     np.testing.assert_allclose(intrinsic_centres(sdata)["a"], true_centres(), atol=2)
-    model = nm.tl.train(sdata, 11, settings=SETTINGS, progress=False)
+    model = nm.tl.train(sdata, 11, training=SETTINGS, progress=False)
     nm.tl.embed(sdata, model, progress=False)
     table = sdata["table"]
     assert np.isfinite(table.obsm[_keys.EMBEDDING]).all()
@@ -171,9 +171,9 @@ def test_a_channel_of_negative_pixels_alone_has_no_signal():
     pixels = counts(np.float32)
     pixels[1] = -1
     sdata = SpatialData(images={"a": image(pixels)})
-    nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)
     with pytest.warns(UserWarning, match="CD3"):
-        model = nm.tl.train(sdata, 11, settings=SETTINGS, progress=False)
+        model = nm.tl.train(sdata, 11, training=SETTINGS, progress=False)
     nm.tl.embed(sdata, model, progress=False)
     assert np.isfinite(sdata["table"].obsm[_keys.EMBEDDING]).all()
 
@@ -183,4 +183,4 @@ def test_pixels_that_are_no_numbers_are_refused_by_name():
     pixels[1, 5, 5] = np.nan
     sdata = SpatialData(images={"a": image(pixels)})
     with pytest.raises(ValueError, match=r"'a'.*'CD3'.*fillna"):
-        nm.pp.detect_cells(sdata, nuclear="DNA1", diameter=2 * RADIUS, progress=False)
+        nm.pp.detect_cells(sdata, nuclear_channels="DNA1", diameter=2 * RADIUS, progress=False)

@@ -21,7 +21,7 @@ from spatialdata.transformations import (
 import nextmarker as nm
 from nextmarker._regions import read_regions
 
-SETTINGS = nm.nn.Settings(steps=3, batch_size=48)
+SETTINGS = nm.nn.TrainingConfig(steps=3, batch_size=48)
 PATCH = 10
 MARGIN = 9  # pixels: a patch that is turned reaches no farther
 
@@ -42,7 +42,7 @@ def model() -> nm.nn.NeXtMarker:
     if not _MODELS:
         sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=150, random_state=5)
         nm.pp.add_cells(sdata, "truth_tissue_1", progress=False)
-        _MODELS["one"] = nm.tl.train(sdata, PATCH, settings=SETTINGS, progress=False)
+        _MODELS["one"] = nm.tl.train(sdata, PATCH, training=SETTINGS, progress=False)
     return _MODELS["one"]
 
 
@@ -176,7 +176,7 @@ def test_every_step_finds_the_same_places(original, name, tmp_path):
     changed = OPERATIONS[name](original)
     region = next(r for r in read_regions(changed) if r.name in ("cells", "cells-P1"))
     # GeoJSON: bounds of the circle around each centre, as large as before
-    files = nm.io.write_geojson(changed, tmp_path / "cells.geojson", color="region")
+    files = nm.io.write_geojson(changed, tmp_path / "cells.geojson", groupby="region")
     first = json.loads(files[0].read_text())["features"][0]["geometry"]["coordinates"][0]
     low, high = np.min(first, axis=0), np.max(first, axis=0)
     np.testing.assert_allclose((low + high) / 2, region.centres[0], atol=0.02)
@@ -200,7 +200,7 @@ def test_cells_that_spatialdata_displaces_are_refused(original, corner):
     if np.allclose(read_regions(cut)[0].centres, expected - start):  # spatialdata has learned it
         nm.tl.embed(cut, model(), progress=False)
         return
-    with pytest.raises(ValueError, match=r"'tissue_1' lie one pixel off"):
+    with pytest.raises(ValueError, match=r"'tissue_1' are shifted by one pixel"):
         nm.tl.embed(cut, model(), progress=False)
 
 
@@ -224,7 +224,7 @@ def test_displacements_of_several_crops_add_up_and_are_refused(original):
     if np.allclose(off, 0):  # spatialdata has learned it
         nm.tl.embed(cut, model(), progress=False)
         return
-    with pytest.raises(ValueError, match=rf"'tissue_1' lie {off.max():.0f} pixels off"):
+    with pytest.raises(ValueError, match=rf"'tissue_1' are shifted by {off.max():.0f} pixels"):
         nm.tl.embed(cut, model(), progress=False)
 
 
@@ -284,8 +284,8 @@ def test_patients_joined_keep_their_pixel_sizes():
     one, two = read_regions(both)
     assert (one.image, two.image) == ("tissue_1-P1", "tissue_1-P2")
     assert (one.pixel_size, two.pixel_size) == (1.0, 0.5)
-    trained = nm.tl.train(both, 6, unit="micrometre", settings=SETTINGS, progress=False)
-    assert (trained.architecture.pixel_size, trained.architecture.patch_size) == (0.5, 12)
+    trained = nm.tl.train(both, 6, unit="micrometre", training=SETTINGS, progress=False)
+    assert (trained.config.pixel_size, trained.config.patch_size) == (0.5, 12)
 
 
 @pytest.mark.parametrize("held", [True, False], ids=["in the object", "by itself"])

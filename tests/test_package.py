@@ -20,7 +20,7 @@ import nextmarker
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "nextmarker"
 FILES = sorted(SOURCE.rglob("*.py"))
-PARTS = ["datasets", "io", "metrics", "nn", "pl", "pp", "tl"]
+PARTS = ["datasets", "get", "io", "metrics", "nn", "pl", "pp", "tl"]
 HEAVY = {"torch", "scanpy", "squidpy", "matplotlib", "spatialdata", "anndata", "skimage", "sklearn", "dask", "pandas"}
 
 # distributions whose modules have another name
@@ -142,22 +142,22 @@ def test_only_tools_and_network_need_torch() -> None:
 
 
 def test_tools_never_draw() -> None:
-    assert not faults(modules_of("tl"), lambda module: libraries(reachable(module)) & {"matplotlib"})
-    assert not faults(modules_of("tl"), lambda module: within(reachable(module), "pl"))
+    assert not faults(modules_of("tl", "get"), lambda module: libraries(reachable(module)) & {"matplotlib"})
+    assert not faults(modules_of("tl", "get"), lambda module: within(reachable(module), "pl"))
 
 
 def test_figures_never_compute() -> None:
-    assert not faults(modules_of("pl"), lambda module: within(reachable(module), "tl", "nn"))
+    assert not faults(modules_of("pl"), lambda module: within(reachable(module), "tl", "nn", "get"))
 
 
 def test_metrics_only_read() -> None:
     assert not faults(modules_of("metrics"), lambda module: libraries(reachable(module)) & {"torch", "matplotlib"})
-    assert not faults(modules_of("metrics"), lambda module: within(reachable(module), "tl", "pl", "nn"))
+    assert not faults(modules_of("metrics"), lambda module: within(reachable(module), "tl", "pl", "nn", "get"))
 
 
 def test_verbs_do_not_import_verbs_and_helpers_only_helpers() -> None:
     allowed = {"nextmarker.tl._embed": {"nextmarker.tl._train"}}  # which trains when it is given no model
-    for part in ("cli", "datasets", "metrics", "pl", "pp", "tl"):
+    for part in ("cli", "datasets", "get", "metrics", "pl", "pp", "tl"):
         assert verbs(part)
         files = set(modules_of(part)) - {f"nextmarker.{part}"}
         assert not faults(files, lambda module, part=part: imports(module) & verbs(part) - allowed.get(module, set()))

@@ -29,8 +29,8 @@ def true_types(sdata):
 @pytest.fixture(scope="module")
 def tissue():
     sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=450)
-    nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], progress=False)
-    model = nm.tl.train(sdata, settings=nm.nn.Settings(steps=120), progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], progress=False)
+    model = nm.tl.train(sdata, training=nm.nn.TrainingConfig(steps=120), progress=False)
     nm.tl.embed(sdata, model, progress=False)
     nm.tl.cluster(sdata)
     nm.tl.marker_attribution(sdata)
@@ -45,7 +45,7 @@ def test_clusters_are_the_true_types(tissue):
 
 def test_attribution_names_the_markers_of_the_type_first(tissue):
     types = true_types(tissue)
-    top = nm.tl.top_markers(tissue, n=1)
+    top = nm.get.top_markers(tissue, n=1)
     for cluster, marker in zip(top["cluster"], top["marker"], strict=True):
         majority = types[tissue["table"].obs["nextmarker"] == cluster].mode()[0]
         assert marker in nm.datasets.TISSUE_TYPES[majority], (cluster, majority)

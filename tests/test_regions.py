@@ -118,20 +118,20 @@ def test_shared_markers() -> None:
         shared_markers(sdata, ["a", "c"], ["CD3"])
 
 
-def test_step_between_pixels_of_two_sizes() -> None:
+def test_scale_between_pixels_of_two_sizes() -> None:
     a, b = read_regions(tissue())
     assert isinstance(b, Region)
-    assert b.step(1.0) == 2
-    assert a.step(None) == b.step(None) == 1
+    assert b.scale(1.0) == 2
+    assert a.scale(None) == b.scale(None) == 1
     with pytest.raises(ValueError, match="'a' is not known.*nm.pp.set_pixel_size"):
-        a.step(1.0)
+        a.scale(1.0)
 
 
 @pytest.mark.parametrize("model_pixel", [0.011 / 1.2, 50.0])
 def test_pixels_that_cannot_be_of_one_kind(model_pixel) -> None:
     _, b = read_regions(tissue())
     with pytest.raises(ValueError, match=r"pixels of .* um, and image 'b' has pixels of 0.5 um"):
-        b.step(model_pixel)
+        b.scale(model_pixel)
 
 
 def test_markers_that_an_image_lacks_are_named():

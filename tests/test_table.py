@@ -191,7 +191,7 @@ def test_embeddings_of_several_models_are_not_compared(table):
 
 
 def test_labels_of_the_cells_that_have_all(table):
-    known, (types, patients) = read_labels(table, {"target": "type", "groups": "patient"})
+    known, (types, patients) = read_labels(table, {"label_key": "type", "batch_key": "patient"})
     assert known.tolist() == [True, False, True, True]
     assert types.tolist() == ["T", "B", "T"]
     assert types.categories.tolist() == ["T", "B"]  # in the order of the column, without those of no cell
@@ -201,7 +201,7 @@ def test_labels_of_the_cells_that_have_all(table):
 
 
 def test_missing_labels_are_refused(table):
-    with pytest.raises(KeyError, match=r"'kind'.*'type', 'patient', 'note', 'blank'.*groups="):
-        read_labels(table, {"target": "type", "groups": "kind"})
+    with pytest.raises(KeyError, match=r"'kind'.*'type', 'patient', 'note', 'blank'.*batch_key="):
+        read_labels(table, {"label_key": "type", "batch_key": "kind"})
     with pytest.raises(ValueError, match=r"No cell.*'type'.*'blank'"):
-        read_labels(table, {"first": "type", "second": "blank"})
+        read_labels(table, {"label_key": "type", "groupby": "blank"})

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-LARGEST_STEP = 50.0
-"""How many times as large as pixels of an image those of a model may be, or the other way round."""
+LARGEST_SCALE = 50.0
+"""Largest ratio between the pixel sizes of a model and an image."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,19 @@ class Region:
     pixel_size: float | None
     """Micrometres per pixel, where known."""
 
-    def step(self, pixel_size: float | None) -> float:
-        """Pixels of this image per pixel of `pixel_size` micrometres; 1 where that is None."""
+    def scale(self, pixel_size: float | None) -> float:
+        """Pixels of this image per pixel of `pixel_size` micrometres; 1 if that is None."""
         if pixel_size is None:
             return 1.0
         if self.pixel_size is None:
             msg = f"The model sees pixels of {pixel_size:g} um; that of image {self.image!r} is not known. {STATE_SIZE}"
             raise ValueError(msg)
-        step = pixel_size / self.pixel_size
-        if not 1 / LARGEST_STEP <= step <= LARGEST_STEP:
+        scale = pixel_size / self.pixel_size
+        if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
             sizes = f"{pixel_size:g} um, and image {self.image!r} has pixels of {self.pixel_size:g} um"
             msg = f"The model sees pixels of {sizes}. One of the two is wrong. {STATE_SIZE}"
             raise ValueError(msg)
-        return step
+        return scale
 
     def neighbour_distances(self) -> np.ndarray:
         """Distance of every centre to the next in pixels, float64 (cells,); empty if there is only one."""
@@ -168,7 +168,8 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
         mend = "Take the cells from it: nm.pp.add_cells(sdata, ...)."
         raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, mend))
     if len(obs) == 0:
-        msg = f"The table {table_key!r} has no cells. Detect them again: nm.pp.detect_cells(sdata, nuclear=[...])."
+        mend = "Detect them again: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
+        msg = f"The table {table_key!r} has no cells. {mend}"
         raise ValueError(msg)
     _check_linked(obs[columns], table_key)
     return obs

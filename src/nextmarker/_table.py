@@ -59,7 +59,7 @@ def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnD
         msg = f"Expected AnnData or SpatialData, got {type(data).__name__}. Pass sdata or sdata['{table_key}']."
         raise TypeError(msg)
     if table_key not in tables:
-        mend = "Make the cells first: nm.pp.detect_cells(sdata, nuclear=[...]) or nm.pp.add_cells(sdata, ...)."
+        mend = "Make the cells first: nm.pp.detect_cells(sdata, nuclear_channels=[...]) or nm.pp.add_cells(sdata, ...)."
         raise KeyError(no_such("table", table_key, "sdata.tables", tables, mend))
     return tables[table_key]
 
@@ -178,7 +178,7 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
     chosen = [names] if isinstance(names, str) else list(names or [name for name in DEFAULTS if name in available])
     lacking = [name for name in chosen if name not in available]
     if lacking or not chosen:
-        mend = "Name others, representations=[...], or embed: nm.tl.embed(sdata)."
+        mend = "Name others, use_rep=[...], or embed: nm.tl.embed(sdata)."
         if "X" in lacking and "X" in adata.obsm:
             mend += " 'X' means .X, never .obsm['X']: rename that."
         raise KeyError(no_such("representation", lacking or DEFAULTS, "the table", available, mend))

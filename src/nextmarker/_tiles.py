@@ -1,4 +1,4 @@
-"""Images to tiles: the pixels read at one time, with the cells that can be cut from them."""
+"""Divides images into tiles: pixels that are read together, with the cells that can be cut from them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
 
 WINDOWS = 3
-"""Windows along each side of an image in which a sample of it is read."""
+"""Windows along each side of an image that `sample_windows` reads."""
 WINDOW_SIZE = 128
-"""Largest side of such a window in pixels."""
+"""Largest width of such a window in pixels."""
 PLACES_PER_WINDOW = 28
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Pixels in memory and the cells they serve, with a halo around every centre.
+    """Pixels in memory, and the cells that can be cut from them with a margin around every centre.
 
-    Beyond the edge of the image the halo holds the image reflected there.
+    Beyond the edges of the image the margin is filled by reflection.
     """
 
     pixels: np.ndarray
@@ -39,17 +39,17 @@ class Tile:
     """Positions of the cells in the table, int (cells,)."""
 
     def circle_means(self, radius: float, *, first: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Average the pixels around every cell whose centre lies within `radius` of its centre, (cells, markers).
+        """Average the pixels within `radius` of every cell centre, (cells, markers).
 
-        The image, whose pixels alone count, reaches from `first` (x, y) to before `end`.
+        Only pixels of the image count, from `first` (x, y) up to but not including `end`.
         """
         nearest = np.rint(self.centres).astype(int)
         total = np.zeros((len(nearest), self.pixels.shape[2]))
         count = np.zeros(len(nearest))
-        reach = int(np.ceil(radius)) + 1
-        # One offset after the other: no patches are held in memory, and sums do not depend on the tile.
-        for dy in range(-reach, reach + 1):
-            for dx in range(-reach, reach + 1):
+        farthest = int(np.ceil(radius)) + 1
+        # One offset at a time: no patches are kept in memory, and sums do not depend on the tile.
+        for dy in range(-farthest, farthest + 1):
+            for dx in range(-farthest, farthest + 1):
                 pixel = nearest + (dx, dy)
                 inside = np.linalg.norm(pixel - self.centres, axis=1) <= radius
                 inside &= ((pixel >= first) & (pixel < end)).all(axis=1)
@@ -59,11 +59,11 @@ class Tile:
         return total / count[:, None]
 
 
-def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo: int) -> Iterator[Tile]:
-    """Walk once over an image and hand out every cell exactly once.
+def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, margin: int) -> Iterator[Tile]:
+    """Read an image tile by tile, and yield every cell exactly once.
 
-    Each chunk is read once. Instead of reading a neighbour again for its halo, a tile keeps the last `2 * halo` rows
-    and columns of the tiles before it, and serves the cells whose surroundings have become complete.
+    Each chunk is read once: a tile keeps the last `2 * margin` rows and columns of the tiles before it instead of
+    reading them again, and holds the cells whose surroundings are now complete.
 
     Parameters
     ----------
@@ -72,16 +72,16 @@ def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo
     markers
         Channels to read, in this order.
     tile_size
-        Least side of a tile in pixels. A tile is made of whole chunks of the image.
-    halo
-        Pixels that must be there on every side of a centre.
+        Minimum width of a tile in pixels. A tile consists of whole chunks of the image.
+    margin
+        Pixels needed on every side of a centre.
     """
     pixels = region.pixels.sel(c=list(markers))
     centres = region.centres - 0.5  # pixel i spans [i, i + 1) in SpatialData and has index i here
     row_edges = _edges(pixels, "y", tile_size)
     column_edges = _edges(pixels, "x", tile_size)
-    band_of = _owner(centres[:, 1], row_edges, halo)
-    column_of = _owner(centres[:, 0], column_edges, halo)
+    band_of = _owner(centres[:, 1], row_edges, margin)
+    column_of = _owner(centres[:, 0], column_edges, margin)
 
     above = np.empty((len(markers), 0, pixels.sizes["x"]), pixels.dtype)
     for band, (top, bottom) in enumerate(pairwise(row_edges)):
@@ -90,61 +90,61 @@ def stream_tiles(region: Region, markers: Sequence[str], *, tile_size: int, halo
         for column, (start, stop) in enumerate(pairwise(column_edges)):
             new = read_pixels(region.image, pixels, slice(top, bottom), slice(start, stop))
             new = np.concatenate([above[:, :, start:stop], new], axis=1)
-            above_next.append(_last(new, 2 * halo, axis=1))
+            above_next.append(_last(new, 2 * margin, axis=1))
             block = np.concatenate([left, new], axis=2)
-            left = _last(block, 2 * halo, axis=2)
+            left = _last(block, 2 * margin, axis=2)
             mine = np.flatnonzero((band_of == band) & (column_of == column))
             if mine.size:
                 corner = (bottom - block.shape[1], stop - block.shape[2])
-                yield _tile(block, corner, pixels, halo, centres[mine], region.rows[mine])
+                yield _tile(block, corner, pixels, margin, centres[mine], region.rows[mine])
         above = np.concatenate(above_next, axis=2)
 
 
-def cut_fields(region: Region, *, size: int) -> list[tuple[slice, slice]]:
-    """Divide an image into fields, the pieces in which training reads it, and drop those without cells.
+def occupied_windows(region: Region, *, size: int) -> list[tuple[slice, slice]]:
+    """Divide an image into windows of up to `size` pixels, and return those with cells.
 
     Returns
     -------
-    Rows and columns of each field, in pixels.
+    Rows and columns of each window, in pixels.
     """
     height, width = region.pixels.sizes["y"], region.pixels.sizes["x"]
-    field_of = (region.centres // size).astype(int)
-    occupied = sorted({(row, column) for column, row in field_of.tolist()})
+    window_of = (region.centres // size).astype(int)
+    occupied = sorted({(row, column) for column, row in window_of.tolist()})
     return [
         (slice(r * size, min((r + 1) * size, height)), slice(c * size, min((c + 1) * size, width))) for r, c in occupied
     ]
 
 
-def read_windows(region: Region, markers: Sequence[str], *, halo: int) -> Iterator[Tile]:
-    """Read a bounded sample of an image: windows spread evenly over it, each with places spread in it at random.
+def sample_windows(region: Region, markers: Sequence[str], *, margin: int) -> Iterator[Tile]:
+    """Read a sample of an image: evenly spaced windows, each with random places instead of cells.
 
-    The places stand where cells stand in other tiles. They are the same each time, and do not depend on the cells.
+    The places are the same each time and do not depend on the cells.
     """
     sides = np.array([region.pixels.sizes["x"], region.pixels.sizes["y"]])
     rng = np.random.default_rng(0)
     for column, row in np.ndindex(WINDOWS, WINDOWS):
         middle = (np.array([column, row]) + 0.5) * sides / WINDOWS
         half = np.minimum(sides / WINDOWS, WINDOW_SIZE) / 2
-        first = np.floor(middle - half).astype(int).clip(min=0)  # which rounding may put beyond the image
+        first = np.floor(middle - half).astype(int).clip(min=0)  # rounding may give -1
         last = np.minimum(np.ceil(middle + half).astype(int), sides)
         places = first + rng.random((PLACES_PER_WINDOW, 2)) * (last - first)
         sample = replace(region, centres=places, rows=np.arange(len(places)))
-        yield read_field(sample, markers, (slice(first[1], last[1]), slice(first[0], last[0])), halo=halo)
+        yield read_window(sample, markers, (slice(first[1], last[1]), slice(first[0], last[0])), margin=margin)
 
 
-def read_field(region: Region, markers: Sequence[str], field: tuple[slice, slice], *, halo: int) -> Tile:
-    """Read one field of `cut_fields` with its halo."""
-    rows, columns = field
-    top, left = max(rows.start - halo, 0), max(columns.start - halo, 0)
+def read_window(region: Region, markers: Sequence[str], window: tuple[slice, slice], *, margin: int) -> Tile:
+    """Read a window of an image, given as rows and columns, with its cells and a margin around it."""
+    rows, columns = window
+    top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
     pixels = region.pixels.sel(c=list(markers))
-    block = read_pixels(region.image, pixels, slice(top, rows.stop + halo), slice(left, columns.stop + halo))
+    block = read_pixels(region.image, pixels, slice(top, rows.stop + margin), slice(left, columns.stop + margin))
     x, y = region.centres.T
     mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
-    return _tile(block, (top, left), pixels, halo, region.centres[mine] - 0.5, region.rows[mine])
+    return _tile(block, (top, left), pixels, margin, region.centres[mine] - 0.5, region.rows[mine])
 
 
 def _edges(pixels: xr.DataArray, axis: str, tile_size: int) -> list[int]:
-    """Borders of the tiles along one axis: borders of chunks at least `tile_size` apart."""
+    """Edges of the tiles along one axis: edges of chunks, at least `tile_size` apart."""
     length = pixels.sizes[axis]
     chunks = pixels.chunksizes.get(axis)
     borders = np.cumsum(chunks).tolist() if chunks else list(range(tile_size, length, tile_size))
@@ -155,9 +155,9 @@ def _edges(pixels: xr.DataArray, axis: str, tile_size: int) -> list[int]:
     return [*edges, length]
 
 
-def _owner(position: np.ndarray, edges: list[int], halo: int) -> np.ndarray:
-    """Which tile serves a centre: the first whose pixels reach `halo` beyond it."""
-    return np.searchsorted(np.asarray(edges[1:-1]) - halo, position, side="right")
+def _owner(position: np.ndarray, edges: list[int], margin: int) -> np.ndarray:
+    """Number of the tile of each centre: the first whose pixels extend `margin` beyond the centre."""
+    return np.searchsorted(np.asarray(edges[1:-1]) - margin, position, side="right")
 
 
 def _last(block: np.ndarray, count: int, axis: int) -> np.ndarray:
@@ -166,12 +166,12 @@ def _last(block: np.ndarray, count: int, axis: int) -> np.ndarray:
 
 
 def _tile(
-    block: np.ndarray, corner: tuple[int, int], pixels: xr.DataArray, halo: int, centres: np.ndarray, rows: np.ndarray
+    block: np.ndarray, corner: tuple[int, int], pixels: xr.DataArray, margin: int, centres: np.ndarray, rows: np.ndarray
 ) -> Tile:
-    """Make a tile of a block that begins at `corner` (row, column), reflected where it ends with the image."""
+    """Make a tile of a block that begins at `corner` (row, column), reflected at the edges of the image."""
     reflected = [(0, 0)]
     for begin, length, axis in zip(corner, block.shape[1:], "yx", strict=True):
-        reflected.append((halo if begin == 0 else 0, halo if begin + length == pixels.sizes[axis] else 0))
+        reflected.append((margin if begin == 0 else 0, margin if begin + length == pixels.sizes[axis] else 0))
     block = np.pad(block, reflected, mode="symmetric")
     origin = (corner[1] - reflected[2][0], corner[0] - reflected[1][0])  # (x, y), as the centres
     return Tile(np.ascontiguousarray(block.transpose(1, 2, 0)), centres - origin, rows)

@@ -4,14 +4,14 @@ import torch
 
 import nextmarker as nm
 from experiments.controls import embed_control, fix_arcsinh, fuse_early, leave_as_is, share_encoder
-from nextmarker.nn import Architecture, NeXtMarker, Settings
+from nextmarker.nn import ModelConfig, NeXtMarker, TrainingConfig
 
 COUNTS = torch.poisson(torch.full((5, 3, 16, 16), 2.0), generator=torch.Generator().manual_seed(0))
 
 
 def make_model(change):
     torch.manual_seed(0)
-    model = NeXtMarker(Architecture(("a", "b", "c"), 16), start=[1.0, 2.0, 3.0])
+    model = NeXtMarker(ModelConfig(("a", "b", "c"), 16), start=[1.0, 2.0, 3.0])
     change(model)
     return model
 
@@ -38,12 +38,12 @@ def test_fixed_arcsinh_learns_nothing_of_the_counts():
     assert not list(model.normalization.parameters())
 
 
-@pytest.mark.parametrize("settings", [None, Settings(steps=2, batch_size=16)])
-def test_the_unchanged_control_is_the_default(settings):
+@pytest.mark.parametrize("training", [None, TrainingConfig(steps=2, batch_size=16)])
+def test_the_unchanged_control_is_the_default(training):
     sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
     nm.pp.add_cells(sdata, "truth_tissue_1", progress=False)
-    _, interpretability, embedding = embed_control(leave_as_is, 9, settings, sdata, 0)
+    _, interpretability, embedding = embed_control(leave_as_is, 9, training, sdata, 0)
     assert interpretability.shape == (60, 14, 8)
-    if settings is not None:
-        nm.tl.embed(sdata, nm.tl.train(sdata, 9, settings=settings, progress=False), progress=False)
+    if training is not None:
+        nm.tl.embed(sdata, nm.tl.train(sdata, 9, training=training, progress=False), progress=False)
         np.testing.assert_allclose(embedding, sdata["table"].obsm["X_nextmarker"], rtol=0, atol=1e-6)

@@ -60,7 +60,7 @@ def test_what_is_kept_is_not_trained_again(folder, tmp_path, monkeypatch):
 
     def embed(sdata, seed):
         calls.append(seed)
-        return nm.nn.NeXtMarker(nm.nn.Architecture(("a",), 9), [1.0]), np.zeros((3, 1, 8)), np.ones((3, 256))
+        return nm.nn.NeXtMarker(nm.nn.ModelConfig(("a",), 9), [1.0]), np.zeros((3, 1, 8)), np.ones((3, 256))
 
     monkeypatch.setattr(dcis, "models", lambda: {"early fusion": embed})
     for _ in range(2):
@@ -91,8 +91,8 @@ def test_explanations_of_a_trained_model(folder, tmp_path, monkeypatch):
     own = {name: list(markers) for name, markers in nm.datasets.TISSUE_TYPES.items()}
     monkeypatch.setattr(dcis_tables, "OWN_MARKERS", own)
     sdata = dcis.read(folder)
-    settings = nm.nn.Settings(steps=20, batch_size=64)
-    nm.tl.train(sdata, 11, settings=settings, progress=False).save(tmp_path / "nextmarker-0.safetensors")
+    training = nm.nn.TrainingConfig(steps=20, batch_size=64)
+    nm.tl.train(sdata, 11, training=training, progress=False).save(tmp_path / "nextmarker-0.safetensors")
     tables = dcis_tables.explanations(sdata, tmp_path)
     assert tables["attribution"]["recall"].astype(float).between(0, 1).all()
     assert tables["faithfulness"].loc["50%", "rank correlation"] > 0.8
@@ -123,7 +123,7 @@ def test_batches_are_told_of_all_types_together():
     with parallel_config("threading"):  # starts sooner than processes do
         table = dcis_tables.batch(AnnData(obs=obs), dict(zip(names, values[[0, 1, 2, 0]], strict=True)))
     adata = AnnData(obs=obs, obsm=dict(zip("abc", values, strict=True)))
-    mixing = nm.metrics.batch_mixing(adata, "image", groupby="cell_type", representations=["a", "b", "c"])
+    mixing = nm.metrics.batch_mixing(adata, "image", label_key="cell_type", use_rep=["a", "b", "c"])
     for score in ("silhouette", "neighbor_entropy"):
         mask, *runs = mixing.loc[mixing["type"] == "all", score]
         assert table[score].to_dict() == {
@@ -164,8 +164,8 @@ def test_tables_of_types_batches_and_stability(folder, tmp_path):
 def test_types_at_detected_centres_are_those_of_the_masks_they_lie_in(folder, tmp_path):
     sdata = dcis.read(folder)
     dcis.measure_intensity(sdata, folder)
-    settings = nm.nn.Settings(steps=30, batch_size=64)
-    nm.tl.train(sdata, 11, settings=settings, progress=False).save(tmp_path / "nextmarker-0.safetensors")
+    training = nm.nn.TrainingConfig(steps=30, batch_size=64)
+    nm.tl.train(sdata, 11, training=training, progress=False).save(tmp_path / "nextmarker-0.safetensors")
     scores = dcis.score_detected(sdata, folder, tmp_path, "DNA2")
     assert list(scores.index) == ["mask, arcsinh", "mask, square root", "nextmarker F"]
     assert scores.loc["mask, square root", "logistic"] > 0.7  # by chance 1 of 8

@@ -58,8 +58,8 @@ def test_a_trial_trains_with_what_it_changes(monkeypatch):
         used.append(tuple(projections.shape[:2]))
         return trials.nt_xent(projections, temperature)
 
-    settings = nm.nn.Settings(steps=2, batch_size=16, views=3)
-    trial = trials.Trial(settings, nm.nn.Network(features=4, embedding=6), patch=0.5, loss=loss)
+    training = nm.nn.TrainingConfig(steps=2, batch_size=16, views=3)
+    trial = trials.Trial(training, nm.nn.NetworkConfig(features=4, embedding=6), patch=0.5, loss=loss)
     sdata = trials.make_tissue(0)
     scores = trials.measure(sdata, trial)
     assert set(used) == {(16, 3)}

@@ -58,7 +58,7 @@ def bounds(feature):
 
 def test_circles_are_in_pixels_from_the_top_left_corner(tmp_path):
     sdata = cells(["a"])
-    (file,) = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+    (file,) = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
     assert file == tmp_path / "cells.geojson"
     features = read(file)
     radius = sdata["cells"]["radius"].iloc[0]
@@ -67,7 +67,7 @@ def test_circles_are_in_pixels_from_the_top_left_corner(tmp_path):
 
 
 def test_each_image_has_its_file(tmp_path):
-    files = nm.io.write_geojson(cells(), tmp_path / "cells.geojson", color="type")
+    files = nm.io.write_geojson(cells(), tmp_path / "cells.geojson", groupby="type")
     assert [file.name for file in files] == ["cells_a.geojson", "cells_b.geojson"]
     assert sorted(files) == sorted(tmp_path.iterdir())
     first, second = map(read, files)
@@ -79,13 +79,13 @@ def test_each_image_has_its_file(tmp_path):
 def test_classes_have_the_colours_of_the_table(tmp_path):
     sdata = cells(["a"])
     path = tmp_path / "cells.geojson"
-    nm.io.write_geojson(sdata, path, color="type")
+    nm.io.write_geojson(sdata, path, groupby="type")
     assert [feature["properties"]["classification"] for feature in read(path)] == [
         {"name": "T cell"},
         {"name": "B cell"},
     ]
     sdata["table"].uns["type_colors"] = np.array(["#ff8000", "blue"])
-    nm.io.write_geojson(sdata, path, color="type")
+    nm.io.write_geojson(sdata, path, groupby="type")
     assert [feature["properties"]["classification"] for feature in read(path)] == [
         {"name": "T cell", "color": [255, 128, 0]},
         {"name": "B cell", "color": [0, 0, 255]},
@@ -95,7 +95,7 @@ def test_classes_have_the_colours_of_the_table(tmp_path):
 def test_a_cell_without_a_class_has_none(tmp_path):
     sdata = cells(["a"])
     sdata["table"].obs["type"] = [None, "B cell"]
-    nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+    nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
     lone, typed = read(tmp_path / "cells.geojson")
     assert "classification" not in lone["properties"]
     assert typed["properties"]["classification"] == {"name": "B cell"}
@@ -105,7 +105,7 @@ def test_measurements_are_numbers_by_name(tmp_path):
     sdata = cells()
     adata = sdata["table"]
     adata.obs["score"] = [1.5, np.nan, 2.5]
-    files = nm.io.write_geojson(sdata, tmp_path / "c.geojson", color="type", measurements=["score", "HLA-DR/DP"])
+    files = nm.io.write_geojson(sdata, tmp_path / "c.geojson", groupby="type", measurements=["score", "HLA-DR/DP"])
     found = [feature["properties"]["measurements"] for file in files for feature in read(file)]
     assert [entry.get("score") for entry in found] == [1.5, None, 2.5]
     assert [entry["HLA-DR/DP"] for entry in found] == pytest.approx(adata[:, "HLA-DR/DP"].X.ravel().tolist())
@@ -116,7 +116,7 @@ def test_cells_follow_their_circles_in_a_table_of_another_order(tmp_path):
     adata = sdata["table"][[2, 1]].copy()
     del sdata.tables["table"]
     sdata.tables["table"] = adata
-    of_b, of_a = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+    of_b, of_a = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
     assert [feature["properties"]["name"] for feature in read(of_b) + read(of_a)] == ["b_0", "a_1"]
     assert bounds(read(of_a)[0])[:2] == pytest.approx(CENTRES["a"][1], abs=0.011)
 
@@ -124,12 +124,12 @@ def test_cells_follow_their_circles_in_a_table_of_another_order(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"color": "cluster"}, KeyError, r"No 'cluster' in .obs.*color=\.\.\."),
+        ({"groupby": "cluster"}, KeyError, r"No 'cluster' in .obs.*groupby=\.\.\."),
         ({}, KeyError, r"nm\.tl\.cluster\(adata\)"),
-        ({"color": "instance_id"}, TypeError, r"holds numbers.*measurements=\['instance_id'\]"),
-        ({"color": "type", "measurements": ["CD4"]}, KeyError, "No column or marker 'CD4'.*'CD3'"),
-        ({"color": "type", "measurements": ["type"]}, TypeError, "holds no numbers"),
-        ({"color": "type", "table_key": "other"}, KeyError, "No table 'other'"),
+        ({"groupby": "instance_id"}, TypeError, r"contains numbers.*measurements=\['instance_id'\]"),
+        ({"groupby": "type", "measurements": ["CD4"]}, KeyError, "No column or marker 'CD4'.*'CD3'"),
+        ({"groupby": "type", "measurements": ["type"]}, TypeError, "contains no numbers"),
+        ({"groupby": "type", "table_key": "other"}, KeyError, "No table 'other'"),
     ],
 )
 def test_what_is_not_there_is_named_and_nothing_written(tmp_path, options, error, message):
@@ -141,7 +141,7 @@ def test_what_is_not_there_is_named_and_nothing_written(tmp_path, options, error
 
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*missing"):
-        nm.io.write_geojson(cells(), tmp_path / "missing" / "cells.geojson", color="type")
+        nm.io.write_geojson(cells(), tmp_path / "missing" / "cells.geojson", groupby="type")
 
 
 def test_a_stop_leaves_the_old_file(tmp_path, monkeypatch):
@@ -152,13 +152,13 @@ def test_a_stop_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setitem(nm.io.write_geojson.__globals__, "_circle", stop)
     with pytest.raises(KeyboardInterrupt):
-        nm.io.write_geojson(cells(["a"]), tmp_path / "cells.geojson", color="type")
+        nm.io.write_geojson(cells(["a"]), tmp_path / "cells.geojson", groupby="type")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 def test_all_files_are_written_or_none(tmp_path, monkeypatch):
     sdata = cells()
-    old = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+    old = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
     before = {file: file.read_bytes() for file in old}
     write = _geojson._write_features
     written = []
@@ -172,7 +172,7 @@ def test_all_files_are_written_or_none(tmp_path, monkeypatch):
     sdata["table"].obs_names = ["x", "y", "z"]
     monkeypatch.setattr(_geojson, "_write_features", fill)
     with pytest.raises(OSError, match="No space left on device") as told:
-        nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="type")
+        nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
     assert told.value.errno == errno.ENOSPC
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
@@ -181,7 +181,7 @@ def test_drafts_follow_no_link_and_files_have_the_ordinary_mode(tmp_path):
     (tmp_path / "a.txt").write_text("dear")
     (tmp_path / ".cells.geojson.unfinished").symlink_to("a.txt")
     (tmp_path / "cells.geojson").symlink_to("a.txt")
-    (file,) = nm.io.write_geojson(cells(["a"]), tmp_path / "cells.geojson", color="type")
+    (file,) = nm.io.write_geojson(cells(["a"]), tmp_path / "cells.geojson", groupby="type")
     assert len(read(file)) == 2
     assert (tmp_path / "a.txt").read_text() == "dear"
     assert file.lstat().st_mode == (tmp_path / "a.txt").lstat().st_mode
@@ -195,6 +195,6 @@ def test_a_path_that_cannot_be_a_file_is_refused(tmp_path, monkeypatch, path, er
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cells_a.geojson").mkdir()
     with pytest.raises(error, match=r"is a folder|to a path, not to int"):
-        nm.io.write_geojson(cells(), path, color="type")
+        nm.io.write_geojson(cells(), path, groupby="type")
     with pytest.raises(IsADirectoryError, match=r"'cells_a\.geojson' is a folder"):
-        nm.io.write_geojson(cells(), "cells.geojson", color="type")
+        nm.io.write_geojson(cells(), "cells.geojson", groupby="type")

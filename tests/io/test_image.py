@@ -108,5 +108,5 @@ def test_nothing_read_is_an_error_with_the_reasons():
 
 
 def test_report_of_another_object():
-    with pytest.raises(KeyError, match="No record of reading"):
+    with pytest.raises(KeyError, match="No report"):
         nm.io.report(sd.SpatialData())

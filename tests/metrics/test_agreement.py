@@ -17,7 +17,7 @@ def test_by_hand():
     adata = make(["T", "T", "B", "B", "B", "T", "T", "NK"], [0, 0, 0, 1, 1, 1, 1, 1])
     row = nm.metrics.agreement(adata, "first", "second").iloc[0]
     assert row["matched_accuracy"] == pytest.approx(4 / 8)
-    assert (row["n_first"], row["n_second"], row["n_cells"], row["n_left_out"]) == (3, 2, 8, 0)
+    assert (row["n_labels"], row["n_groups"], row["n_cells"], row["n_left_out"]) == (3, 2, 8, 0)
     # the other way: T holds 0 0 1 1, B holds 0 1 1, NK holds 1
     assert nm.metrics.agreement(adata, "second", "first")["matched_accuracy"].item() == pytest.approx((2 + 2 + 1) / 8)
     # pairs together in both: T T in 0, B B and T T in 1; 13 pairs in clusters, 9 in types, 28 in all
@@ -48,5 +48,5 @@ def test_cells_without_a_label_are_left_out_and_counted():
 
 
 def test_a_column_that_is_not_there():
-    with pytest.raises(KeyError, match=r"'third'.*'first', 'second'.*second="):
+    with pytest.raises(KeyError, match=r"'third'.*'first', 'second'.*groupby="):
         nm.metrics.agreement(make(["T"], ["0"]), "first", "third")

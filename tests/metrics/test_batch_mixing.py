@@ -65,7 +65,7 @@ def test_within_types_and_their_weighted_mean():
     cells = rng.normal(size=(320, 2)) + 50 * np.array(["T", "B", "NK"]).searchsorted(types, sorter=[1, 2, 0])[:, None]
     cells[(types == "B") & (patients == "p1")] += 1000
     adata = make(cells, patients, pd.Categorical(types, categories=["T", "B", "NK"]))
-    table = mixing(adata, groupby="cell_type").set_index("type")
+    table = mixing(adata, label_key="cell_type").set_index("type")
     assert table.index.tolist() == ["T", "B", "NK", "all"]
     assert table["n_cells"].tolist() == [200, 100, 20, 320]
     assert table["n_batches"].tolist() == [2, 2, 1, 2]
@@ -83,10 +83,10 @@ def test_every_representation_and_cells_left_out():
     rng = np.random.default_rng(0)
     adata = make(rng.normal(size=(60, 2)), rng.permutation(["p1", "p2"] * 30), rng.permutation(["T", "B"] * 30))
     adata.obsm["other"] = rng.normal(size=(60, 2))
-    reference = mixing(adata[10:].copy(), groupby="cell_type", representations=["X_nextmarker", "other"])
+    reference = mixing(adata[10:].copy(), label_key="cell_type", use_rep=["X_nextmarker", "other"])
     adata.obs.iloc[:4, 0] = np.nan
     adata.obs.iloc[4:10, 1] = ""
-    table = mixing(adata, groupby="cell_type", representations=["X_nextmarker", "other"])
+    table = mixing(adata, label_key="cell_type", use_rep=["X_nextmarker", "other"])
     assert table["representation"].tolist() == ["X_nextmarker"] * 3 + ["other"] * 3
     assert table["type"].tolist() == ["B", "T", "all"] * 2
     assert (table["n_left_out"] == 10).all()
@@ -105,9 +105,9 @@ def test_large_types_are_sampled_with_a_seed(monkeypatch):
 
 def test_bad_input():
     adata = make(np.ones((9, 2)), ["p1"] * 9)
-    with pytest.raises(ValueError, match=r"'p1'.*batch="):
+    with pytest.raises(ValueError, match=r"'p1'.*batch_key="):
         mixing(adata)
     with pytest.raises(ValueError, match="n_neighbors=1"):
         mixing(adata, n_neighbors=1)
-    with pytest.raises(KeyError, match=r"'kind'.*groupby="):
-        mixing(adata, groupby="kind")
+    with pytest.raises(KeyError, match=r"'kind'.*label_key="):
+        mixing(adata, label_key="kind")

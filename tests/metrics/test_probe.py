@@ -73,7 +73,7 @@ def test_what_tells_the_image_only_is_found_out():
         assert grouped["balanced_accuracy"] < 0.45
         assert grouped["n_folds"] == 10
         with pytest.warns(UserWarning, match=OVERLAP):
-            random = probe(adata, "cell_type", groups=None, classifier=classifier).iloc[0]
+            random = probe(adata, "cell_type", batch_key=None, classifier=classifier).iloc[0]
         assert random["balanced_accuracy"] > 0.85
         assert random["n_folds"] == 5
 
@@ -138,12 +138,12 @@ def test_the_network_reads_what_lines_cannot(adata):
 
 def test_the_network_alone_scores_a_fifth_of_the_cells(adata):
     with pytest.warns(UserWarning, match=OVERLAP):
-        row = probe(adata, "cell_type", groups=None, classifier="mlp").iloc[0]
+        row = probe(adata, "cell_type", batch_key=None, classifier="mlp").iloc[0]
     assert (row["n_folds"], row["n_cells"]) == (1, 48)
     assert np.isnan(row["balanced_accuracy_fold_std"])
     assert row["balanced_accuracy_fold_mean"] == row["balanced_accuracy"] > 0.6
     with pytest.warns(UserWarning, match=OVERLAP):
-        types = probe(adata, "cell_type", groups=None, classifier="mlp", per_type=True)
+        types = probe(adata, "cell_type", batch_key=None, classifier="mlp", per_type=True)
     shares = adata.obs["cell_type"].value_counts()[types["type"]] / 5
     assert (types["n_cells"].to_numpy() - shares).abs().max() < 1  # stratified
 
@@ -158,7 +158,7 @@ def test_the_network_leaves_rare_types_alone(adata):
 def test_random_splits_follow_the_seed(adata):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        first, again, other = (probe(adata, "cell_type", groups=None, random_state=seed) for seed in (0, 0, 1))
+        first, again, other = (probe(adata, "cell_type", batch_key=None, random_state=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert first["accuracy_fold_std"].item() != other["accuracy_fold_std"].item()
 
@@ -182,7 +182,7 @@ def test_cells_without_type_or_group_are_left_out_and_counted(adata):
 
 def test_one_row_for_each_representation(adata):
     adata.obsm["noise"] = np.random.default_rng(0).normal(size=(240, 2))
-    table = probe(adata, "cell_type", representations=["noise", "X_nextmarker"]).set_index("representation")
+    table = probe(adata, "cell_type", use_rep=["noise", "X_nextmarker"]).set_index("representation")
     assert table.index.tolist() == ["noise", "X_nextmarker"]
     assert table["balanced_accuracy"]["noise"] < 0.5 < 0.8 < table["balanced_accuracy"]["X_nextmarker"]
 
@@ -197,12 +197,12 @@ def test_bad_input(adata):
         probe(adata, "cell_type", classifier="forest")
     with pytest.raises(ValueError, match="C="):
         probe(adata, "cell_type", C=0)
-    with pytest.raises(KeyError, match=r"'patient'.*'cell_type', 'image'.*groups="):
-        probe(adata, "cell_type", groups="patient")
-    with pytest.raises(ValueError, match=r"'i1' in .obs\['image'\].*groups=None"):
+    with pytest.raises(KeyError, match=r"'patient'.*'cell_type', 'image'.*batch_key="):
+        probe(adata, "cell_type", batch_key="patient")
+    with pytest.raises(ValueError, match=r"'i1' in .obs\['image'\].*batch_key=None"):
         probe(adata[adata.obs["image"] == "i1"].copy(), "cell_type")
     adata.obs["cell_type"] = np.where(adata.obs["image"] == "i1", "T", "B")
-    with pytest.raises(ValueError, match=r"'logistic' needs two.*\['B'\].*target="):
+    with pytest.raises(ValueError, match=r"'logistic' needs at least two.*\['B'\].*label_key="):
         probe(adata, "cell_type")
     with pytest.raises(KeyError, match="X_pca"):
-        nm.metrics.probe(adata, "cell_type", representations="X_pca")
+        nm.metrics.probe(adata, "cell_type", use_rep="X_pca")

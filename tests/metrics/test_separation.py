@@ -25,7 +25,7 @@ def adata():
 def test_by_hand():
     """Two pairs at 0, 2 and 10, 12 on a line."""
     adata = AnnData(obs=pd.DataFrame({"g": list("aabb")}, list("wxyz")), obsm={"line": np.array([[0, 2, 10, 12]]).T})
-    row = nm.metrics.separation(adata, "g", representations="line").iloc[0]
+    row = nm.metrics.separation(adata, "g", use_rep="line").iloc[0]
     outer, inner = 1 - 2 / 11, 1 - 2 / 9
     assert row["silhouette"] == pytest.approx((outer + inner) / 2)
     assert row["davies_bouldin"] == pytest.approx((1 + 1) / 10)
@@ -83,4 +83,4 @@ def test_bad_input(adata):
     with pytest.raises(KeyError, match=r"'kind'.*'cell_type'.*groupby="):
         nm.metrics.separation(adata, "kind")
     with pytest.raises(KeyError, match="X_pca"):
-        nm.metrics.separation(adata, "cell_type", representations=["X", "X_pca"])
+        nm.metrics.separation(adata, "cell_type", use_rep=["X", "X_pca"])

@@ -1,4 +1,4 @@
-"""Where tensors live, and that counts arrive as they were."""
+"""Choosing a device, and moving counts to it unchanged."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from nextmarker.nn.device import pick_device, to_device
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32, np.float32])
 def test_counts_keep_their_values_and_on_a_cpu_their_dtype(dtype):
     counts = np.array([[0, 1], [200, 255]], dtype)
-    moved = to_device(counts, torch.device("cpu"))
+    moved = to_device(torch.from_numpy(counts), torch.device("cpu"))
     np.testing.assert_array_equal(moved.numpy(), counts)
     assert moved.numpy().dtype == dtype
 
 
 def test_wide_unsigned_counts_leave_the_cpu_as_floats():
-    assert to_device(np.zeros(2, np.uint16), torch.device("meta")).dtype == torch.float32
-    assert to_device(np.zeros(2, np.uint8), torch.device("meta")).dtype == torch.uint8
+    assert to_device(torch.zeros(2, dtype=torch.uint16), torch.device("meta")).dtype == torch.float32
+    assert to_device(torch.zeros(2, dtype=torch.uint8), torch.device("meta")).dtype == torch.uint8
 
 
 def test_of_a_long_error_the_first_line_is_told(monkeypatch):
@@ -26,5 +26,7 @@ def test_of_a_long_error_the_first_line_is_told(monkeypatch):
         raise RuntimeError(msg)
 
     monkeypatch.setattr(torch, "empty", fail)
-    with pytest.raises(ValueError, match=r"device='cuda:9' cannot be used \(invalid device ordinal\)\. Leave it out"):
+    with pytest.raises(
+        ValueError, match=r"device='cuda:9' cannot be used \(invalid device ordinal\)\. Without it, device='"
+    ):
         pick_device("cuda:9")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
+from nextmarker.nn import ModelConfig, NetworkConfig, NeXtMarker, load_model
 from nextmarker.nn.device import pick_device
 
 MARKERS = ("CD3", "CD20", "HLA-DR/DP")
@@ -12,7 +12,7 @@ MARKERS = ("CD3", "CD20", "HLA-DR/DP")
 
 def make_model(pixel_size=None, **network):
     torch.manual_seed(0)
-    return NeXtMarker(Architecture(MARKERS, 10, pixel_size, Network(**network)), [2.0, float("nan"), 500.0]).eval()
+    return NeXtMarker(ModelConfig(MARKERS, 10, pixel_size, NetworkConfig(**network)), [2.0, float("nan"), 500.0]).eval()
 
 
 @torch.inference_mode()
@@ -25,12 +25,13 @@ def test_embedding_is_the_sum_over_markers():
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    "network", [{}, {"axis": "linear"}, {"focus": None, "faint": None, "zero": False}, {"blocks": 0}, {"blocks": 3}]
+    "network",
+    [{}, {"axis": "linear"}, {"pool_sigma": None, "log_threshold": None, "zero": False}, {"blocks": 0}, {"blocks": 3}],
 )
 @pytest.mark.parametrize("size", [6, 10, 25])
 def test_counts_of_a_marker_change_only_its_block_of_i(network, size):
     """From raw counts to I, through every block, bit for bit."""
-    model = NeXtMarker(Architecture(MARKERS, size, network=Network(**network)), [2.0, 40.0, 500.0]).eval()
+    model = NeXtMarker(ModelConfig(MARKERS, size, network=NetworkConfig(**network)), [2.0, 40.0, 500.0]).eval()
     counts = torch.rand(7, 3, size, size) * torch.tensor([5.0, 90.0, 900.0])[:, None, None]
     zero = torch.rand(3, 8) * 0.05
     before, _ = model(counts, zero)
@@ -61,15 +62,15 @@ def test_a_marker_without_counts_has_no_activation_whatever_the_zero_of_its_imag
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("faint", [0.01, 0.2, None])
-def test_i_is_what_lies_above_the_zero_on_the_scale_of_the_marker(faint):
-    model = make_model(faint=faint)
+@pytest.mark.parametrize("log_threshold", [0.01, 0.2, None])
+def test_i_is_what_lies_above_the_zero_on_the_scale_of_the_marker(log_threshold):
+    model = make_model(log_threshold=log_threshold)
     model.threshold.copy_(torch.tensor([0.001, 0.02, 0.3]))
     response, zero = torch.rand(6, 3, 8), torch.rand(3, 8) / 2
     above = (response - zero).clamp(min=0).double().numpy()
     expected = above
-    if faint is not None:
-        expected = np.log(1 + above / np.array([0.001, 0.02, 0.3])[:, None]) / np.log(1 + 1 / faint)
+    if log_threshold is not None:
+        expected = np.log(1 + above / np.array([0.001, 0.02, 0.3])[:, None]) / np.log(1 + 1 / log_threshold)
     np.testing.assert_allclose(model.interpret(response, zero), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(model.interpret(response), model.interpret(response, torch.zeros(3, 8)))
     of_each_cell = zero.expand(6, 3, 8)
@@ -78,7 +79,7 @@ def test_i_is_what_lies_above_the_zero_on_the_scale_of_the_marker(faint):
 
 @torch.inference_mode()
 def test_i_is_0_at_the_zero_1_at_bright_signal_and_linear_below_the_threshold():
-    model = make_model(faint=0.1)
+    model = make_model(log_threshold=0.1)
     bright = torch.tensor([0.02, 0.1, 0.5])[:, None].expand(3, 8)
     model.threshold.copy_(0.1 * bright[:, 0])
     zero = torch.rand(3, 8)
@@ -105,11 +106,11 @@ def test_embedding_is_linear_in_i():
 @torch.inference_mode()
 @pytest.mark.parametrize("axis", ["log", "linear"])
 def test_a_saved_model_embeds_alike(tmp_path, axis):
-    model = make_model(pixel_size=0.5, axis=axis, blocks=2, focus=None)
+    model = make_model(pixel_size=0.5, axis=axis, blocks=2, pool_sigma=None)
     model.threshold.copy_(torch.tensor([0.01, 0.2, 0.3]))
     model.save(tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
-    assert loaded.architecture == model.architecture
+    assert loaded.config == model.config
     assert loaded.digest() == model.digest()
     patches, zero = torch.rand(5, 3, 10, 10) * 100, torch.full((3, 8), 0.01)
     for ours, theirs in zip(model(patches, zero), loaded(patches, zero), strict=True):
@@ -141,13 +142,13 @@ def test_a_missing_file_says_how_to_write_one(tmp_path):
         {"features": 8.5},
         {"embedding": 0},
         {"blocks": -1},
-        {"focus": 0.0},
-        {"faint": -1.0},
+        {"pool_sigma": 0.0},
+        {"log_threshold": -1.0},
     ],
 )
 def test_a_network_that_cannot_work_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be "):
-        Network(**wrong)
+        NetworkConfig(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_network_that_cannot_work_is_refused(wrong):
 )
 def test_an_architecture_that_cannot_work_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.* must be "):
-        Architecture(**{"markers": ("CD3",), "patch_size": 10, **wrong})
+        ModelConfig(**{"markers": ("CD3",), "patch_size": 10, **wrong})
 
 
 def test_a_model_is_read_from_a_path():

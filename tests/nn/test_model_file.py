@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from nextmarker.nn import Architecture, Network, NeXtMarker, load_model
+from nextmarker.nn import ModelConfig, NetworkConfig, NeXtMarker, load_model
 from nextmarker.nn.model_file import FORMAT
 
 REFUSED = "is not a model of nextmarker, or is damaged: "
@@ -22,8 +22,8 @@ REFUSED = "is not a model of nextmarker, or is damaged: "
 
 def make_model():
     torch.manual_seed(0)
-    architecture = Architecture(("CD3", "HLA-DR/DP"), 10, 0.5, Network(features=2, embedding=3))
-    return NeXtMarker(architecture, [2.0, 500.0]).eval()
+    config = ModelConfig(("CD3", "HLA-DR/DP"), 10, 0.5, NetworkConfig(features=2, embedding=3))
+    return NeXtMarker(config, [2.0, 500.0]).eval()
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def test_only_tensors_and_one_json_are_in_the_file(path):
 
 def test_the_format_is_numbered(path):
     """When this fails, what the file holds has changed: raise the number, write a migration, then adapt this."""
-    assert FORMAT == 4
-    assert {field.name for field in fields(Architecture)} == {"markers", "patch_size", "pixel_size", "network"}
-    of_network = "axis features embedding blocks focus faint zero"
-    assert {field.name for field in fields(Network)} == set(of_network.split())
+    assert FORMAT == 5
+    assert {field.name for field in fields(ModelConfig)} == {"markers", "patch_size", "pixel_size", "network"}
+    of_network = "axis features embedding blocks pool_sigma log_threshold zero"
+    assert {field.name for field in fields(NetworkConfig)} == set(of_network.split())
     names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
     names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
     assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias", "threshold"}
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_refused(path, damage, reason):
         ("network.embedding", 60_000),
         ("network.blocks", 10**9),
         ("network.blocks", 60_000),
-        ("network.focus", "wide"),
+        ("network.pool_sigma", "wide"),
         ("network.zero", None),
         ("network.zero", 1),
         ("network.new", 1),
@@ -171,9 +171,10 @@ def test_an_impossible_architecture_is_refused_before_memory_is_taken(path, entr
 
 
 def test_a_missing_field_is_not_guessed(path):
-    rewrite(path, lambda written: written["architecture"]["network"].pop("faint"))
+    rewrite(path, lambda written: written["architecture"]["network"].pop("log_threshold"))
     with pytest.raises(
-        ValueError, match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'focus', 'zero'\] instead of"
+        ValueError,
+        match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'pool_sigma', 'zero'\] instead of",
     ):
         load_model(path)
 
@@ -237,7 +238,7 @@ def test_a_threshold_that_cannot_work_is_refused(path, value):
         load_model(path)
 
 
-SHAPES_OF_FORMAT_3 = {
+OLD_SHAPES = {
     "normalization.start": (2,),
     "normalization.log_centre": (2,),
     "normalization.log_slope": (2,),
@@ -248,52 +249,59 @@ SHAPES_OF_FORMAT_3 = {
     "crosstalk.weight": (3, 4),
     "crosstalk.bias": (3,),
 }
-# faint: the digest, I and F of two patches, as the last version that wrote format 3 gave them
-FROM_FORMAT_3 = {
-    0.01: (
+# format, faint: the digest, I and F of two patches, as the last version that wrote this format gave them
+OLD_MODELS = {
+    (3, 0.01): (
         "d9a9ed6291221d54",
         [[[0.81056416, 0.90740114], [0.77150619, 0.62270147]], [[0.80976546, 0.90991455], [0.76864409, 0.59595233]]],
         [[-0.09720939, 0.45540991, -0.14330587], [-0.10639051, 0.45242968, -0.13584048]],
     ),
-    None: (
+    (3, None): (
         "6f8e5e716930148a",
         [[[0.41133833, 0.64875418], [0.34184092, 0.16704911]], [[0.40978825, 0.65644002], [0.33722398, 0.14648761]]],
         [[-0.18991481, 0.27508888, -0.01919967], [-0.19550821, 0.27120650, -0.01184719]],
     ),
+    (4, 0.2): (
+        "3c579b54a1ee1002",
+        [[[0.54293263, 0.71412963], [0.29076609, 0.16087851]], [[0.54162300, 0.71888214], [0.28769681, 0.14340426]]],
+        [[-0.20967729, 0.26701969, -0.02598708], [-0.21481979, 0.26421061, -0.02018484]],
+    ),
 }
 
 
-def write_format_3(path, faint, change=None, **tensors):
-    """Write the bytes that format 3 had for a model with weights known exactly, changed after the digest was taken."""
+def write_old(path, number, faint, change=None, **tensors):
+    """Write the bytes of an old format for a model with weights known exactly, changed after the digest was taken."""
     network = {"axis": "log", "features": 2, "embedding": 3, "blocks": 1, "focus": 0.15, "faint": faint}
-    architecture = {"markers": ["CD3", "HLA-DR/DP"], "patch_size": 10, "pixel_size": 0.5, "network": network}
-    written = {"format": 3, "digest": FROM_FORMAT_3[faint][0], "architecture": architecture}
-    if change is not None:
-        change(written)
     weights = {
-        name: ((7 * torch.arange(math.prod(shape)) % 11 - 4) / 16).reshape(shape)
-        for name, shape in SHAPES_OF_FORMAT_3.items()
+        name: ((7 * torch.arange(math.prod(shape)) % 11 - 4) / 16).reshape(shape) for name, shape in OLD_SHAPES.items()
     }
     weights["normalization.start"] = torch.tensor([2.0, 500.0])
+    if number == 4:
+        network["zero"] = True
+        weights["threshold"] = torch.tensor([0.25, 0.5])
+    architecture = {"markers": ["CD3", "HLA-DR/DP"], "patch_size": 10, "pixel_size": 0.5, "network": network}
+    written = {"format": number, "digest": OLD_MODELS[number, faint][0], "architecture": architecture}
+    if change is not None:
+        change(written)
     path.write_bytes(save({**weights, **tensors}, {"nextmarker": json.dumps(written)}))
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("faint", [0.01, None])
-def test_a_model_of_format_3_embeds_as_it_did(path, faint):
-    write_format_3(path, faint)
+@pytest.mark.parametrize(("number", "faint"), OLD_MODELS)
+def test_a_model_of_an_old_format_embeds_as_it_did(path, number, faint):
+    write_old(path, number, faint)
     model = load_model(path)
-    assert model.architecture == Architecture(
-        ("CD3", "HLA-DR/DP"), 10, 0.5, Network(features=2, embedding=3, faint=faint, zero=False)
-    )
+    network = NetworkConfig(features=2, embedding=3, log_threshold=faint, zero=number == 4)
+    assert model.config == ModelConfig(("CD3", "HLA-DR/DP"), 10, 0.5, network)
     counts = (torch.arange(400) % 37).reshape(2, 2, 10, 10) * torch.tensor([1.0, 100.0])[:, None, None]
-    for now, before in zip(model(counts), FROM_FORMAT_3[faint][1:], strict=True):
+    for now, before in zip(model(counts), OLD_MODELS[number, faint][1:], strict=True):
         torch.testing.assert_close(now, torch.tensor(before), rtol=1e-5, atol=1e-6)
     model.save(path)
     assert content(path)["format"] == FORMAT
     assert load_model(path).digest() == model.digest()
 
 
+@pytest.mark.parametrize(("number", "faint"), [(3, 0.01), (4, 0.2)])
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -303,10 +311,8 @@ def test_a_model_of_format_3_embeds_as_it_did(path, faint):
         ),
         (lambda written: written["architecture"].update(pixel_size=0.25), "its content does not match its digest"),
         (lambda written: written.update(digest=""), "its content does not match its digest"),
-        (lambda written: written["architecture"]["network"].pop("faint"), "its architecture is not one of format 3"),
-        (lambda written: written["architecture"].update(network=None), "its architecture is not one of format 3"),
-        (lambda written: written["architecture"].update(markers=10**9), "its architecture is not one of format 3"),
-        (lambda written: written.update(architecture=[]), "its architecture is not one of format 3"),
+        (lambda written: written["architecture"].update(network=None), "its architecture is not one of format"),
+        (lambda written: written.update(architecture=[]), "its architecture is not one of format"),
         (
             lambda written: written["architecture"]["network"].update(faint="low"),
             "its architecture has the value 'low'",
@@ -315,17 +321,37 @@ def test_a_model_of_format_3_embeds_as_it_did(path, faint):
         (lambda written: written.update(format=FORMAT), "its architecture has the fields"),
     ],
 )
-def test_a_damaged_header_of_format_3_is_refused(path, change, reason):
-    write_format_3(path, 0.01, change)
+def test_a_damaged_header_of_an_old_format_is_refused(path, number, faint, change, reason):
+    write_old(path, number, faint, change)
     with pytest.raises(ValueError, match=f"{REFUSED}{reason}"):
         load_model(path)
 
 
-def test_damaged_tensors_of_format_3_are_refused(path):
-    write_format_3(path, 0.01, **{"crosstalk.bias": torch.zeros(3)})
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda written: written["architecture"]["network"].pop("faint"),
+        lambda written: written["architecture"].update(markers=10**9),
+    ],
+)
+def test_a_threshold_that_cannot_be_taken_from_format_3_is_refused(path, change):
+    write_old(path, 3, 0.01, change)
+    with pytest.raises(ValueError, match=f"{REFUSED}its architecture is not one of format 3"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(("number", "faint"), [(3, 0.01), (4, 0.2)])
+def test_damaged_tensors_of_an_old_format_are_refused(path, number, faint):
+    write_old(path, number, faint, **{"crosstalk.bias": torch.zeros(3)})
     with pytest.raises(ValueError, match="does not match its digest"):
         load_model(path)
-    write_format_3(path, 0.01, threshold=torch.ones(2))
+    write_old(path, number, faint, more=torch.ones(2))
+    with pytest.raises(ValueError, match="it has the tensors"):
+        load_model(path)
+
+
+def test_format_3_has_no_threshold(path):
+    write_old(path, 3, 0.01, threshold=torch.ones(2))
     with pytest.raises(ValueError, match="it has the tensors"):
         load_model(path)
 
@@ -334,8 +360,8 @@ def test_a_threshold_of_format_3_that_cannot_work_is_refused(path):
     def negative(written):
         written["architecture"]["network"]["faint"] = -0.01
 
-    write_format_3(path, 0.01, negative)
-    with pytest.raises(ValueError, match=r"faint=-0.01 must be positive"):
+    write_old(path, 3, 0.01, negative)
+    with pytest.raises(ValueError, match=r"log_threshold=-0.01 must be positive"):
         load_model(path)
 
 
@@ -394,7 +420,7 @@ def test_a_place_that_cannot_hold_the_file_is_told(tmp_path):
 @pytest.mark.parametrize("size", [1e-6, 0.0099, 100.1, 500, -1, float("nan")])
 def test_a_pixel_size_in_another_unit_is_refused(size):
     with pytest.raises(ValueError, match="must be from 0.01 to 100 micrometres, or None"):
-        Architecture(("CD3",), 10, size)
+        ModelConfig(("CD3",), 10, size)
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from nextmarker.nn import Architecture, Network, NeXtMarker, Settings
-from nextmarker.nn.views import Crops
+from nextmarker.nn import ModelConfig, NetworkConfig, NeXtMarker, TrainingConfig
+from nextmarker.nn.patches import CellTile
 from nextmarker.nn.whitening import RIDGE, whiten_features, whitening
 
 CELLS = 200
 
 
-def seed():
+def make_generator():
     return torch.Generator().manual_seed(0)
 
 
 def draw_views(between, within, markers=2):
     """Views of cells, (20, cells, markers, features), with these standard deviations by feature, turned by marker."""
-    generator = seed()
+    generator = make_generator()
     cells = torch.randn(CELLS, markers, len(between), generator=generator) * torch.tensor(between)
     noise = torch.randn(20, CELLS, markers, len(within), generator=generator) * torch.tensor(within)
     turn, _ = torch.linalg.qr(torch.randn(markers, len(within), len(within), generator=generator))
@@ -64,22 +64,22 @@ def test_a_marker_without_signal_or_alike_in_all_cells_is_left_alone(constant):
     torch.testing.assert_close(weights[:1], whitening(views[:, :, :1]))  # markers do not matter to each other
 
 
-def make_crops():
-    pixels = torch.poisson(4 * torch.rand(120, 120, 2, generator=seed()), generator=seed())
-    centres = 30 + 60 * torch.rand(CELLS, 2, generator=seed(), dtype=torch.float64)
-    return Crops(pixels, centres, 1.0, places=centres[:64])
+def make_tile():
+    pixels = torch.poisson(4 * torch.rand(120, 120, 2, generator=make_generator()), generator=make_generator())
+    centres = 30 + 60 * torch.rand(CELLS, 2, generator=make_generator(), dtype=torch.float64)
+    return CellTile(pixels, centres, 1.0, places=centres[:64])
 
 
 def make_model(zero):
     torch.manual_seed(0)
-    network = Network(embedding=16, zero=zero)
-    return NeXtMarker(Architecture(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+    network = NetworkConfig(embedding=16, zero=zero)
+    return NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
 
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_only_the_crosstalk_changes_and_each_marker_by_itself(zero):
     model, before = make_model(zero), make_model(zero)
-    whiten_features(model, [make_crops()], Settings(), seed=seed())
+    whiten_features(model, [make_tile()], TrainingConfig(), generator=make_generator())
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before.state_dict()[name])]
     assert changed == ["crosstalk.weight"]
     for new, old in zip(model.crosstalk_by_marker(), before.crosstalk_by_marker(), strict=True):
@@ -91,7 +91,7 @@ def test_only_the_crosstalk_changes_and_each_marker_by_itself(zero):
 def test_the_same_seed_gives_the_same_weights():
     models = [make_model(zero=True) for _ in range(3)]
     for model, number in zip(models, (0, 0, 1), strict=True):
-        whiten_features(model, [make_crops()], Settings(), seed=torch.Generator().manual_seed(number))
+        whiten_features(model, [make_tile()], TrainingConfig(), generator=torch.Generator().manual_seed(number))
     one, same, other = (model.crosstalk.weight for model in models)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nextmarker.nn.zero import NOISE, empty_response, faint_signal, noise_of_empty, pixel_offset
+from nextmarker.nn.zero import NOISE, empty_response, log_thresholds, noise_of_empty, pixel_offset
 
 
 def camera(offset, count=40_000):
@@ -51,10 +51,10 @@ SPREAD = 0.1
 
 def places(bright, count=2000):
     """Responses of places of which a share is brighter than the background of three markers."""
-    seed = torch.Generator().manual_seed(0)
-    response = BACKGROUND * (1 + SPREAD * torch.randn(count, 3, 2, generator=seed))
-    shown = torch.rand(count, 3, 1, generator=seed) < torch.as_tensor(bright)
-    return response + shown * BACKGROUND * (1 + 9 * torch.rand(count, 3, 1, generator=seed))
+    generator = torch.Generator().manual_seed(0)
+    response = BACKGROUND * (1 + SPREAD * torch.randn(count, 3, 2, generator=generator))
+    shown = torch.rand(count, 3, 1, generator=generator) < torch.as_tensor(bright)
+    return response + shown * BACKGROUND * (1 + 9 * torch.rand(count, 3, 1, generator=generator))
 
 
 @pytest.mark.parametrize("bright", [0.0, 0.1, 0.3, 0.6])
@@ -86,10 +86,10 @@ def test_the_zero_of_a_constant_marker_is_its_response_without_noise():
 
 def test_noise_is_the_standard_deviation_of_the_mean_over_the_features():
     noise = torch.tensor([0.001, 0.02, 0.3])
-    seed = torch.Generator().manual_seed(0)
-    common = noise[:, None] * torch.randn(10_000, 3, 1, generator=seed)
+    generator = torch.Generator().manual_seed(0)
+    common = noise[:, None] * torch.randn(10_000, 3, 1, generator=generator)
     torch.testing.assert_close(noise_of_empty(5 + common.expand(-1, 3, 4)), noise, rtol=0.1, atol=0)
-    apart = noise[:, None] * torch.randn(10_000, 3, 4, generator=seed)
+    apart = noise[:, None] * torch.randn(10_000, 3, 4, generator=generator)
     torch.testing.assert_close(noise_of_empty(5 + apart), noise / 2, rtol=0.1, atol=0)
 
 
@@ -108,17 +108,17 @@ def signal():
 @pytest.mark.parametrize("share", [0.01, 0.2])
 def test_faint_is_a_share_of_the_bright_signal_of_each_marker(signal, share):
     quiet = torch.zeros(2, 2)
-    torch.testing.assert_close(faint_signal(signal, quiet, share), share * torch.tensor([0.05, 0.5]))
-    torch.testing.assert_close(faint_signal(3 * signal, quiet, share), 3 * share * torch.tensor([0.05, 0.5]))
+    torch.testing.assert_close(log_thresholds(signal, quiet, share), share * torch.tensor([0.05, 0.5]))
+    torch.testing.assert_close(log_thresholds(3 * signal, quiet, share), 3 * share * torch.tensor([0.05, 0.5]))
 
 
 def test_faint_is_never_below_the_noise_of_the_noisiest_image(signal):
     noise = torch.tensor([[0.001, 0.001], [0.04, 0.001], [0.002, 0.001]])
     expected = torch.tensor([0.04 * NOISE, 0.2 * 0.5])
-    torch.testing.assert_close(faint_signal(signal, noise, 0.2), expected)
+    torch.testing.assert_close(log_thresholds(signal, noise, 0.2), expected)
 
 
 def test_a_marker_without_signal_and_noise_has_a_scale():
-    threshold = faint_signal(torch.zeros(20, 2, 4), torch.zeros(1, 2), 0.2)
+    threshold = log_thresholds(torch.zeros(20, 2, 4), torch.zeros(1, 2), 0.2)
     assert (threshold > 0).all()
     assert torch.isfinite(threshold).all()

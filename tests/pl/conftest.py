@@ -50,7 +50,7 @@ def sdata() -> SpatialData:
     )
     centre = np.array([2.0, 3.0, 4.0, 5.0])
     adata.uns["nextmarker"] = {
-        "detect_cells": {"nuclear": np.array(["DNA"], dtype=object)},
+        "detect_cells": {"nuclear_channels": np.array(["DNA"], dtype=object)},
         "embed": {
             "markers": np.array(MARKERS, dtype=object),
             "patch_size": 11,

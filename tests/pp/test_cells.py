@@ -65,8 +65,8 @@ def two_images() -> SpatialData:
     )
 
 
-def detect(sdata: SpatialData, nuclear: object = "DNA", **kwargs: object) -> None:
-    nm.pp.detect_cells(sdata, nuclear, progress=False, **{"diameter": 12, **kwargs})
+def detect(sdata: SpatialData, nuclear_channels: object = "DNA", **kwargs: object) -> None:
+    nm.pp.detect_cells(sdata, nuclear_channels, progress=False, **{"diameter": 12, **kwargs})
 
 
 def add(sdata: SpatialData, cells: object, **kwargs: object) -> None:
@@ -134,7 +134,7 @@ def test_several_images_give_one_table_in_micrometres() -> None:
     record = table.uns["nextmarker"]["detect_cells"]
     assert record["coordinate_system"] == {"a": "a", "b": "b"}
     assert record["method"] == "maxima"
-    assert list(record["nuclear"]) == ["DNA"]
+    assert list(record["nuclear_channels"]) == ["DNA"]
     assert record["diameter"] == {"a": 12, "b": 12}
     assert sd.get_extent(sdata["cells_a"], coordinate_system="a")["x"][1] < 45
 
@@ -332,7 +332,7 @@ def test_every_step_leaves_images_without_cells_alone(tmp_path: Path) -> None:
     sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
     sdata.images["he"], sdata.images["deep"] = histology(), stack()
     detect(sdata, "DNA1", images="tissue_1", diameter=7)
-    nm.tl.embed(sdata, nm.tl.train(sdata, 6, settings=nm.nn.Settings(steps=1), progress=False), progress=False)
+    nm.tl.embed(sdata, nm.tl.train(sdata, 6, training=nm.nn.TrainingConfig(steps=1), progress=False), progress=False)
     nm.tl.cluster(sdata["table"])
     nm.pl.cells(sdata)
     mpl.pyplot.close("all")
@@ -455,11 +455,13 @@ def test_element_belongs_to_the_image_whose_coordinate_system_or_name_it_shares(
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"nuclear": "DNa"}, KeyError, "Did you mean 'DNA'"),
-        ({"nuclear": ["DNA", "DNA"]}, ValueError, "each once"),
-        ({"nuclear": []}, ValueError, "each once"),
-        ({"nuclear": "CD8"}, ValueError, "No cells in"),
-        ({"nuclear": "CD8", "diameter": None}, ValueError, "No cells in"),
+        ({"nuclear_channels": "DNa"}, KeyError, "Did you mean 'DNA'"),
+        ({"nuclear_channels": ["DNA", "DNA"]}, ValueError, "each once"),
+        ({"nuclear_channels": []}, ValueError, "each once"),
+        ({"nuclear_channels": 0}, TypeError, r"nuclear_channels=0 must be the name.*\['c'\]"),
+        ({"nuclear_channels": [0, 1]}, TypeError, r"nuclear_channels=\[0, 1\] must be the name"),
+        ({"nuclear_channels": "CD8"}, ValueError, "No cells in"),
+        ({"nuclear_channels": "CD8", "diameter": None}, ValueError, "No cells in"),
         ({"method": "cellpose"}, ValueError, "maxima"),
         ({"diameter": -1}, ValueError, "diameter=-1"),
         ({"diameter": np.nan}, ValueError, "diameter=nan"),

@@ -152,9 +152,9 @@ def test_result_survives_writing(tmp_path):
     [
         (PANELS, {"join": "outer"}, "join='outer'.*'intersection', 'union'"),
         (PANELS, {"aliases": {"CD45": "CD45-RO"}}, r"'CD45'.*'CD45RO'.*aliases="),
-        (PANELS, {"aliases": {"CD3": "CD8", "CD8": "T"}}, r"lead to \['CD8'\]"),
-        (PANELS, {"aliases": {"CD3": "DNA1"}}, r"\['DNA1', 'CD3'\] of image 'a' one"),
-        ({"a": ["CD3"], "b": ["CD8"]}, {}, "share no marker"),
+        (PANELS, {"aliases": {"CD3": "CD8", "CD8": "T"}}, r"refer to \['CD8'\]"),
+        (PANELS, {"aliases": {"CD3": "DNA1"}}, r"\['DNA1', 'CD3'\] of image 'a' the same name"),
+        ({"a": ["CD3"], "b": ["CD8"]}, {}, "no marker in common"),
     ],
 )
 def test_what_cannot_be_matched_changes_nothing(panels, options, message):

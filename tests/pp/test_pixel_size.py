@@ -44,8 +44,8 @@ def test_every_step_knows_the_size_of_a_pyramid_from_elsewhere(capsys):
     nm.pp.set_pixel_size(sdata, 0.5)
     nm.pp.add_cells(sdata, pd.DataFrame({"x": [10, 30, 50], "y": [20, 40, 20]}), progress=False)
     np.testing.assert_allclose(sdata["table"].obsm["spatial"], [[5.25, 10.25], [15.25, 20.25], [25.25, 10.25]])
-    model = nm.tl.train(sdata, 5, unit="micrometre", settings=nm.nn.Settings(steps=2), progress=False)
-    assert (model.architecture.patch_size, model.architecture.pixel_size) == (10, 0.5)
+    model = nm.tl.train(sdata, 5, unit="micrometre", training=nm.nn.TrainingConfig(steps=2), progress=False)
+    assert (model.config.patch_size, model.config.pixel_size) == (10, 0.5)
 
 
 def test_the_size_survives_crop_join_rename_and_store(tmp_path):

@@ -211,7 +211,7 @@ def test_images_of_one_file_are_known_by_their_names_in_it() -> None:
 
 def test_another_name_of_the_only_image_is_announced() -> None:
     frame = pd.DataFrame({"Image": "slide.tif", **FORMS["QuPath"]})
-    with pytest.warns(UserWarning, match="'slide.tif'.* those of 'core'"):
+    with pytest.warns(UserWarning, match="'slide.tif'.*assigned to 'core'"):
         assert len(add(tissue(), frame)["table"]) == 3
     assert_refused(tissue("a", "b"), frame, r"'slide.tif'.*'a', 'b'")
     frame.loc[0, "Image"] = "other.tif"
@@ -236,7 +236,7 @@ def test_each_image_gets_its_own_rows_of_one_table() -> None:
     np.testing.assert_allclose(centres(add(tissue("a", "b"), frame, images="b")), CENTRES[[1]])
     assert_refused(tissue("a", "b", "c"), {"c": frame}, r"'a.tif', 'b.tif'.*'c'")
     twice = frame.replace("b.tif", "a.ome.tif")
-    assert_refused(tissue("a", "b"), twice, "several names for one image")
+    assert_refused(tissue("a", "b"), twice, "several names for the same image")
     assert_refused(tissue("a", "b"), frame.assign(Image=["a", None, "b"]), "'(nan|None)'")
 
 
@@ -325,9 +325,9 @@ def test_masks_that_do_not_fit(tmp_path: Path) -> None:
     assert_refused(tissue(), np.zeros(SHAPE, int), "No cells")
     assert_refused(tissue(), mask().astype(str), "values of type <U")
     assert_refused(tissue("a", "b"), mask(), r"nm.pp.add_cells\(sdata, \{'a': ...\}\)")
-    assert_refused(tissue(), mask(), "unit='micrometre' is for tables", unit="micrometre")
+    assert_refused(tissue(), mask(), "unit='micrometre' applies to tables", unit="micrometre")
     for broken in (-mask(), mask() / 2, np.where(mask() > 0, np.nan, 0), mask() * 1e300):
-        assert_refused(tissue(), broken, "negative or not whole numbers")
+        assert_refused(tissue(), broken, "negative or not integers")
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([mask(np.uint16)] * 3), photometric="minisblack")
     assert_refused(tissue(), tmp_path / "stack.tif", "has 3 planes")
 
@@ -361,7 +361,7 @@ def save(path: Path, content: object) -> Path:
 def test_our_own_geojson_comes_back(tmp_path: Path) -> None:
     sdata = add(tissue("a", "b"), {"a": mask(), "b": mask()})
     sdata["table"].obs["kind"] = "cell"
-    files = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", color="kind", measurements=["CD3"])
+    files = nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="kind", measurements=["CD3"])
     back = add(tissue("a", "b"), dict(zip("ab", files, strict=True)))
     for element in ("cells_a", "cells_b"):
         np.testing.assert_allclose(centres(back, element), CENTRES, atol=0.01)
@@ -413,11 +413,11 @@ def test_geojson_in_micrometres(tmp_path: Path) -> None:
         ("3", "FeatureCollection"),
         ({"type": "FeatureCollection", "features": None}, "FeatureCollection"),
         ([], "No cells"),
-        ([feature(None)], "Feature 0 .* has no geometry"),
-        ([{"type": "Feature"}], "Feature 0 .* has no geometry"),
-        ([feature({"type": "Polygon", "coordinates": [[[0, 0]]]})], "Feature 0 .* has no geometry"),
-        ([feature({"type": "Polygon", "coordinates": [["a"]]})], "Feature 0 .* has no geometry"),
-        ([feature({"type": "Circle", "coordinates": [0, 0]})], "Feature 0 .* has no geometry"),
+        ([feature(None)], "Feature 0 .* has no readable geometry"),
+        ([{"type": "Feature"}], "Feature 0 .* has no readable geometry"),
+        ([feature({"type": "Polygon", "coordinates": [[[0, 0]]]})], "Feature 0 .* has no readable geometry"),
+        ([feature({"type": "Polygon", "coordinates": [["a"]]})], "Feature 0 .* has no readable geometry"),
+        ([feature({"type": "Circle", "coordinates": [0, 0]})], "Feature 0 .* has no readable geometry"),
         ([feature(square(9, 9)), feature({"type": "Polygon", "coordinates": []})], "Feature 1 .* empty"),
         ([feature({"type": "LineString", "coordinates": [[0, 0], [1, 1]]})], "LineString"),
         ([feature(square(500, 9))], "1 of 1 centres"),

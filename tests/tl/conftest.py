@@ -55,13 +55,13 @@ def tissue():
 
 
 @pytest.fixture(scope="session")
-def settings():
-    return nm.nn.Settings(steps=4, batch_size=48)
+def training():
+    return nm.nn.TrainingConfig(steps=4, batch_size=48)
 
 
 @pytest.fixture(scope="session")
-def model(settings):
-    return nm.tl.train(make_tissue(), 11, settings=settings, progress=False)
+def model(training):
+    return nm.tl.train(make_tissue(), 11, training=training, progress=False)
 
 
 @pytest.fixture(scope="session")

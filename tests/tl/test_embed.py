@@ -14,7 +14,7 @@ from spatialdata.models import Image2DModel, TableModel
 
 import nextmarker as nm
 from nextmarker._regions import read_regions
-from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
+from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations
 from nextmarker.tl._missing import fill_with_zero
 from nextmarker.tl._zero import measure_zero
 
@@ -49,8 +49,8 @@ def test_writes_what_the_docs_say(tissue, model):
     np.testing.assert_allclose(adata.obsm["X_nextmarker"], rebuilt, atol=1e-5)
     record = adata.uns["nextmarker"]["embed"]
     assert record["model"] == model.digest()
-    assert (record["patch_size"], record["features"], record["focus"]) == (11, 8, model.architecture.network.focus)
-    assert record["axis"] == model.architecture.network.axis
+    assert (record["patch_size"], record["features"], record["pool_sigma"]) == (11, 8, model.config.network.pool_sigma)
+    assert record["axis"] == model.config.network.axis
 
 
 @torch.inference_mode()
@@ -62,7 +62,7 @@ def test_a_cell_equals_its_patch_sent_through_the_model(tissue, model):
     tile = torch.from_numpy(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     for cell in (0, 17, 43):
         centre = torch.from_numpy(adata.obsm["spatial"][cell]) - 0.5 + 20
-        patches = cut_patches(Crops(tile, centre.expand(3, 2), 1.0, zero.offset), 11, fixed_rotations(3))
+        patches = cut_patches(CellTile(tile, centre.expand(3, 2), 1.0, zero.offset), 11, fixed_rotations(3))
         expected = model.interpret(model.respond(patches).mean(0, keepdim=True), zero.response).flatten()
         np.testing.assert_allclose(features[cell], expected, rtol=1e-5, atol=1e-6)
 
@@ -115,12 +115,12 @@ def test_order_of_the_table_is_kept(make, model):
         np.testing.assert_allclose(ours, theirs[order], atol=1e-6)
 
 
-def test_trains_when_no_model_is_given(make, monkeypatch, settings):
-    monkeypatch.setitem(nm.nn.PRESETS, "default", (settings, nm.nn.Network()))
+def test_trains_when_no_model_is_given(make, monkeypatch, training):
+    monkeypatch.setitem(nm.nn.PRESETS, "default", (training, nm.nn.NetworkConfig()))
     first, again, other = make(), make(), make()
-    nm.tl.embed(first, patch_size=9, progress=False)
-    nm.tl.embed(again, patch_size=9, tile_size=40, progress=False)
-    nm.tl.embed(other, patch_size=9, random_state=1, progress=False)
+    nm.tl.embed(first, progress=False)
+    nm.tl.embed(again, tile_size=40, progress=False)
+    nm.tl.embed(other, random_state=1, progress=False)
     for ours, theirs in zip(results(first["table"]), results(again["table"]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(first["table"].obsm["X_nextmarker"], other["table"].obsm["X_nextmarker"])
@@ -135,8 +135,8 @@ def test_a_saved_model_by_its_path(make, model, tmp_path):
 
 
 @pytest.mark.parametrize("markers", [["CD20", "DNA"], ["CD20", "CD3", "DNA"]])
-def test_channels_in_another_order_and_more_of_them(make, settings, markers):
-    model = nm.tl.train(make(markers=["DNA", "CD20"]), 11, settings=settings, progress=False)
+def test_channels_in_another_order_and_more_of_them(make, training, markers):
+    model = nm.tl.train(make(markers=["DNA", "CD20"]), 11, training=training, progress=False)
     expected = embedded(make(markers=["DNA", "CD20"]), model)
     embedding, features, activation, _ = embedded(make(markers=markers), model)
     at = [markers.index(marker) for marker in ("DNA", "CD20")]
@@ -145,8 +145,8 @@ def test_channels_in_another_order_and_more_of_them(make, settings, markers):
     np.testing.assert_array_equal(activation[:, at], expected[2])
 
 
-def test_a_marker_the_model_does_not_know_has_no_activation(make, settings):
-    model = nm.tl.train(make(markers=["DNA", "CD20"]), 9, settings=settings, progress=False)
+def test_a_marker_the_model_does_not_know_has_no_activation(make, training):
+    model = nm.tl.train(make(markers=["DNA", "CD20"]), 9, training=training, progress=False)
     sdata = make()
     nm.tl.embed(sdata, model, progress=False)
     adata = sdata["table"]
@@ -157,9 +157,9 @@ def test_a_marker_the_model_does_not_know_has_no_activation(make, settings):
     nm.tl.marker_attribution(adata)
 
 
-def test_images_of_other_pixel_sizes_give_alike_embeddings(make, settings):
+def test_images_of_other_pixel_sizes_give_alike_embeddings(make, training):
     """The same model sees cells of 10 um alike, at 1 um and at 0.5 um per pixel."""
-    model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
+    model = nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
     coarse, fine = make((1.0,)), make((0.5,))
     activation = [embedded(sdata, model)[2].mean(0) for sdata in (coarse, fine)]
     np.testing.assert_allclose(activation[0], activation[1], rtol=0.2)
@@ -215,13 +215,13 @@ def test_one_image_without_a_marker_of_the_model_is_refused_by_name(make, model)
     refuse(without_channel(make(), "image_1", "CD3"), ValueError, message, model)
 
 
-def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, settings):
-    stranger = nm.tl.train(make(markers=["CD20"]), 9, settings=settings, progress=False)
+def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, training):
+    stranger = nm.tl.train(make(markers=["CD20"]), 9, training=training, progress=False)
     refuse(make(markers=["DNA", "CD3"]), ValueError, r"'CD20'.*'image_0'.*nm.tl.train", stranger, missing="zero")
 
 
 def test_missing_is_one_of_two_words(tissue, model):
-    refuse(tissue, ValueError, "missing='mean'.*'refuse', 'zero'", model, missing="mean")
+    refuse(tissue, ValueError, "missing='mean'.*'error', 'zero'", model, missing="mean")
 
 
 def test_markers_that_the_table_lacks_are_filled_with_zero(make, model):
@@ -283,17 +283,13 @@ def test_zeros_are_made_tile_by_tile(make, model, monkeypatch):
     assert set(reads.values()) == {1}
 
 
-def test_a_model_and_a_patch_size_contradict(tissue, model):
-    refuse(tissue, ValueError, "patch_size", model, patch_size=9)
-
-
 @pytest.mark.parametrize("argument", ["rotations", "tile_size"])
 def test_numbers_below_one(tissue, model, argument):
     refuse(tissue, ValueError, f"{argument}=0", model, **{argument: 0})
 
 
-def test_a_model_with_a_pixel_size_needs_one(make, settings):
-    model = nm.tl.train(make((1.0, 1.0)), 11, settings=settings, progress=False)
+def test_a_model_with_a_pixel_size_needs_one(make, training):
+    model = nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
     refuse(make(), ValueError, "'image_0'.*nm.pp.set_pixel_size", model)
 
 
@@ -308,7 +304,7 @@ def test_running_again_replaces_its_own_result(tissue, model):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_each_cell_carries_the_name_of_its_embedding(make, model, settings):
+def test_each_cell_carries_the_name_of_its_embedding(make, model, training):
     first, again, fewer_turns = make(), make(), make()
     for sdata, rotations in ((first, 4), (again, 4), (fewer_turns, 1)):
         nm.tl.embed(sdata, model, rotations=rotations, progress=False)
@@ -324,14 +320,14 @@ def test_embedding_again_names_the_results_that_are_older(tissue, model):
     nm.tl.cluster(tissue, key_added="fine")
     nm.tl.marker_attribution(tissue)
     nm.tl.embed(tissue, model, progress=False)  # the same again
-    nm.tl.top_markers(tissue)
+    nm.get.top_markers(tissue)
     with pytest.warns(UserWarning, match="cluster, cluster_fine, marker_attribution.*nm.tl.cluster"):
         nm.tl.embed(tissue, model, rotations=1, progress=False)
     with pytest.raises(ValueError, match="another embedding"):
-        nm.tl.top_markers(tissue)
+        nm.get.top_markers(tissue)
     nm.tl.cluster(tissue)
     nm.tl.marker_attribution(tissue)
-    nm.tl.top_markers(tissue)
+    nm.get.top_markers(tissue)
 
 
 def test_a_table_joined_after_embedding_is_embedded_again(make, model):
@@ -374,18 +370,18 @@ def test_cells_and_table_out_of_step(tissue, model):
 
 
 def test_the_model_can_be_trained_afterwards(tissue, model):
-    copy = nm.nn.NeXtMarker(model.architecture, model.normalization.start.tolist())
+    copy = nm.nn.NeXtMarker(model.config, model.normalization.start.tolist())
     nm.tl.embed(tissue, copy, progress=False)
     assert copy.training
     assert {weight.device.type for weight in copy.parameters()} == {"cpu"}
-    counts = torch.ones(2, len(model.architecture.markers), 10, 10)
+    counts = torch.ones(2, len(model.config.markers), 10, 10)
     copy(counts)[1].sum().backward()
     assert copy.crosstalk.weight.grad is not None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_models_live_on_the_cpu_though_a_gpu_trains_and_embeds(tissue, settings):
-    model = nm.tl.train(tissue, 11, settings=settings, device="cuda", progress=False)
+def test_models_live_on_the_cpu_though_a_gpu_trains_and_embeds(tissue, training):
+    model = nm.tl.train(tissue, 11, training=training, device="cuda", progress=False)
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
     nm.tl.embed(tissue, model, device="cuda", progress=False)
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}

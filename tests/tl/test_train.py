@@ -13,18 +13,18 @@ from nextmarker.nn import random_nt_xent
 MODULE = import_module("nextmarker.tl._train")
 
 
-def test_model_knows_its_panel_and_its_start(tissue, settings):
-    model = nm.tl.train(tissue, 9, settings=settings, progress=False)
-    assert model.architecture.markers == ("DNA", "CD3", "CD20")
-    assert model.architecture.patch_size == 9
-    assert model.architecture.pixel_size is None
+def test_model_knows_its_panel_and_its_start(tissue, training):
+    model = nm.tl.train(tissue, 9, training=training, progress=False)
+    assert model.config.markers == ("DNA", "CD3", "CD20")
+    assert model.config.patch_size == 9
+    assert model.config.pixel_size is None
     pixels = np.concatenate([tissue.images[name].to_numpy().reshape(3, -1) for name in tissue.images], axis=1)
-    expected = [np.percentile(marker[marker > 0], 90) * settings.start for marker in pixels]
+    expected = [np.percentile(marker[marker > 0], 90) * training.sigmoid_start for marker in pixels]
     np.testing.assert_allclose(model.normalization.start, expected, rtol=0.1)  # fields reflect their edges
 
 
-def test_record_holds_loss_schedule_and_settings(tissue, settings):
-    model = nm.tl.train(tissue, 9, settings=settings, random_state=3, progress=False)
+def test_record_holds_loss_schedule_and_settings(tissue, training):
+    model = nm.tl.train(tissue, 9, training=training, random_state=3, progress=False)
     record = tissue["table"].uns["nextmarker"]["train"]
     assert record["loss"].shape == record["learning_rates"].shape == (4,)
     assert np.isfinite(record["loss"]).all()
@@ -34,8 +34,8 @@ def test_record_holds_loss_schedule_and_settings(tissue, settings):
 
 @pytest.fixture
 def short_preset(monkeypatch):
-    settings = nm.nn.Settings(steps=2, batch_size=16, hidden_markers=0.0)  # else so few steps warn
-    pair = settings, nm.nn.Network(features=2, embedding=4)
+    training = nm.nn.TrainingConfig(steps=2, batch_size=16, marker_dropout=0.0)  # else so few steps warn
+    pair = training, nm.nn.NetworkConfig(features=2, embedding=4)
     monkeypatch.setitem(nm.nn.PRESETS, "short", pair)
 
 
@@ -43,17 +43,17 @@ def test_preset_gives_settings_and_network(tissue, short_preset):
     model = nm.tl.train(tissue, 9, preset="short", progress=False)
     record = tissue["table"].uns["nextmarker"]["train"]
     assert (record["steps"], record["batch_size"]) == (2, 16)
-    assert (model.architecture.network.features, model.architecture.network.embedding) == (2, 4)
+    assert (model.config.network.features, model.config.network.embedding) == (2, 4)
 
 
 def test_settings_and_network_take_the_place_of_the_presets(tissue, short_preset):
-    settings = nm.nn.Settings(steps=1, batch_size=32, hidden_markers=0.0)
-    model = nm.tl.train(tissue, 9, preset="short", settings=settings, progress=False)
+    training = nm.nn.TrainingConfig(steps=1, batch_size=32, marker_dropout=0.0)
+    model = nm.tl.train(tissue, 9, preset="short", training=training, progress=False)
     assert tissue["table"].uns["nextmarker"]["train"]["batch_size"] == 32
-    assert model.architecture.network.features == 2
-    model = nm.tl.train(tissue, 9, preset="short", network=nm.nn.Network(features=3), progress=False)
+    assert model.config.network.features == 2
+    model = nm.tl.train(tissue, 9, preset="short", network=nm.nn.NetworkConfig(features=3), progress=False)
     assert tissue["table"].uns["nextmarker"]["train"]["batch_size"] == 16
-    assert model.architecture.network.features == 3
+    assert model.config.network.features == 3
 
 
 def test_an_unknown_preset_lists_the_known(tissue):
@@ -62,45 +62,45 @@ def test_an_unknown_preset_lists_the_known(tissue):
     assert "train" not in tissue["table"].uns["nextmarker"]
 
 
-PAPER = nm.nn.Settings(steps=1, batch_size=16, penalty="paper", hidden_markers=0.0)
+PAPER = nm.nn.TrainingConfig(steps=1, batch_size=16, penalty="paper", marker_dropout=0.0)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"settings": PAPER},
-        {"settings": PAPER, "network": nm.nn.Network(axis="log")},
-        {"preset": "paper-imc", "network": nm.nn.Network(axis="log")},
-        {"preset": "paper-synthetic", "network": nm.nn.Network(axis="log")},
+        {"training": PAPER},
+        {"training": PAPER, "network": nm.nn.NetworkConfig(axis="log")},
+        {"preset": "paper-imc", "network": nm.nn.NetworkConfig(axis="log")},
+        {"preset": "paper-synthetic", "network": nm.nn.NetworkConfig(axis="log")},
     ],
 )
 def test_eq_2_as_printed_is_refused_on_the_logarithmic_axis_before_anything(tissue, arguments, monkeypatch):
     before = repr(tissue["table"])
     monkeypatch.setattr(MODULE, "read_regions", lambda *_: pytest.fail("the images were looked at"))
-    with pytest.raises(ValueError, match=r"linear axis.*nm\.nn\.Network\(axis='linear'\)"):
+    with pytest.raises(ValueError, match=r"linear axis.*nm\.nn\.NetworkConfig\(axis='linear'\)"):
         nm.tl.train(tissue, 9, progress=False, **arguments)
     assert repr(tissue["table"]) == before
     assert "train" not in tissue["table"].uns["nextmarker"]
 
 
-@pytest.mark.parametrize("wrong", [{"settings": {"steps": 5}}, {"network": nm.nn.Settings()}])
+@pytest.mark.parametrize("wrong", [{"training": {"steps": 5}}, {"network": nm.nn.TrainingConfig()}])
 def test_settings_and_network_of_another_kind_are_refused(tissue, wrong):
     with pytest.raises(
-        TypeError, match=rf"{next(iter(wrong))} is of type (dict|Settings)\. Make it with nm\.nn\.\w+\("
+        TypeError, match=rf"{next(iter(wrong))} is of type (dict|TrainingConfig)\. Give an nm\.nn\.\w+\("
     ):
         nm.tl.train(tissue, 9, **wrong)
 
 
 @pytest.mark.filterwarnings("ignore:Training did not work")  # one step
 def test_eq_2_as_printed_goes_with_the_linear_axis(tissue):
-    model = nm.tl.train(tissue, 9, settings=PAPER, network=nm.nn.Network(axis="linear"), progress=False)
+    model = nm.tl.train(tissue, 9, training=PAPER, network=nm.nn.NetworkConfig(axis="linear"), progress=False)
     record = tissue["table"].uns["nextmarker"]["train"]
     assert model.normalization.axis == "linear"
     np.testing.assert_allclose(record["slope_start"], 2 / record["x_c_start"])
 
 
-def test_record_tells_whether_training_worked(tissue, settings):
-    model = nm.tl.train(tissue, 9, settings=settings, progress=False)
+def test_record_tells_whether_training_worked(tissue, training):
+    model = nm.tl.train(tissue, 9, training=training, progress=False)
     record = tissue["table"].uns["nextmarker"]["train"]
     assert record["random_loss"] == pytest.approx(random_nt_xent(48, 2, 0.5, 128))
     assert record["final_loss"] == record["loss"][-1]
@@ -111,8 +111,8 @@ def test_record_tells_whether_training_worked(tissue, settings):
     assert (record["x_c"] != record["x_c_start"]).all()
 
 
-def test_record_survives_writing(tissue, settings, tmp_path):
-    nm.tl.train(tissue, 9, settings=settings, progress=False)
+def test_record_survives_writing(tissue, training, tmp_path):
+    nm.tl.train(tissue, 9, training=training, progress=False)
     adata = tissue["table"]
     adata.write_h5ad(tmp_path / "table.h5ad")
     adata.write_zarr(tmp_path / "table.zarr")
@@ -121,76 +121,76 @@ def test_record_survives_writing(tissue, settings, tmp_path):
             np.testing.assert_array_equal(copy.uns["nextmarker"]["train"][name], value)
 
 
-def test_tells_how_training_went_unless_asked_to_be_silent(make, settings, capsys):
-    nm.tl.train(make(), settings=settings, progress=False)
+def test_tells_how_training_went_unless_asked_to_be_silent(make, training, capsys):
+    nm.tl.train(make(), training=training, progress=False)
     assert capsys.readouterr().out == ""
     sdata = make()
-    nm.tl.train(sdata, 9, settings=settings)
+    nm.tl.train(sdata, 9, training=training)
     record = sdata["table"].uns["nextmarker"]["train"]
     first, second = capsys.readouterr().out.splitlines()
     assert first == (
-        f"trained 4 steps: loss {record['loss'][0]:.2f} at first, {record['final_loss']:.2f} at last, "
-        f"{record['random_loss']:.2f} for random embeddings"
+        f"trained 4 steps: loss from {record['loss'][0]:.2f} to {record['final_loss']:.2f}, "
+        f"random embeddings {record['random_loss']:.2f}"
     )
-    assert second.startswith("learned normalization, times its start: x_c ")
+    assert second.startswith("learned normalization relative to its start: x_c ")
 
 
-def test_a_training_that_learned_nothing_warns(tissue, settings):
+def test_a_training_that_learned_nothing_warns(tissue, training):
     """Cells that look all alike cannot be told apart."""
     for image in tissue.images.values():
         image.data[:] = 3
-    with pytest.warns(UserWarning, match=r"loss ends at 4\.\d\d.*nm\.pl\.cells"):
-        nm.tl.train(tissue, 9, settings=settings, progress=False)
+    with pytest.warns(UserWarning, match=r"final loss is 4\.\d\d.*nm\.pl\.cells"):
+        nm.tl.train(tissue, 9, training=training, progress=False)
 
 
 def test_a_training_that_diverges_leaves_the_table_as_it_was(tissue):
     before = tissue["table"].copy()
-    diverging = nm.nn.Settings(steps=9, batch_size=48, learning_rate=1e30)
+    diverging = nm.nn.TrainingConfig(steps=9, batch_size=48, learning_rate=1e30)
     with pytest.raises(ValueError, match="learning_rate="):
-        nm.tl.train(tissue, 9, settings=diverging, progress=False)
+        nm.tl.train(tissue, 9, training=diverging, progress=False)
     assert tissue["table"].uns["nextmarker"].keys() == before.uns["nextmarker"].keys()
 
 
-def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, settings):
+def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, training):
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    first = nm.tl.train(make(), 9, settings=settings, progress=False).digest()
+    first = nm.tl.train(make(), 9, training=training, progress=False).digest()
     assert torch.rand(1) == expected
-    again = nm.tl.train(make(), 9, settings=settings, progress=False).digest()
-    other = nm.tl.train(make(), 9, settings=settings, random_state=1, progress=False).digest()
+    again = nm.tl.train(make(), 9, training=training, progress=False).digest()
+    other = nm.tl.train(make(), 9, training=training, random_state=1, progress=False).digest()
     assert first == again != other
 
 
-def test_chunks_of_the_store_do_not_matter(make, settings):
+def test_chunks_of_the_store_do_not_matter(make, training):
     digests = {
-        nm.tl.train(make(chunks=chunks), 9, settings=settings, progress=False).digest()
+        nm.tl.train(make(chunks=chunks), 9, training=training, progress=False).digest()
         for chunks in [(1, 40, 40), (3, 200, 200)]
     }
     assert len(digests) == 1
 
 
-def test_default_patch_size_follows_the_distance_of_neighbours(make, settings, capsys):
-    model = nm.tl.train(make(), settings=settings)
-    assert 13 <= model.architecture.patch_size <= 16  # cells stand 12 apart, jittered
-    assert f"patch size: {model.architecture.patch_size} px" in capsys.readouterr().out
+def test_default_patch_size_follows_the_distance_of_neighbours(make, training, capsys):
+    model = nm.tl.train(make(), training=training)
+    assert 13 <= model.config.patch_size <= 16  # cells stand 12 apart, jittered
+    assert f"patch size: {model.config.patch_size} px" in capsys.readouterr().out
 
 
-def test_pixel_sizes_meet_at_the_finest(make, settings, capsys):
+def test_pixel_sizes_meet_at_the_finest(make, training, capsys):
     sdata = make((1.0, 0.5))
-    coarse = nm.tl.train(sdata, 10, unit="micrometre", settings=settings, progress=False).architecture
+    coarse = nm.tl.train(sdata, 10, unit="micrometre", training=training, progress=False).config
     assert (coarse.patch_size, coarse.pixel_size) == (20, 0.5)
-    assert nm.tl.train(sdata, 10, settings=settings, progress=False).architecture.patch_size == 10
-    chosen = nm.tl.train(sdata, settings=settings).architecture
+    assert nm.tl.train(sdata, 10, training=training, progress=False).config.patch_size == 10
+    chosen = nm.tl.train(sdata, training=training).config
     assert 26 <= chosen.patch_size <= 32
     assert f"({chosen.patch_size / 2:.1f} um)" in capsys.readouterr().out
 
 
-def test_a_marker_without_signal_is_named(tissue, settings):
+def test_a_marker_without_signal_is_named(tissue, training):
     tissue.images["image_0"].data[1] = 0
     tissue.images["image_1"].data[1] = 0
     with pytest.warns(UserWarning, match=r"without signal.*\['CD3'\]"):
-        model = nm.tl.train(tissue, 9, settings=settings, progress=False)
+        model = nm.tl.train(tissue, 9, training=training, progress=False)
     assert tissue["table"].uns["nextmarker"]["train"]["markers_without_signal"].tolist() == ["CD3"]
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
@@ -201,8 +201,8 @@ def test_a_marker_without_signal_is_named(tissue, settings):
         ((None, None), {"patch_size": 10, "unit": "micrometre"}, "needs the pixel size.*nm.pp.set_pixel_size"),
         ((None, None), {"patch_size": 10, "unit": "inch"}, "'pixel', 'micrometre'"),
         ((None, None), {"unit": "inch"}, "'pixel', 'micrometre'"),
-        ((None, None), {"patch_size": 2}, "must give at least 3"),
-        ((None, None), {"patch_size": float("nan")}, "must give at least 3"),
+        ((None, None), {"patch_size": 2}, "must be at least 3"),
+        ((None, None), {"patch_size": float("nan")}, "must be at least 3"),
         ((None, None), {"patch_size": 2}, "at least 3"),
         ((1.0, None), {"patch_size": 10}, r"'image_1'.*nm.pp.set_pixel_size"),
     ],

@@ -11,7 +11,7 @@ import torch
 import nextmarker as nm
 from nextmarker._regions import read_regions
 from nextmarker.nn.training import random_views
-from nextmarker.tl._train import Fields
+from nextmarker.tl._train import CellSampler
 
 
 def centre_on_pixels(sdata):
@@ -36,24 +36,26 @@ def test_views_are_those_of_training(make):
     """The same seed draws the same views of the only cell, be it for training or for looking at them."""
     sdata = make((None,))
     sdata.tables["table"] = sdata["table"][31:32].copy()
-    settings = nm.nn.Settings(patch_scales=(1.0, 0.6))
-    seed = torch.Generator()
-    fields = Fields(read_regions(sdata), ["DNA", "CD3", "CD20"], 10, None, settings, seed, torch.device("cpu"))
-    crops = fields.draw(1)
-    seed.manual_seed(5)
-    expected = [random_views(crops, size, settings, seed)[0][0] for size in (10, 10, 6, 6)]
-    _, *views = nm.tl.draw_views(sdata, 0, patch_size=10, settings=settings, random_state=5)
+    training = nm.nn.TrainingConfig(patch_scales=(1.0, 0.6))
+    generator = torch.Generator()
+    sampler = CellSampler(
+        read_regions(sdata), ["DNA", "CD3", "CD20"], 10, None, training, generator, torch.device("cpu")
+    )
+    tile = sampler.draw(1)
+    generator.manual_seed(5)
+    expected = [random_views(tile, size, training, generator)[0][0] for size in (10, 10, 6, 6)]
+    _, *views = nm.tl.draw_views(sdata, 0, patch_size=10, training=training, random_state=5)
     for view, theirs in zip(views, expected, strict=True):
         np.testing.assert_array_equal(view, theirs)
-    _, *other = nm.tl.draw_views(sdata, 0, patch_size=10, settings=settings, random_state=6)
+    _, *other = nm.tl.draw_views(sdata, 0, patch_size=10, training=training, random_state=6)
     assert not np.array_equal(views[0], other[0])
 
 
 @pytest.mark.parametrize("cell", [0, 1, 2])
 def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
     centre_on_pixels(tissue).images["image_0"].data[:] = 100
-    settings = nm.nn.Settings(size_scaling=(0.5, 1.5), patch_scales=(1.0, 0.8), hidden_markers=0.0)
-    whole, *views = nm.tl.draw_views(tissue, cell, patch_size=10, settings=settings)
+    training = nm.nn.TrainingConfig(size_scaling=(0.5, 1.5), patch_scales=(1.0, 0.8), marker_dropout=0.0)
+    whole, *views = nm.tl.draw_views(tissue, cell, patch_size=10, training=training)
     np.testing.assert_allclose(whole, 100, rtol=1e-5)
     gains = np.array([view.mean(("y", "x")) for view in views]) / 100
     for view, gain in zip(views, gains, strict=True):
@@ -64,8 +66,8 @@ def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
 
 def test_hidden_markers_are_zero_in_the_views_and_shown_in_the_cell(tissue):
     centre_on_pixels(tissue).images["image_0"].data[:] = 100
-    settings = nm.nn.Settings(views=100, hidden_markers=0.3)
-    whole, *views = nm.tl.draw_views(tissue, 0, patch_size=9, settings=settings)
+    training = nm.nn.TrainingConfig(views=100, marker_dropout=0.3)
+    whole, *views = nm.tl.draw_views(tissue, 0, patch_size=9, training=training)
     np.testing.assert_allclose(whole, 100, rtol=1e-5)
     hidden = np.array([(view == 0).all(("y", "x")) for view in views])
     shown = np.array([(view >= 49.9).all(("y", "x")) for view in views])
@@ -74,19 +76,19 @@ def test_hidden_markers_are_zero_in_the_views_and_shown_in_the_cell(tissue):
 
 
 @pytest.mark.filterwarnings("ignore:Training did not work")  # one step
-@pytest.mark.parametrize("hidden_markers", [0.0, 0.6])
-def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path, hidden_markers):
-    settings = nm.nn.Settings(
+@pytest.mark.parametrize("marker_dropout", [0.0, 0.6])
+def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path, marker_dropout):
+    training = nm.nn.TrainingConfig(
         steps=1,
         batch_size=8,
         views=3,
         patch_scales=(1.0, 0.5),
         size_scaling=(0.9, 1.1),
-        hidden_markers=hidden_markers,
-        swap_surroundings=hidden_markers > 0,
+        marker_dropout=marker_dropout,
+        swap_surroundings=marker_dropout > 0,
     )
-    nm.tl.train(tissue, 12, settings=settings, progress=False)
-    expected = nm.tl.draw_views(tissue, 7, patch_size=12, settings=settings)
+    nm.tl.train(tissue, 12, training=training, progress=False)
+    expected = nm.tl.draw_views(tissue, 7, patch_size=12, training=training)
     assert [view.shape[-1] for view in expected] == [12, 12, 12, 12, 6, 6, 6]
     tissue["table"].write_h5ad(tmp_path / "table.h5ad")
     read = ad.read_h5ad(tmp_path / "table.h5ad").uns["nextmarker"]
@@ -96,10 +98,10 @@ def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path, hid
             np.testing.assert_array_equal(view, theirs)
 
 
-def test_pixel_size_of_the_training_is_kept(make, settings):
+def test_pixel_size_of_the_training_is_kept(make, training):
     """A patch of 11 px of 1 um shows 22 px of 0.5 um."""
     trained, sdata = make((1.0,)), make((0.5,))
-    nm.tl.train(trained, 11, settings=settings, progress=False)
+    nm.tl.train(trained, 11, training=training, progress=False)
     sdata["table"].uns["nextmarker"]["train"] = trained["table"].uns["nextmarker"]["train"]
     image = sdata.images["image_0"]
     image.data = np.broadcast_to(np.arange(image.sizes["x"], dtype=np.float32), image.shape)
@@ -118,7 +120,7 @@ def test_a_name_of_several_cells_is_refused(tissue):
     names = tissue["table"].obs_names.to_numpy(dtype=object)
     names[7] = names[2]
     tissue["table"].obs_names = names
-    with pytest.raises(ValueError, match=r"2 cells.*position, first 2.*obs_names_make_unique"):
+    with pytest.raises(ValueError, match=r"2 cells.*row number, such as 2.*obs_names_make_unique"):
         nm.tl.draw_views(tissue, names[2], patch_size=9)
     nm.tl.draw_views(tissue, 2, patch_size=9)
     nm.tl.draw_views(tissue, names[3], patch_size=9)
@@ -133,7 +135,7 @@ def test_only_the_surroundings_are_read(tissue):
         return block
 
     image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
-    nm.tl.draw_views(tissue, 1, patch_size=9, settings=nm.nn.Settings(swap_surroundings=False))
+    nm.tl.draw_views(tissue, 1, patch_size=9, training=nm.nn.TrainingConfig(swap_surroundings=False))
     assert set(reads) == {(0, 0)}
 
 
@@ -143,12 +145,14 @@ def test_the_cell_itself_is_seen_in_the_surroundings_of_another(tissue):
     image.data = np.broadcast_to(np.where(np.arange(image.sizes["x"]) < 90, 1.0, 3.0), image.shape).astype(np.float32)
     frame = pd.DataFrame({"x": [30, 110, 112], "y": [30, 30, 60], "image": "image_0"})
     nm.pp.add_cells(tissue, frame, images=["image_0"], overwrite=True)
-    plain = {"views": 20, "intensity_scaling": (1.0, 1.0), "hidden_markers": 0.0}
-    _, *views = nm.tl.draw_views(tissue, 0, patch_size=15, settings=nm.nn.Settings(**plain))
+    plain = {"views": 20, "intensity_scaling": (1.0, 1.0), "marker_dropout": 0.0}
+    _, *views = nm.tl.draw_views(tissue, 0, patch_size=15, training=nm.nn.TrainingConfig(**plain))
     for view in views:
         assert view[0, 7, 7] == pytest.approx(1, abs=0.05)
         assert view[0, 0, 0] == pytest.approx(3, abs=0.1)
-    _, *views = nm.tl.draw_views(tissue, 0, patch_size=15, settings=nm.nn.Settings(**plain, swap_surroundings=False))
+    _, *views = nm.tl.draw_views(
+        tissue, 0, patch_size=15, training=nm.nn.TrainingConfig(**plain, swap_surroundings=False)
+    )
     np.testing.assert_allclose(views, 1, rtol=1e-5)
 
 
@@ -158,8 +162,8 @@ def test_the_cell_itself_is_seen_in_the_surroundings_of_another(tissue):
         ({}, KeyError, "patch_size="),
         ({"patch_size": 2}, ValueError, "at least 3"),
         ({"patch_size": 9, "cell": "nobody"}, KeyError, r"'nobody'.*0 to \d+"),
-        ({"patch_size": 9, "cell": 10_000}, KeyError, "No cell 10000"),
-        ({"patch_size": 9, "cell": -1}, KeyError, "No cell -1"),
+        ({"patch_size": 9, "cell": 10_000}, KeyError, "no cell 10000"),
+        ({"patch_size": 9, "cell": -1}, KeyError, "no cell -1"),
         ({"patch_size": 9, "table_key": "none"}, KeyError, "No table 'none'"),
     ],
 )
@@ -170,6 +174,14 @@ def test_errors(tissue, arguments, error, message):
 
 @pytest.mark.filterwarnings("ignore:Training did not work")  # one step
 def test_settings_of_a_training_may_be_lists(tissue):
-    settings = nm.nn.Settings(steps=1, batch_size=8, patch_scales=[1.0, 0.6], size_scaling=[0.9, 1.1])
-    nm.tl.train(tissue, 10, settings=settings, progress=False)
+    training = nm.nn.TrainingConfig(steps=1, batch_size=8, patch_scales=[1.0, 0.6], size_scaling=[0.9, 1.1])
+    nm.tl.train(tissue, 10, training=training, progress=False)
     assert [view.sizes["x"] for view in nm.tl.draw_views(tissue)] == [10, 10, 10, 6, 6]
+
+
+def test_a_record_of_another_version_is_refused(tissue):
+    record = {"views": 2, "hidden_markers": 0.3, "patch_scales": [1.0], "patch_size": 9}
+    tissue["table"].uns["nextmarker"] = {"train": record}
+    with pytest.raises(ValueError, match=r"another version.*'marker_dropout'.*training=nm\.nn\.TrainingConfig"):
+        nm.tl.draw_views(tissue, 0)
+    nm.tl.draw_views(tissue, 0, training=nm.nn.TrainingConfig())

@@ -61,14 +61,14 @@ def zero_of(sdata, model):
 
 
 @pytest.fixture(scope="module")
-def model(settings):
-    return nm.tl.train(sparse(), 11, settings=settings, progress=False)
+def model(training):
+    return nm.tl.train(sparse(), 11, training=training, progress=False)
 
 
 @pytest.fixture(scope="module")
-def plain(settings):
+def plain(training):
     """A model without a zero."""
-    return nm.tl.train(sparse(), 11, settings=settings, network=nm.nn.Network(zero=False), progress=False)
+    return nm.tl.train(sparse(), 11, training=training, network=nm.nn.NetworkConfig(zero=False), progress=False)
 
 
 def test_background_moves_cells_far_less_than_without_a_zero(model, plain):
@@ -96,16 +96,16 @@ def test_an_offset_of_a_camera_changes_nothing(model):
     np.testing.assert_array_equal(record["offset"], np.full((2, 3), 100))
 
 
-def test_training_with_an_offset_gives_the_same_model(settings):
+def test_training_with_an_offset_gives_the_same_model(training):
     raised = change(sparse(), lambda pixels, _: pixels + 100)
-    model, other = (nm.tl.train(sdata, 11, settings=settings, progress=False) for sdata in (sparse(), raised))
+    model, other = (nm.tl.train(sdata, 11, training=training, progress=False) for sdata in (sparse(), raised))
     assert model.normalization.start.tolist() == other.normalization.start.tolist()
     np.testing.assert_allclose(other.threshold, model.threshold, rtol=1e-3)
 
 
-def test_a_model_without_a_zero_is_trained_on_the_pixels_as_they_are(settings):
+def test_a_model_without_a_zero_is_trained_on_the_pixels_as_they_are(training):
     raised = change(sparse(), lambda pixels, _: pixels + 100)
-    plain = nm.tl.train(raised, 11, settings=settings, network=nm.nn.Network(zero=False), progress=False)
+    plain = nm.tl.train(raised, 11, training=training, network=nm.nn.NetworkConfig(zero=False), progress=False)
     assert (plain.normalization.start > 40).all()
     embed(raised, plain)
     assert "background" not in raised["table"].uns["nextmarker"]["embed"]
@@ -228,9 +228,9 @@ ODD = {
 
 @pytest.mark.filterwarnings("ignore:Markers without signal", "ignore:Training did not work")
 @pytest.mark.parametrize("name", ODD)
-def test_odd_images_give_finite_results(model, settings, name):
+def test_odd_images_give_finite_results(model, training, name):
     sdata = change(sparse(), lambda pixels, _: ODD[name](pixels))
-    for known in (model, nm.tl.train(sdata, 11, settings=settings, progress=False)):
+    for known in (model, nm.tl.train(sdata, 11, training=training, progress=False)):
         nm.tl.embed(sdata, known, progress=False)
         assert np.isfinite(sdata["table"].obsm["X_nextmarker"]).all()
         assert np.isfinite(sdata["table"].obsm["X_interpretability"]).all()
@@ -248,9 +248,9 @@ def test_a_constant_marker_is_named_and_has_no_activation(model, value):
 
 @pytest.mark.filterwarnings("ignore:Markers without signal", "ignore:Training did not work")
 @pytest.mark.parametrize("shape", [(10, 10), (1, 10), (3, 2), (130, 7)])
-def test_tiny_images(settings, model, shape):
+def test_tiny_images(training, model, shape):
     counts = np.random.default_rng(0).poisson(3, (3, *shape)).astype(np.uint16)
     sdata = sd.SpatialData(images={"tiny": Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=MARKERS)})
     nm.pp.add_cells(sdata, pd.DataFrame({"x": [0, shape[1] - 1], "y": [0, shape[0] - 1]}))
-    for known in (model, nm.tl.train(sdata, 11, settings=settings, progress=False)):
+    for known in (model, nm.tl.train(sdata, 11, training=training, progress=False)):
         assert np.isfinite(embed(sdata, known)).all()

@@ -1,4 +1,4 @@
-"""The command line: one file for each command."""
+"""The command line, one file per command."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv
-        Arguments after the program's name, those of the process by default.
+        Arguments after the name of the program; by default those of the process.
 
     Returns
     -------
-    The exit status: 0, or 2 after an error of the user, or 130 after an interruption.
+    The exit status: 0 on success, 2 after an error in the arguments or images, 130 after an interruption.
 
     Examples
     --------
     >>> from nextmarker.cli import main
-    >>> main(["run", "missing.tif", "--nuclear", "DNA1", "-o", "missing_folder/out.zarr"])
+    >>> main(["run", "missing.tif", "--nuclear-channels", "DNA1", "-o", "missing_folder/out.zarr"])
     2
     """
     arguments = _parser().parse_args(argv)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals_restored() -> Iterator[None]:
-    """Let a stop by the system tidy up as Ctrl+C does, and leave both as they were."""
+    """Clean up after SIGTERM as after Ctrl+C; restore both handlers at the end."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -67,14 +67,14 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    """Tell an error of the user, raised by nextmarker or the file system, from a bug that surfaced in a library."""
+    """Whether nextmarker or the file system raised the error; others are bugs, shown with their traceback."""
     *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
     return isinstance(error, OSError) or raised_in.f_globals["__name__"].split(".")[0] == "nextmarker"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nextmarker", description="Cells of multiplex images, clustered and explained."
+        prog="nextmarker", description="Cluster the cells of multiplex images and explain the clusters."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""``nextmarker demo``: the whole chain on synthetic tissue, compared with the truth."""
+"""``nextmarker demo``: the whole analysis on synthetic tissue, compared with the true cell types."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
-    parser = commands.add_parser("demo", help="run the whole chain on synthetic tissue and compare it with the truth")
+    parser = commands.add_parser(
+        "demo", help="analyse synthetic tissue and compare the clusters with the true cell types"
+    )
     parser.set_defaults(command=_demo)
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     if os.path.lexists(arguments.output) and not arguments.output.is_dir():
-        msg = f"{str(arguments.output)!r} is no folder: choose another -o."
+        msg = f"{str(arguments.output)!r} is not a folder: choose another -o."
         raise FileExistsError(msg)
     arguments.output.mkdir(parents=True, exist_ok=True)
     with results_in(arguments.output / "tissue.zarr", overwrite=True) as unfinished:
         sdata = nm.datasets.synthetic_tissue()
-        analyse(sdata, nuclear=["DNA1", "DNA2"])
+        analyse(sdata, nuclear_channels=["DNA1", "DNA2"])
         save(sdata, unfinished)
         print_clusters(sdata, true_type=_compare_with_truth(sdata))
 
 
 def _compare_with_truth(sdata: SpatialData) -> pd.Series:
-    """Print how cells and clusters agree with the truth, and return the true type under each centre, NaN for none."""
+    """Print how well cells and clusters match the truth; return the true type at each centre, NaN for none."""
     import numpy as np
     import pandas as pd
     from sklearn.metrics import adjusted_rand_score
@@ -57,6 +59,6 @@ def _compare_with_truth(sdata: SpatialData) -> pd.Series:
         n_found += len(np.unique(label[label > 0]))
     known = true_type.notna()
     agreement = adjusted_rand_score(true_type[known], obs.loc[known, _keys.CLUSTERS])
-    print(f"\ncells: {n_found} of {n_true} true cells found, by {len(obs)} centres")
+    print(f"\ncells: {n_found} of {n_true} true cells found, with {len(obs)} centres")
     print(f"clusters: adjusted Rand index {agreement:.3f} against the true types")
     return true_type

@@ -1,4 +1,4 @@
-"""The store and the figures that a command leaves: their places are checked first, and filled last."""
+"""Store and figures of a command: their paths are checked first, and written last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def results_in(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write `store` and `figures` into, and move them to their places once both are complete."""
+    """Provide a folder to write `store` and `figures` into; move both to their paths when they are complete."""
     from nextmarker.io.store.replace import put_in_place, unfinished
     from nextmarker.io.store.write import check_place, resolved
 
@@ -22,7 +22,7 @@ def results_in(path: Path, *, overwrite: bool) -> Iterator[Path]:
     with unfinished(store) as folder:
         (folder / "figures").mkdir()
         yield folder
-        for number in (signal.SIGINT, signal.SIGTERM):  # what follows takes moments, and is not to be left half done
+        for number in (signal.SIGINT, signal.SIGTERM):  # the rest is quick and must not be interrupted
             signal.signal(number, signal.SIG_IGN)
         put_in_place(folder / "store", store, overwrite=overwrite)
         figures.mkdir(exist_ok=True)
@@ -32,14 +32,14 @@ def results_in(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _check_figures(figures: Path, store: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that figures cannot be moved into."""
+    """Raise an error if the figures cannot be moved to this folder."""
     if figures.is_dir():
         if figures.stat().st_dev != store.parent.stat().st_dev or not os.access(figures, os.W_OK):
-            msg = f"{str(figures)!r} is read-only or on another disk than {str(store)!r}: choose another -o."
+            msg = f"{str(figures)!r} is read-only or on a different disk from {str(store)!r}: choose another -o."
             raise PermissionError(msg)
         if not overwrite:
-            msg = f"{str(figures)!r} is there already: choose another -o, or replace it with --overwrite."
+            msg = f"{str(figures)!r} exists already: choose another -o, or replace it with --overwrite."
             raise FileExistsError(msg)
     elif os.path.lexists(figures) or not figures.parent.is_dir():
-        msg = f"{str(figures)!r} is no folder: choose another -o."
+        msg = f"{str(figures)!r} is not a folder: choose another -o."
         raise FileExistsError(msg)

@@ -1,4 +1,4 @@
-"""What commands do with images, one step after the other: analyse them, save the results, print the clusters."""
+"""The steps of the commands: analyse images, save the results, print the clusters."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 def analyse(
     sdata: SpatialData,
-    nuclear: list[str],
+    nuclear_channels: list[str],
     markers: list[str] | None = None,
     patch_size: float | None = None,
     seed: int = 0,
     device: str | None = None,
 ) -> None:
-    """Find, embed, cluster and explain the cells."""
-    nm.pp.detect_cells(sdata, nuclear=nuclear, markers=markers)
-    nm.tl.embed(sdata, patch_size=patch_size, random_state=seed, device=device)
+    """Detect, embed and cluster the cells, and explain the clusters."""
+    nm.pp.detect_cells(sdata, nuclear_channels=nuclear_channels, markers=markers)
+    model = nm.tl.train(sdata, patch_size, random_state=seed, device=device)
+    nm.tl.embed(sdata, model, device=device)
     nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
     nm.tl.marker_attribution(sdata[_keys.TABLE])
 
 
 def save(sdata: SpatialData, folder: Path) -> None:
-    """Write the store and draw the figures, in the folder that `results_in` gives."""
+    """Write the store and the figures into the folder from `results_in`."""
     import matplotlib as mpl
     import numpy as np
 
@@ -50,7 +51,7 @@ def save(sdata: SpatialData, folder: Path) -> None:
 
 
 def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
-    """Print one line for each cluster: its size, where most of its cells come from, and what marks it."""
+    """Print one line per cluster: its size, the image with most of its cells, and its top markers."""
     import pandas as pd
 
     from nextmarker._table import read_record
@@ -65,7 +66,7 @@ def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> No
         shares = zip(record["largest_image_share"], record["largest_image"], strict=True)
         largest = [f"{100 * share:.0f} % {image}" for share, image in shares]
         table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
-    top = nm.tl.top_markers(adata).astype(str)
+    top = nm.get.top_markers(adata).astype(str)
     table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
     print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")
     print(table.rename_axis("cluster").to_string())

@@ -1,4 +1,4 @@
-"""Synthetic tissue and synthetic cells, whose truth is known: for examples, tests and the demo."""
+"""Synthetic tissue and cells with known cell types, for examples, tests and the demo."""
 
 from nextmarker.datasets._dense import DENSE_TYPES, dense_tissue
 from nextmarker.datasets._single_cells import synthetic_cells

@@ -1,4 +1,4 @@
-"""Tissue without gaps: cells that share membranes, few counts, and what makes raw images differ."""
+"""Densely packed synthetic tissue: shared membranes, low counts, and the differences between raw images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 class _Marker(NamedTuple):
     place: str  # nucleus, cytoplasm or membrane
-    counts: float  # where a positive cell holds it, per pixel
+    counts: float  # per pixel, where a positive cell has it
 
 
 class _DenseType(NamedTuple):
     markers: tuple[str, ...]
     share: float  # of all cells
     size: float  # diameter relative to other types
-    habitat: int  # types of one habitat live together
-    cohesion: float  # how closely
+    habitat: int  # types with the same habitat occur together
+    cohesion: float  # how strongly
 
 
 _MARKERS: Final = {
@@ -49,7 +49,7 @@ _MARKERS: Final = {
 }
 _IN_EVERY_CELL: Final = ("DNA",)
 
-# in the order in which they choose their place
+# in the order in which they are placed
 _TYPES: Final = {
     "tumour": _DenseType(("PanCK",), 0.20, 1.2, habitat=0, cohesion=4),
     "proliferating tumour": _DenseType(("PanCK", "Ki67"), 0.10, 1.2, habitat=0, cohesion=2),
@@ -63,10 +63,10 @@ _TYPES: Final = {
 }
 
 DENSE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {name: kind.markers for name, kind in _TYPES.items()}
-"""The cell types of :func:`dense_tissue`, each with the markers of its own."""
+"""The cell types of :func:`dense_tissue`, each with its own markers."""
 
-BACKGROUND_SPREAD = 0.7  # of the logarithm of the background, from image to image and marker to marker
-LEAST_SPACING = 4.0  # pixels; closer cells are single pixels
+BACKGROUND_SPREAD = 0.7  # standard deviation of the logarithm of the background over images and markers
+LEAST_SPACING = 4.0  # pixels; at less, cells would be single pixels
 
 
 def dense_tissue(
@@ -81,53 +81,54 @@ def dense_tissue(
     offset: float = 0.0,
     random_state: int = 0,
 ) -> SpatialData:
-    """Make images of tissue without gaps, as hard to analyse as you like, whose cells are known.
+    """Generate images of densely packed tissue with known cell types and adjustable difficulty.
 
-    Nine cell types, twelve markers in nucleus, cytoplasm or membrane, at 1.5 to 30 counts per pixel. The cells fill the
-    image, and neighbours share their membrane, so that a marker of the neighbour is seen in every cell. Pixels are
-    Poisson counts above `offset`. Unlike :func:`synthetic_tissue` it is made to find out what a method can bear: raise
-    one parameter, and leave the others.
+    There are nine cell types and twelve markers in nucleus, cytoplasm or membrane, with 1.5 to 30 counts per pixel. The
+    cells fill the image, and neighbours share their membrane, so the markers of its neighbours are visible in every
+    cell. Pixels are Poisson counts plus `offset`. Unlike :func:`synthetic_tissue`, it is meant for testing the limits
+    of a method: change one parameter and keep the others.
 
     Parameters
     ----------
     n_images
         Number of images.
     n_cells
-        Cells in each image.
+        Number of cells per image.
     counts
-        Factor by which the counts of all markers are multiplied; 0.25 makes hard images.
+        Factor for the counts of all markers; 0.25 gives difficult images.
     spacing
         Distance between the centres of neighbouring cells, in pixels.
     blur
-        Standard deviation of the Gaussian by which the instrument blurs the image, in pixels.
+        Standard deviation of the Gaussian blur of the instrument, in pixels.
     staining
-        Spread of the staining: each marker of each image is multiplied by exp(N(0, `staining`)).
+        Variation of the staining: each marker of each image is multiplied by exp(N(0, `staining`)).
     background
         Mean background, in multiples of the square root of the marker's counts. Each marker of each image has
-        ``background * sqrt(counts) * exp(N(0, 0.7))`` counts in every pixel; 0.1 is as in raw images of mass cytometry.
+        ``background * sqrt(counts) * exp(N(0, 0.7))`` counts in every pixel; 0.1 is typical of raw images of imaging
+        mass cytometry.
     offset
-        Counts that are added to every pixel of every marker after the shot noise, as a camera adds them: the same
-        number everywhere, rounded to whole counts.
+        Counts added to every pixel of every marker after the shot noise, as by a camera: the same number everywhere,
+        rounded to an integer.
     random_state
-        Seed. An image depends on it and on its own number, not on how many follow.
+        Seed. An image depends only on the seed and its own number, not on the number of images.
 
     Returns
     -------
     SpatialData with, for each image ``dense_1``, ``dense_2``, ...
 
     ``sdata.images["dense_1"]``
-        Counts, uint16 (c, y, x), of 1 micrometre per pixel, in a coordinate system ``dense_1``. Pixels of more than
-        65,535 counts are saturated.
+        Counts, uint16 (c, y, x), with 1 micrometre per pixel, in the coordinate system ``dense_1``. Pixels are
+        saturated at 65,535 counts.
     ``sdata.labels["masks_dense_1"]``
-        Cells, int32 (y, x). Every pixel belongs to one.
+        Cell masks, int32 (y, x). Every pixel belongs to a cell.
     ``sdata.shapes["truth_dense_1"]``
-        Circles at the centres of the cells, of the area of their masks, with the categorical ``cell_type``; the index
-        is the label in the masks. ``nm.datasets.DENSE_TYPES`` holds each type's own markers.
+        Circles at the centres of the cells, with the same area as their masks, and the categorical ``cell_type``; the
+        index is the label in the masks. ``nm.datasets.DENSE_TYPES`` lists the markers of each type.
 
     Raises
     ------
     TypeError
-        If a number of images or cells, or the seed, is not an integer.
+        If the number of images or cells, or the seed, is not an integer.
     ValueError
         If a number is too small, negative or not finite.
 
@@ -161,8 +162,8 @@ def dense_tissue(
 
 
 def _shape(n_cells: int, spacing: float) -> tuple[int, int]:
-    """Height and width that hold the cells at this distance; a quarter wider than high."""
-    area = n_cells * spacing**2 * np.sqrt(0.75)  # of a cell in a hexagonal lattice
+    """Height and width of an image for these cells at this distance; a quarter wider than high."""
+    area = n_cells * spacing**2 * np.sqrt(0.75)  # for a hexagonal lattice
     height = np.sqrt(area / 1.25)
     return int(np.ceil(height)), int(np.ceil(1.25 * height))
 
@@ -177,11 +178,11 @@ def _place_cells(n_cells: int, shape: tuple[int, int], rng: np.random.Generator)
 
 
 def _fill(cells: pd.DataFrame, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Give each pixel to the nearest cell, measured in cell sizes.
+    """Assign each pixel to the nearest cell, with distances relative to cell size.
 
     Returns
     -------
-    Labels, int32 (y, x), and how far out in its cell a pixel lies: 0 at the centre, 1 at the border to the next cell,
+    Labels, int32 (y, x), and the depth of each pixel in its cell: 0 at the centre, 1 at the border to the next cell,
     float (y, x).
     """
     pixels = np.argwhere(np.ones(shape, bool))[:, ::-1] + 0.5

@@ -1,4 +1,4 @@
-"""Where synthetic cells lie, and of which type they are."""
+"""Positions and types of synthetic cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Protocol):
-    """A cell type, as far as its place is concerned."""
+    """The attributes of a cell type that determine its position."""
 
     @property
     def share(self) -> float:
@@ -23,11 +23,11 @@ class Kind(Protocol):
 
     @property
     def habitat(self) -> int:
-        """Number of the landscape in which it lives."""
+        """Number of the landscape in which it occurs."""
 
     @property
     def cohesion(self) -> float:
-        """How closely it keeps to its habitat; 0 is at random."""
+        """How strongly it is bound to its habitat; 0 is random."""
 
 
 def smooth_noise(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> np.ndarray:
@@ -48,7 +48,7 @@ def spread(tissue: np.ndarray, n_points: int, rng: np.random.Generator) -> np.nd
 
 
 def choose_types(kinds: Sequence[Kind], habitats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One type after the other takes the free cells that suit it best; int (cells,)."""
+    """Assign types one after the other to the free cells that fit best; int (cells,)."""
     n_cells = habitats.shape[1]
     chosen = np.full(n_cells, -1)
     sizes = apportion([kind.share for kind in kinds], n_cells)

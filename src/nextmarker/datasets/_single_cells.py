@@ -1,4 +1,4 @@
-"""Isolated cells, some types of which differ only in where a marker lies or in the shape of the nucleus."""
+"""Isolated synthetic cells; some types differ only in the location of a marker or the shape of the nucleus."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ _SWAPPED: Final = {
     "M4": _CellType((20, 1, 1, 40, 1), 0.12, 7.0, lobed=False, places=_WHOLE),
     "M2 M5": _CellType((20, 8, 1, 1, 10), 0.10, 6.0, lobed=False, places=_WHOLE),
 }
-FIELD = 32  # pixels; each cell lies in a square of its own
+FIELD = 32  # pixels; each cell is in its own square
 BACKGROUND = 0.2  # counts per pixel
-BACKGROUND_SPREAD = 0.7  # of the logarithm of what is added to it, from cell to cell and marker to marker
+BACKGROUND_SPREAD = 0.7  # standard deviation of the logarithm of the additional background over cells and markers
 
 
 def synthetic_cells(
@@ -73,25 +73,25 @@ def synthetic_cells(
     background: float = 0.0,
     random_state: int = 0,
 ) -> SpatialData:
-    """Make isolated cells, some types of which mean intensities cannot tell apart.
+    """Generate isolated cells, with some types that mean intensities cannot distinguish.
 
     The types differ in five markers, M1 to M5, in size and in number. ``M2 centre`` and ``M2 border`` have the same
-    counts, at the centre of the nucleus or along its border; ``M3 round`` and ``M3 lobed`` have the same counts, and
-    nuclei of the same area, round or of three lobes.
+    counts, at the centre of the nucleus or along its border; ``M3 round`` and ``M3 lobed`` have the same counts and
+    nuclei of the same area, which are round or have three lobes.
 
     Parameters
     ----------
     n_cells
-        Number of cells. Each lies near the middle of a field of 32 x 32 pixels.
+        Number of cells. Each is near the centre of its own field of 32 x 32 pixels.
     swapped
-        Make eight types instead of seven, harder to tell apart. Two pairs have the same counts of two markers and
-        differ only in which of them lies at the centre of the nucleus and which along its border: ``M2 in M3`` and
-        ``M3 in M2``, ``M4 in M5`` and ``M5 in M4``. Another pair is ``M3 round`` and ``M3 lobed``.
+        Generate eight types instead of seven, which are harder to distinguish. Two pairs have the same counts of two
+        markers and differ only in which of them is at the centre of the nucleus and which along its border:
+        ``M2 in M3`` and ``M3 in M2``, ``M4 in M5`` and ``M5 in M4``. Another pair is ``M3 round`` and ``M3 lobed``.
     staining
-        Spread of the staining from cell to cell: each marker of each cell is multiplied by exp(N(0, `staining`)).
+        Variation of the staining between cells: each marker of each cell is multiplied by exp(N(0, `staining`)).
     background
-        Background of each cell, the same in all pixels of its field: for each marker that multiple of its counts in
-        the brightest type, times exp(N(0, 0.7)).
+        Background of each cell, the same in all pixels of its field: for each marker this fraction of its counts in the
+        brightest type, times exp(N(0, 0.7)).
     random_state
         Seed.
 
@@ -100,14 +100,14 @@ def synthetic_cells(
     SpatialData with
 
     ``sdata.images["cells_1"]``
-        Counts, uint16 (c, y, x), of 1 micrometre per pixel, in a coordinate system ``cells_1``.
+        Counts, uint16 (c, y, x), with 1 micrometre per pixel, in the coordinate system ``cells_1``.
     ``sdata.labels["masks_cells_1"]``
-        Nuclei, int32 (y, x), 0 where there is none.
+        Masks of the nuclei, int32 (y, x), with 0 elsewhere.
     ``sdata.shapes["truth_cells_1"]``
-        Circles at the centres of the nuclei, of their area, with the categorical ``cell_type`` and ``size``, the area
+        Circles at the centres of the nuclei, with the same area, the categorical ``cell_type``, and ``size``, the area
         of the nucleus in pixels; the index is the label in the masks.
     ``sdata.attrs["nextmarker_pixel_size"]``
-        Micrometres per pixel, as :func:`nextmarker.io.read` records them.
+        Micrometres per pixel, as stored by :func:`nextmarker.io.read`.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def _place(n_cells: int, table: Sequence[_CellType], rng: np.random.Generator) -
 def _draw_row(
     cells: pd.DataFrame, table: Sequence[_CellType], staining: float, background: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts, uint16 (c, y, x), and labels, int32 (y, x), of cells that lie side by side."""
+    """Counts, uint16 (c, y, x), and labels, int32 (y, x), of a row of cells."""
     lobed = np.array([kind.lobed for kind in table])[cells["kind"]]
     depth, body = _shape(cells, lobed, rng)
     expected = _stain(cells, table, depth, body, staining, rng) + BACKGROUND
@@ -172,7 +172,7 @@ def _draw_row(
 
 
 def _widen(row: np.ndarray, width: int) -> np.ndarray:
-    """Fill the last row, which may have fewer cells, with zeros."""
+    """Pad the last row, which may have fewer cells, with zeros."""
     return np.pad(row, [(0, 0)] * (row.ndim - 1) + [(0, width - row.shape[-1])])
 
 
@@ -181,8 +181,8 @@ def _shape(cells: pd.DataFrame, lobed: np.ndarray, rng: np.random.Generator) -> 
 
     Returns
     -------
-    How far out in its nucleus a pixel lies, 0 at the centre and 1 at the border, float (cells, y, x), and whether it
-    lies in the body, bool (cells, y, x).
+    Depth of each pixel in the nucleus, 0 at the centre and 1 at the border, float (cells, y, x), and whether it is in
+    the body, bool (cells, y, x).
     """
     radius = cells["radius"].to_numpy()[:, None, None]
     pixel = np.arange(FIELD) + 0.5
@@ -195,7 +195,7 @@ def _shape(cells: pd.DataFrame, lobed: np.ndarray, rng: np.random.Generator) -> 
     to_lobe = np.hypot(x - across, y - down).min(axis=0)
     distance = np.where(lobed[:, None, None], to_lobe, distance)
 
-    # The nucleus is made of as many of the nearest pixels as a disc has, so that lobed and round ones have one area.
+    # The nucleus consists of as many of the nearest pixels as a disc, so lobed and round ones have the same area.
     nearest = distance.reshape(len(cells), -1).argsort(axis=1).argsort(axis=1).reshape(distance.shape)
     depth = np.sqrt((nearest + 0.5) / np.round(np.pi * radius**2))
     return depth, np.hypot(x, y) < 1.5 * radius

@@ -1,4 +1,4 @@
-"""Tissue of eight cell types that touch, each with its place and its markers."""
+"""Synthetic tissue with eight cell types, each with its own location and markers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 class _Marker(NamedTuple):
     place: str  # nucleus, cytoplasm or membrane
-    counts: float  # where a positive cell holds it, per pixel
+    counts: float  # per pixel, where a positive cell has it
     background: float  # everywhere, per pixel
 
 
@@ -32,8 +32,8 @@ class _TissueType(NamedTuple):
     share: float  # of all cells
     radius: float  # pixels
     elongation: float  # long axis over short axis
-    habitat: int  # types of one habitat live together
-    cohesion: float  # how closely
+    habitat: int  # types with the same habitat occur together
+    cohesion: float  # how strongly
 
 
 _MARKERS: Final = {
@@ -53,7 +53,7 @@ _MARKERS: Final = {
     "Vimentin": _Marker("cytoplasm", 80, 3),
 }
 
-# in the order in which they choose their place
+# in the order in which they are placed
 _TISSUE: Final = {
     "proliferating tumour": _TissueType(("PanKRT", "E-cadherin", "Ki67"), 0.08, 5.3, 1.1, habitat=0, cohesion=2),
     "tumour": _TissueType(("PanKRT", "E-cadherin"), 0.19, 5.1, 1.1, habitat=0, cohesion=8),
@@ -66,7 +66,7 @@ _TISSUE: Final = {
 }
 
 TISSUE_TYPES: Final[Mapping[str, tuple[str, ...]]] = {name: kind.markers for name, kind in _TISSUE.items()}
-"""The cell types of :func:`synthetic_tissue`, each with the markers of its own."""
+"""The cell types of :func:`synthetic_tissue`, each with its own markers."""
 
 NUCLEAR = ("DNA1", "DNA2")  # in every cell
 AREA_PER_CELL = 78  # pixels of the image; cells of about 65 pixels then touch
@@ -80,37 +80,37 @@ def synthetic_tissue(
     image_size: tuple[int, int] | None = None,
     random_state: int = 0,
 ) -> SpatialData:
-    """Make images of tissue whose cells are known.
+    """Generate images of tissue with known cell types.
 
-    Eight cell types live in nests, follicles and stroma. They touch their neighbours, differ in size, shape and number,
-    and are stained with 14 markers in nucleus, cytoplasm or membrane, at 2 to 1,000 counts per pixel. Staining and
-    background differ from image to image, and pixels are Poisson counts.
+    Eight cell types form nests, follicles and stroma. They touch their neighbours, differ in size, shape and number,
+    and are stained with 14 markers in nucleus, cytoplasm or membrane, with 2 to 1,000 counts per pixel. Staining and
+    background vary between images, and pixels are Poisson counts.
 
     Parameters
     ----------
     n_images
         Number of images.
     n_cells
-        Cells in each image.
+        Number of cells per image.
     image_size
-        Height and width of each image in pixels, at least 50 pixels per cell. By default as large as the cells need,
-        and a quarter wider than high.
+        Height and width of each image in pixels, with at least 50 pixels per cell. By default large enough for the
+        cells, and a quarter wider than high.
     random_state
-        Seed. An image depends on it and on its own number, not on how many follow.
+        Seed. An image depends only on the seed and its own number, not on the number of images.
 
     Returns
     -------
     SpatialData with, for each image ``tissue_1``, ``tissue_2``, ...
 
     ``sdata.images["tissue_1"]``
-        Counts, uint16 (c, y, x), of 1 micrometre per pixel, in a coordinate system ``tissue_1``.
+        Counts, uint16 (c, y, x), with 1 micrometre per pixel, in the coordinate system ``tissue_1``.
     ``sdata.labels["masks_tissue_1"]``
-        Cells, int32 (y, x), 0 where there is none.
+        Cell masks, int32 (y, x), with 0 elsewhere.
     ``sdata.shapes["truth_tissue_1"]``
-        Circles at the centres of the cells, of the area of their masks, with the categorical ``cell_type``; the index
-        is the label in the masks. ``nm.datasets.TISSUE_TYPES`` holds each type's own markers.
+        Circles at the centres of the cells, with the same area as their masks, and the categorical ``cell_type``; the
+        index is the label in the masks. ``nm.datasets.TISSUE_TYPES`` lists the markers of each type.
     ``sdata.attrs["nextmarker_pixel_size"]``
-        Micrometres per pixel, as :func:`nextmarker.io.read` records them.
+        Micrometres per pixel, as stored by :func:`nextmarker.io.read`.
 
     Raises
     ------
@@ -160,14 +160,14 @@ def _size(image_size: tuple[int, int] | None, n_cells: int) -> tuple[int, int]:
     if height * width < LEAST_AREA_PER_CELL * n_cells:
         msg = (
             f"{n_cells} cells do not fit into {height} x {width} pixels: they need {LEAST_AREA_PER_CELL * n_cells} "
-            "pixels. Ask for fewer cells, or leave image_size out."
+            "pixels. Use fewer cells, or leave image_size out."
         )
         raise ValueError(msg)
     return height, width
 
 
 def _place_cells(n_cells: int, shape: tuple[int, int], rng: np.random.Generator) -> pd.DataFrame:
-    """Choose where the cells lie, of which type and size they are, and how they are turned."""
+    """Choose position, type, size and orientation of the cells."""
     habitats = np.stack([smooth_noise(shape, 0.12 * np.sqrt(np.prod(shape)), rng) for _ in range(3)])
     lumen = smooth_noise(shape, 8, rng)
     centres = spread(lumen > np.quantile(lumen, 0.05), n_cells, rng)
@@ -182,18 +182,18 @@ def _place_cells(n_cells: int, shape: tuple[int, int], rng: np.random.Generator)
             "kind": kinds,
             "radius": np.array([kind.radius for kind in table])[kinds] * rng.lognormal(0, 0.1, n_cells),
             "elongation": np.array([kind.elongation for kind in table])[kinds] * rng.lognormal(0, 0.05, n_cells),
-            # stroma runs along the nests of tumour
+            # stroma is oriented along the nests of tumour
             "angle": np.arctan2(along_x, -along_y)[rows, columns] + rng.normal(0, 0.3, n_cells),
         }
     )
 
 
 def _grow_cells(cells: pd.DataFrame, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Give each pixel to the cell whose ellipse it lies deepest in.
+    """Assign each pixel to the cell in whose ellipse it is deepest.
 
     Returns
     -------
-    Labels, int32 (y, x), and how far out in its cell a pixel lies: 0 at the centre, 1 at the border, float (y, x).
+    Labels, int32 (y, x), and the depth of each pixel in its cell: 0 at the centre, 1 at the border, float (y, x).
     """
     pixels = np.argwhere(np.ones(shape, bool))[:, ::-1] + 0.5
     n_nearest = min(8, len(cells))
@@ -208,7 +208,7 @@ def _grow_cells(cells: pd.DataFrame, shape: tuple[int, int]) -> tuple[np.ndarray
     order = np.argsort(distance, axis=1)
     own = np.take_along_axis(distance, order[:, :1], axis=1)[:, 0]
     labels = np.where(own < 1, np.take_along_axis(nearest, order[:, :1], axis=1)[:, 0] + 1, 0)
-    if n_nearest > 1:  # where two cells touch, the border lies between them
+    if n_nearest > 1:  # if two cells touch, the border is between them
         neighbour = np.take_along_axis(distance, order[:, 1:2], axis=1)[:, 0]
         own = np.maximum(own, 2 * own / (own + neighbour))
     return labels.reshape(shape).astype(np.int32), own.reshape(shape)
@@ -227,6 +227,6 @@ def _stain(cells: pd.DataFrame, labels: np.ndarray, depth: np.ndarray, rng: np.r
         has = np.array([name in kind.markers or name in NUCLEAR for kind in kinds])[cells["kind"]]
         level = np.append(0, has * rng.lognormal(0, 0.3, len(cells)))[labels]
         expected = marker.counts * rng.lognormal(0, 0.1) * level * places[marker.place]
-        blurred = ndimage.gaussian_filter(expected, 0.6)  # the instrument's spot is wider than a pixel
+        blurred = ndimage.gaussian_filter(expected, 0.6)  # the spot of the instrument is wider than a pixel
         counts.append(rng.poisson(blurred + marker.background * rng.lognormal(0, 0.2)))
     return np.stack(counts).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""What all synthetic data share: the truth beside the images, and checks of what was asked for."""
+"""Shared by all synthetic data: the true cells, and checks of the arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_COUNTS = np.iinfo(np.uint16).max
 
 
 def apportion(shares: Sequence[float], total: int) -> np.ndarray:
-    """Whole numbers in proportion to `shares`, by the largest remainders."""
+    """Integers in proportion to `shares`, by the largest remainder method."""
     exact = np.asarray(shares) / np.sum(shares) * total
     whole = np.floor(exact).astype(int)
     whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
@@ -29,7 +29,7 @@ def apportion(shares: Sequence[float], total: int) -> np.ndarray:
 
 
 def tabulate(cells: pd.DataFrame, masks: np.ndarray, kinds: list[str]) -> gpd.GeoDataFrame:
-    """Make the true cells of an image: circles of the area of their masks, with their type."""
+    """Make the true cells of an image: circles with the area of their masks, and their type."""
     labels = np.arange(1, len(cells) + 1)
     area = np.bincount(masks.ravel(), minlength=len(cells) + 1)[1:]
     return gpd.GeoDataFrame(
@@ -40,7 +40,7 @@ def tabulate(cells: pd.DataFrame, masks: np.ndarray, kinds: list[str]) -> gpd.Ge
 
 
 def with_truth(images: list[_image.Image], masks: list[np.ndarray], truths: list[gpd.GeoDataFrame]) -> SpatialData:
-    """Put images, masks and true cells together."""
+    """Combine images, masks and true cells."""
     sdata = _image.to_spatialdata(images)
     for image, labels, truth in zip(images, masks, truths, strict=True):
         where = _image.transformation(image.name, image.pixel_size)
@@ -50,7 +50,7 @@ def with_truth(images: list[_image.Image], masks: list[np.ndarray], truths: list
 
 
 def check_integers(least: int, **numbers: int) -> None:
-    """Refuse what is no integer, or too small."""
+    """Raise an error for a value that is not an integer or too small."""
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
             msg = f"{name} must be an integer, not {number!r}."
@@ -61,7 +61,7 @@ def check_integers(least: int, **numbers: int) -> None:
 
 
 def check_levels(least: float = 0.0, /, **levels: float) -> None:
-    """Refuse what is too small, or not finite."""
+    """Raise an error for a value that is too small or not finite."""
     for name, level in levels.items():
         if not least <= level < np.inf:
             msg = f"{name} must be a number of at least {least:g}, not {level!r}."

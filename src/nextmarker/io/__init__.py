@@ -1,8 +1,8 @@
-"""Image files to SpatialData, read when the pixels are needed.
+"""Reads image files lazily into SpatialData, and writes SpatialData and GeoJSON.
 
-Every reader follows the same rules. An image has dims (c, y, x), the data type of its file and its channel names. Its
-coordinate system has the name of the image: in micrometres where the size of a pixel is known, which
-``sdata.attrs["nextmarker_pixel_size"]`` then holds too, and in pixels elsewhere.
+All readers follow the same rules. An image has dims (c, y, x), the data type of its file and its channel names. Each
+image has its own coordinate system with its name, in micrometres if the pixel size is known (which is also stored in
+``sdata.attrs["nextmarker_pixel_size"]``), otherwise in pixels.
 """
 
 from nextmarker.io._geojson import write_geojson

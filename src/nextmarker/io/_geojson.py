@@ -1,4 +1,4 @@
-"""Cells and their clusters to GeoJSON, in the form that QuPath reads."""
+"""Writes cells and their clusters as GeoJSON for QuPath."""
 
 from __future__ import annotations
 
@@ -33,61 +33,61 @@ def write_geojson(
     sdata: SpatialData,
     path: str | Path,
     *,
-    color: str = _keys.CLUSTERS,
+    groupby: str = _keys.CLUSTERS,
     measurements: Sequence[str] = (),
     table_key: str = _keys.TABLE,
 ) -> list[Path]:
-    """Write the cells as GeoJSON for QuPath: detections, classified by cluster, in the pixels of the image.
+    """Write the cells as GeoJSON for QuPath: detections, classified by cluster, in pixel coordinates.
 
-    In QuPath, open the image and drop the file on it, or choose *File > Import objects from file*. Coordinates are
-    pixels of the image at full resolution from its top left corner, in both programs: the first pixel reaches from
-    (0, 0) to (1, 1), so nothing is shifted by half a pixel.
+    In QuPath, open the image and drop the file on it, or choose *File > Import objects from file*. Both programs count
+    coordinates in pixels of the full-resolution image from its top left corner, and the first pixel covers (0, 0) to
+    (1, 1), so nothing is shifted by half a pixel.
 
     Parameters
     ----------
     sdata
         Images with cells and a table.
     path
-        The file, ``*.geojson``. Where the table has cells of several images, each gets a file of its own, with the name
-        of the image: ``cells.geojson`` becomes ``cells_<image>.geojson``. Files that are there are replaced, all of
-        them or none. A link is replaced by the file; what it leads to stays as it is.
-    color
-        Column of ``.obs`` that names the class of each cell: text or categories. Its colours are those that scanpy
-        keeps in ``.uns[f"{color}_colors"]``, where there are any; QuPath chooses them elsewhere.
+        The file, ``*.geojson``. If the table has cells of several images, one file per image is written: instead of
+        ``cells.geojson``, ``cells_<image>.geojson``. Existing files are replaced, either all or none. A symbolic link
+        is replaced by the file; its target is not changed.
+    groupby
+        Column of ``.obs`` with the class of each cell: text or categories. Colours are taken from scanpy's
+        ``.uns[f"{groupby}_colors"]`` if it exists; otherwise QuPath chooses them.
     measurements
-        Markers (their mean intensity in the circle, raw counts) and numeric columns of ``.obs`` to write for each cell.
+        Markers (mean raw counts in the circle) and numeric columns of ``.obs`` to write for each cell.
     table_key
         Name of the table in ``sdata.tables``.
 
     Returns
     -------
-    The files written. Each is a FeatureCollection of detections: a circle as a polygon marked as an ellipse, the name
-    of the cell, its class with colour, its measurements. A cell without a class has none; values that are not finite
-    are left out.
+    Paths of the files. Each is a FeatureCollection of detections with outline (a circle, as a polygon marked as an
+    ellipse), name, class with colour, and measurements. Cells without a class are written without one; values that are
+    not finite are left out.
 
     Raises
     ------
     FileNotFoundError
-        If the folder to write into does not exist.
+        If the folder does not exist.
     IsADirectoryError
-        If `path`, or a file of one of the images, is a folder.
+        If `path`, or the path of the file of one image, is a folder.
     KeyError
-        If there is no such table, column or marker.
+        If the table, a column or a marker does not exist.
     OSError
-        If the folder cannot be written, or the disk is full: the old files are still there.
+        If the folder is not writable or the disk is full. Existing files are kept.
     TypeError
-        If `color` is a column of numbers, a measurement one of text, or `path` is not a path.
+        If the column `groupby` contains numbers, a measurement contains text, or `path` is not a path.
     ValueError
-        If the table is out of step with the circles.
+        If the table does not match the circles.
 
     Examples
     --------
     >>> import json, tempfile, nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=50)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=6, progress=False)
     >>> sdata["table"].obs["type"] = "immune"
     >>> folder = tempfile.TemporaryDirectory()
-    >>> (file,) = nm.io.write_geojson(sdata, f"{folder.name}/cells.geojson", color="type")
+    >>> (file,) = nm.io.write_geojson(sdata, f"{folder.name}/cells.geojson", groupby="type")
     >>> cell = json.loads(file.read_text())["features"][0]
     >>> cell["properties"]["classification"], cell["geometry"]["type"]
     ({'name': 'immune'}, 'Polygon')
@@ -95,7 +95,7 @@ def write_geojson(
     """
     regions = read_regions(sdata, table_key)
     adata = get_table(sdata, table_key)
-    classes = _classes(adata, color)
+    classes = _classes(adata, groupby)
     values = {name: _measurement(adata, name) for name in measurements}
     radii = [circle_radii(sdata, region, table_key) for region in regions]
     files = _files(path, [region.image for region in regions])
@@ -107,13 +107,13 @@ def write_geojson(
 
 
 def _files(path: str | Path, images: Sequence[str]) -> list[Path]:
-    """Name a file for each image, and refuse names that cannot be written."""
+    """Choose the path of the file of each image; an error if one cannot be written."""
     if not isinstance(path, (str, Path)):
         msg = f"Cells are written to a path, not to {type(path).__name__}: nm.io.write_geojson(sdata, 'cells.geojson')."
         raise TypeError(msg)
     target = Path(path).expanduser()
     if not target.parent.is_dir():
-        msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another path."
+        msg = f"There is no folder {str(target.parent)!r}: create it, or choose another path."
         raise FileNotFoundError(msg)
     several = len(images) > 1 and not target.is_dir()
     files = [target.with_name(f"{target.stem}_{image}{target.suffix}") for image in images] if several else [target]
@@ -124,17 +124,17 @@ def _files(path: str | Path, images: Sequence[str]) -> list[Path]:
     return files
 
 
-def _classes(adata: AnnData, color: str) -> list[dict[str, Any] | None]:
-    """Class of each cell as QuPath has it, None for none."""
-    column = require(adata, "obs", color, "nm.tl.cluster(adata), or name another column: color=...")
+def _classes(adata: AnnData, groupby: str) -> list[dict[str, Any] | None]:
+    """Class of each cell in QuPath's format, None for cells without one."""
+    column = require(adata, "obs", groupby, "nm.tl.cluster(adata), or choose another column: groupby=...")
     if pd.api.types.is_numeric_dtype(column) and not isinstance(column.dtype, pd.CategoricalDtype):
         msg = (
-            f".obs[{color!r}] holds numbers, not classes. Make it categorical, "
-            f"adata.obs[{color!r}].astype(str), or write the numbers: measurements=[{color!r}]."
+            f".obs[{groupby!r}] contains numbers, not classes. Make it categorical, "
+            f"adata.obs[{groupby!r}].astype(str), or write the numbers: measurements=[{groupby!r}]."
         )
         raise TypeError(msg)
     categories = column.astype("category").cat
-    shades = adata.uns.get(f"{color}_colors", [])
+    shades = adata.uns.get(f"{groupby}_colors", [])
     kinds: list[dict[str, Any]] = [{"name": str(name)} for name in categories.categories]
     if len(shades) >= len(kinds):
         for kind, shade in zip(kinds, shades, strict=False):
@@ -146,12 +146,14 @@ def _measurement(adata: AnnData, name: str) -> np.ndarray:
     if name not in adata.obs and name not in adata.var_names:
         msg = (
             f"No column or marker {name!r} to measure. Columns are {sorted(adata.obs)}, markers {[*adata.var_names]}. "
-            "Choose among these: measurements=[...]."
+            "Choose from these: measurements=[...]."
         )
         raise KeyError(msg)
     values = adata.obs[name] if name in adata.obs else adata[:, name].to_df()[name]
     if not pd.api.types.is_numeric_dtype(values):
-        msg = f".obs[{name!r}] holds no numbers, and measurements are numbers. Use it as the class: color={name!r}."
+        msg = (
+            f".obs[{name!r}] contains no numbers, and measurements are numbers. Use it as the class: groupby={name!r}."
+        )
         raise TypeError(msg)
     return values.to_numpy(dtype=float, na_value=np.nan)
 
@@ -174,14 +176,14 @@ def _features(
 
 
 def _circle(centre: np.ndarray, radius: float) -> dict[str, Any]:
-    """A polygon that QuPath turns into an ellipse with the same bounds; GeoJSON knows no circles."""
+    """A polygon that QuPath converts to an ellipse with the same bounds; GeoJSON has no circles."""
     outline = points(centre).buffer(radius, quad_segs=CORNERS).exterior.coords
     ring = np.round(outline, DECIMALS).tolist()
-    return {"type": "Polygon", "coordinates": [ring[::-1]], "isEllipse": True}  # counterclockwise, as the norm asks
+    return {"type": "Polygon", "coordinates": [ring[::-1]], "isEllipse": True}  # counterclockwise, as in the standard
 
 
 def _write_features(file: Any, features: Iterator[dict[str, Any]]) -> None:
-    """Write one feature in each line, without holding all of them."""
+    """Write one feature per line, without keeping all of them in memory."""
     file.write('{"type": "FeatureCollection", "features": [')
     for number, feature in enumerate(features):
         file.write(("," if number else "") + "\n" + json.dumps(feature))

@@ -1,4 +1,4 @@
-"""Recognise what the paths are, read each, and join them."""
+"""Recognises the format of each path, reads it, and combines all images in one object."""
 
 from __future__ import annotations
 
@@ -28,95 +28,95 @@ def read(
     panel: str | Path | pd.DataFrame | None = None,
     pixel_size: float | None = None,
 ) -> SpatialData:
-    """Read multiplex images, lazily, into one SpatialData object.
+    """Read multiplex images lazily into one SpatialData object.
 
     Parameters
     ----------
     paths
-        One path or several. Each is one of
+        A path or a list of paths. Each is one of
 
         - an OME-TIFF, QPTIFF, MIBItiff or TIFF stack, see :func:`nextmarker.io.read_tiff`;
-        - an OME-Zarr image: its full resolution, named as the store, its channels after their `omero` labels. Of a
-          plate, or a collection of several images, name those to read;
-        - a folder of one TIFF per channel, or with such a folder for each cycle, called `Cycle01` or the like, see
+        - an OME-Zarr image. It is read at full resolution, named like the store, with channels named by their `omero`
+          labels. For a plate or a collection of several images, pass the paths of single images;
+        - a folder with one TIFF per channel, or with one such folder per cycle, called `Cycle01` or similar, see
           :func:`nextmarker.io.read_folder`;
         - the output folder of MCMICRO, see :func:`nextmarker.io.read_mcmicro`;
         - an .mcd file or a .txt export (imaging mass cytometry), see :func:`nextmarker.io.read_mcd` and
-          :func:`nextmarker.io.read_imc_txt`; an .mcd file and its exports are read once;
-        - a directory of steinbock, see :func:`nextmarker.io.read_steinbock`;
-        - a folder that holds files of imaging mass cytometry, or TIFF stacks, OME-Zarr images and folders of one TIFF
-          per channel. What lies deeper is read if you name its folder.
+          :func:`nextmarker.io.read_imc_txt`; an acquisition in both is read only once;
+        - a steinbock directory, see :func:`nextmarker.io.read_steinbock`;
+        - a folder with files of imaging mass cytometry, or with TIFF stacks, OME-Zarr images and folders with one TIFF
+          per channel. Images in deeper folders are read only if you pass these folders.
     channel_names
-        Names of the channels of every TIFF stack and OME-Zarr image, in the order of the file. Needed where a header
-        has none, and where a TIFF holds its channels as colours, time points or z-planes: see
-        :func:`nextmarker.io.read_tiff`. A folder of one TIFF per channel is named by its files or their headers,
-        imaging mass cytometry by its labels.
+        Names of the channels of every TIFF stack and OME-Zarr image, in the order of the file. Required if the header
+        has none, or if a TIFF stores its channels as colours, time points or z-planes, see
+        :func:`nextmarker.io.read_tiff`. In a folder with one TIFF per channel, the names come from the files or their
+        headers; in imaging mass cytometry, from the labels.
     panel
-        Which channels to keep, in which order, and what to call them: a CSV file in UTF-8, or a DataFrame, with the
-        columns
+        Channels to keep, with their order and new names: a CSV file in UTF-8, or a DataFrame, with the columns
 
         - `channel` (or `Metal Tag`): the metal, or the name in the file;
-        - `name` (or `Target`): the new name; where it is empty, the channel keeps its own;
-        - `keep` (or `full`), if there is one: 1, or 0 or empty for channels to drop.
+        - `name` (or `Target`): the new name; if empty, the channel keeps its name;
+        - `keep` (or `full`), optional: 1, or 0 or empty for channels to drop.
 
-        Other columns are ignored, and channels that the panel does not list are dropped. It holds for all images; one
-        that lacks some of its channels is read without them, with a note in the report.
+        Other columns are ignored, and channels that are not in the panel are dropped. The panel applies to all images;
+        if an image lacks some of the channels, it is read without them, with a note in the report.
     pixel_size
-        Micrometres per pixel, of every image, from 0.01 to 100; it comes before what the files say. By default what
-        each file says, and 1 for imaging mass cytometry that says nothing; unknown elsewhere. A size that a file states
-        and that is not used, since its unit is not a length, is noted in the report.
+        Micrometres per pixel of all images, 0.01 to 100; it overrides the files. By default the pixel size in each
+        file; if a file has none, 1 for imaging mass cytometry, otherwise unknown. If a file states a pixel size in a
+        unit that is not a length, it is ignored, with a note in the report.
 
     Returns
     -------
     SpatialData with
 
     ``sdata.images[name]``
-        Raw counts, (c, y, x), in the data type of the file, with the channel names in ``c``; dask, in blocks of about
-        1024 x 1024 pixels and one channel, or all channels where the file stores them together. The name is that of the
-        file, folder or acquisition; what spatialdata cannot write becomes ``_``, a name that is taken gets a number.
+        Raw counts, (c, y, x), in the data type of the file, with the channel names in ``c``; a dask array, in blocks of
+        about 1024 x 1024 pixels and one channel, or all channels if the file stores them together. The name is that of
+        the file, folder or acquisition. Characters that spatialdata cannot write become ``_``, and repeated names get a
+        number.
     ``sdata.labels["masks_" + name]``
-        Segmentation masks, int (y, x), where they come with the image.
+        Segmentation masks, int (y, x), if they come with the image.
     coordinate systems
-        One for each image, with its name: in micrometres where the pixel size is known, in pixels elsewhere. All images
-        whose pixel size is known are in the system ``"micrometre"`` too, from which every step takes the pixel size.
+        One for each image, with its name, in micrometres if the pixel size is known, otherwise in pixels. All images
+        with a known pixel size are also in the system ``"micrometre"``, from which every step takes the pixel size.
     ``sdata.attrs["nextmarker_pixel_size"]``
-        Name of the image to micrometres per pixel, where known.
+        Micrometres per pixel, by image, if known.
     ``sdata.attrs["nextmarker_channels"]``
-        Name of the image to the ``name``, ``original_name`` and ``metal`` of its channels, where these are known.
+        ``name``, ``original_name`` and ``metal`` of the channels, by image, if known.
     ``sdata.attrs["nextmarker_acquisitions"]``
-        Name of the image to what is known of its acquisition: ``sample``, ``acquisition`` (its number),
-        ``description``, ``start_time``, ``end_time``, ``slide_x`` and ``slide_y`` (micrometres on the slide).
+        Information on the acquisition, by image, if known: ``sample``, ``acquisition`` (its number), ``description``,
+        ``start_time``, ``end_time``, ``slide_x`` and ``slide_y`` (micrometres on the slide).
     ``sdata.attrs["nextmarker_report"]``
-        What was read, what was skipped and why: see :func:`nextmarker.io.report`.
+        What was read or skipped, and why, see :func:`nextmarker.io.report`.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such path.
+        If a path does not exist.
     TypeError
-        If `paths` are no paths, `channel_names` are not strings, `pixel_size` is not a number, or `panel` is neither a
-        path nor a DataFrame.
+        If `paths` contains anything but paths, `channel_names` are not strings, `pixel_size` is not a number, or
+        `panel` is neither a path nor a DataFrame.
     ValueError
-        If an image is given twice, by its path or with its folder; if nothing can be read: the message tells why not,
-        for each file. If the panel is not valid, or keeps a channel that no image has.
+        If an image is given twice, by its path or with its folder; if no image can be read (the message gives the
+        reason for each file); or if the panel is not valid, or keeps a channel that no image has.
 
     Warns
     -----
     UserWarning
-        If something was skipped or changed: what cannot be read among files or acquisitions that can; files of one
-        unnamed plane, such as masks, in a folder of stacks; stacks in a folder within it; channels whose names repeat.
-        If channels carry no antibody: gases (argon, krypton, xenon), background, and iodine, barium or lead without a
-        label.
+        If something was skipped or changed: files or acquisitions that cannot be read; files with a single unnamed
+        plane, such as masks, in a folder of stacks; stacks in a subfolder; repeated channel names.
+        Also if channels have no antibody: gases (argon, krypton, xenon), background, and iodine, barium or lead without
+        a label.
 
     Notes
     -----
-    Labels of imaging mass cytometry are reduced to markers: ``Cytoker_651((3356))Pr141`` becomes ``Cytoker``. The metal
-    of the channel itself is removed at either end of its label, and a number in double brackets, with the number before
-    it, at the end. A label of which nothing is left becomes the metal, ``Ag107``; where two labels become one name,
-    both get their metal behind it. Channels without an antibody, argon, xenon and the like, are read too: a warning
-    names them, and `panel` leaves them out.
+    Labels of imaging mass cytometry are reduced to marker names: ``Cytoker_651((3356))Pr141`` becomes ``Cytoker``. The
+    metal of the channel is removed from the start or end of its label, and a number in double brackets, with the number
+    before it, from the end. If nothing is left, the name is the metal, ``Ag107``; if two labels would get the same
+    name, the metal is appended to both. Channels without an antibody, such as argon and xenon, are also read; a warning
+    names them, and `panel` can drop them.
 
-    Images keep their panels, which may differ: :func:`nextmarker.pp.match_panels` gives them the same channels.
+    Images keep their panels, which may differ; :func:`nextmarker.pp.match_panels` gives them the same channels.
 
     Examples
     --------
@@ -144,13 +144,13 @@ def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         msg = f"paths must be a path or a list of paths, not {paths!r}."
         raise TypeError(msg)
     if not several:
-        msg = "No paths to read: `paths` is empty. Give at least one file or folder."
+        msg = "No paths to read: `paths` is empty. Pass at least one file or folder."
         raise ValueError(msg)
     return [Path(path).expanduser() for path in several]
 
 
 def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
-    """Read all that can be read; an acquisition once, from its .mcd file or from its export."""
+    """Read everything that can be read, and each acquisition once, from its .mcd file or its export."""
     exports = {export.resolve() for path in paths if mcd.is_mcd(path) for export in txt.exports_of(path)}
     images: list[Image] = []
     skipped: list[Skipped] = []
@@ -172,7 +172,7 @@ def _read_all(paths: Sequence[Path], channel_names: Sequence[str] | None, pixel_
 
 
 def _check_new(images: Sequence[Image], known: set[Path]) -> None:
-    """Refuse images that another path led to: their cells would count twice."""
+    """Raise an error for images that were already read from another path: their cells would count twice."""
     repeated = sorted({image.source for image in images if Path(image.source).resolve() in known})
     if repeated:
         msg = f"Given twice: {repeated}. Its cells would count twice."
@@ -210,7 +210,7 @@ def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: fl
     if not images and not skipped:
         msg = (
             f"No images in {path}: neither TIFF files nor folders of one TIFF per channel, nor OME-Zarr, nor .mcd "
-            f"files or .txt exports of imaging mass cytometry. It holds {listed(path)}."
+            f"files or .txt exports of imaging mass cytometry. It contains {listed(path)}."
         )
         raise ValueError(msg)
     return images, skipped

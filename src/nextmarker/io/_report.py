@@ -1,4 +1,4 @@
-"""What became of each file while reading."""
+"""Reports what was read from each file."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 
 
 def report(sdata: SpatialData) -> pd.DataFrame:
-    """Tell what was read, what was skipped, and why.
+    """Report what was read or skipped, and why.
 
     Parameters
     ----------
     sdata
-        What `nm.io.read` or another reader of nextmarker returned; it may have been written and read back.
+        Object from `nm.io.read` or another reader of nextmarker, also after saving and reading it again.
 
     Returns
     -------
-    One row for each image read and each part of a file skipped, strings; the index, ``source``, is the file or folder
-    and the part of it, numbered where one gave several rows.
+    One row for each image that was read and each part of a file that was skipped, all strings. The index, ``source``,
+    is the file or folder with the part, numbered if there are several rows.
 
     ``status``
         ``"read"`` or ``"skipped"``.
     ``image``
-        Name of the element in `sdata.images`, empty where none was read.
+        Name of the element in `sdata.images`, empty if none was read.
     ``note``
-        What was changed or left out while reading, or why it was skipped.
+        What was changed or left out, or the reason for skipping.
 
     Raises
     ------
     KeyError
-        If `sdata` does not come from a reader of nextmarker.
+        If `sdata` was not read by nextmarker.
 
     Examples
     --------
@@ -49,8 +49,8 @@ def report(sdata: SpatialData) -> pd.DataFrame:
     """
     if _keys.REPORT not in sdata.attrs:
         msg = (
-            f"No record of reading: sdata.attrs has no {_keys.REPORT!r}, it holds {sorted(sdata.attrs)}. "
-            "Only what nm.io.read and the other readers return has one."
+            f"No report: sdata.attrs has no {_keys.REPORT!r}, it contains {sorted(sdata.attrs)}. "
+            "Only objects from nm.io.read and the other readers have one."
         )
         raise KeyError(msg)
     rows = sdata.attrs[_keys.REPORT]

@@ -1,4 +1,4 @@
-"""Numbers about embeddings: how they separate groups, tell types, and mix batches; each a small table."""
+"""Scores of embeddings, each a small table: separation of groups, accuracy for cell types, mixing of batches."""
 
 from nextmarker.metrics._agreement import agreement
 from nextmarker.metrics._batch_mixing import batch_mixing

@@ -1,4 +1,4 @@
-"""How far two labelings of the same cells agree."""
+"""Agreement of two labelings of the same cells, such as cell types and clusters."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 
-def agreement(data: AnnData | SpatialData, first: str, second: str, *, table_key: str = _keys.TABLE) -> pd.DataFrame:
-    """Compare two labelings of the same cells: types and clusters, or clusters and clusters.
+def agreement(
+    data: AnnData | SpatialData, label_key: str, groupby: str, *, table_key: str = _keys.TABLE
+) -> pd.DataFrame:
+    """Compare two labelings of the same cells: cell types and clusters, or two clusterings.
 
-    The names of the labels do not matter, only which cells share one.
+    The names of the labels do not matter, only which cells have the same label.
 
     Parameters
     ----------
     data
-        Table with both labelings, or the SpatialData object that holds it.
-    first
-        Column of `.obs`: the reference, such as types.
-    second
-        Column of `.obs`: what is compared with it, such as clusters. Cells without a label in one of the two (NaN or
-        empty) are left out.
+        Table with both labelings, or the SpatialData object that contains it.
+    label_key
+        Column of `.obs` with the reference, such as known cell types.
+    groupby
+        Column of `.obs` with the groups to compare with it, such as clusters. Cells without a label in either column
+        (NaN or empty) are left out.
     table_key
         Name of the table in the SpatialData object.
 
@@ -37,13 +39,13 @@ def agreement(data: AnnData | SpatialData, first: str, second: str, *, table_key
     -------
     One row, with the columns
 
-    - `first`, `second`: the names of the columns
-    - `ari`: adjusted Rand index, 1 if equal, about 0 by chance
+    - `label_key`, `groupby`: names of the two columns
+    - `ari`: adjusted Rand index, 1 if both are the same, about 0 by chance
     - `nmi`: normalized mutual information, 0 to 1
-    - `matched_accuracy`: share of cells whose label of `first` is the most frequent one in their group of `second`. It
-      rises with the number of groups: compare it only between labelings of about as many
-    - `n_first`, `n_second`: number of labels
-    - `n_cells`, `n_left_out`
+    - `matched_accuracy`: fraction of cells that have the most frequent label of their group (purity). It increases with
+      the number of groups, so compare it only between labelings with similar numbers of groups
+    - `n_labels`, `n_groups`: number of different labels and groups
+    - `n_cells`, `n_left_out`: cells compared, and cells left out
 
     Raises
     ------
@@ -63,19 +65,19 @@ def agreement(data: AnnData | SpatialData, first: str, second: str, *, table_key
     0  0.17  0.43               0.8        5
     """
     adata = get_table(data, table_key)
-    known, (reference, compared) = read_labels(adata, {"first": first, "second": second})
-    shared = pd.crosstab(reference.codes, compared.codes)
+    known, (labels, groups) = read_labels(adata, {"label_key": label_key, "groupby": groupby})
+    shared = pd.crosstab(labels.codes, groups.codes)
     return as_table(
         [
             {
-                "first": first,
-                "second": second,
-                "ari": float(adjusted_rand_score(reference.codes, compared.codes)),
-                "nmi": float(normalized_mutual_info_score(reference.codes, compared.codes)),
-                "matched_accuracy": float(shared.max().sum() / len(reference)),
-                "n_first": len(reference.categories),
-                "n_second": len(compared.categories),
-                "n_cells": len(reference),
+                "label_key": label_key,
+                "groupby": groupby,
+                "ari": float(adjusted_rand_score(labels.codes, groups.codes)),
+                "nmi": float(normalized_mutual_info_score(labels.codes, groups.codes)),
+                "matched_accuracy": float(shared.max().sum() / len(labels)),
+                "n_labels": len(labels.categories),
+                "n_groups": len(groups.categories),
+                "n_cells": len(labels),
                 "n_left_out": int((~known).sum()),
             }
         ]

@@ -1,4 +1,4 @@
-"""How well batches mix within types."""
+"""Mixing of batches, such as patients or images, within cell types."""
 
 from __future__ import annotations
 
@@ -27,61 +27,62 @@ ALL = "all"
 
 def batch_mixing(
     data: AnnData | SpatialData,
-    batch: str,
+    batch_key: str,
     *,
-    groupby: str | None = None,
-    representations: str | Sequence[str] | None = None,
+    label_key: str | None = None,
+    use_rep: str | Sequence[str] | None = None,
     n_neighbors: int = 30,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure how well batches, such as patients or images, mix among the cells of one type.
+    """Measure how well batches, such as patients or images, mix within each cell type.
 
-    Cells are compared within their type only, so that types found in some patients only do not count as a difference
-    between patients. The entropy is that of the batches among the nearest neighbours of a cell, averaged over the
-    cells, and divided by what is expected if batches were dealt to the same cells at random: if the neighbours were
-    drawn without replacement from all cells of the type (a hypergeometric distribution). So it is 1 for random mixing,
-    whatever the sizes of the batches and the number of neighbours, and it can exceed 1 a little.
+    Cells are compared only with cells of the same type, so a type that occurs only in some patients does not count as a
+    difference between patients. The entropy of the batches among the nearest neighbours of a cell is averaged over the
+    cells and divided by the value expected if batches were assigned to these cells at random, i.e. if the neighbours
+    were drawn without replacement from all cells of the type (a hypergeometric distribution). So it is 1 for random
+    mixing, whatever the sizes of the batches and the number of neighbours, and can be slightly above 1.
 
-    Of a type of more than 10,000 cells about as many are used, chosen at random from all batches in proportion.
+    For a type with more than 10,000 cells, a random sample of about 10,000 is used, from all batches in proportion.
 
     Parameters
     ----------
     data
-        Table with representations of the cells, or the SpatialData object that holds it.
-    batch
-        Column of `.obs` with the batches.
-    groupby
-        Column of `.obs` with the types. By default all cells count as one type. Cells without type or batch (NaN or
-        empty) are left out.
-    representations
-        Keys of `.obsm`, `"X"`, or `"layers/NAME"`: numbers, (cells, features). By default those of `"X"`,
-        `"X_interpretability"` and `"X_nextmarker"` that the table has.
+        Table with embedded cells, or the SpatialData object that contains it.
+    batch_key
+        Column of `.obs` with the batches, such as images or patients.
+    label_key
+        Column of `.obs` with the cell types. By default all cells count as one type. Cells without a type or batch (NaN
+        or empty) are left out.
+    use_rep
+        Representation to score, or a list of them: a key of `.obsm`, `"X"`, or `"layers/<name>"`, with numbers (cells,
+        features). By default all of `"X"`, `"X_interpretability"` and `"X_nextmarker"` that the table has.
     n_neighbors
-        Nearest neighbours of each cell, by Euclidean distance. At most a third of the type's other cells are used,
-        since neighbours that are nearly all cells would look mixed in any case.
+        Number of nearest neighbours of each cell, by Euclidean distance; at most a third of the other cells of the
+        type, because larger neighbourhoods contain nearly all cells and would always look mixed.
     table_key
         Name of the table in the SpatialData object.
     random_state
-        Seed of the choice of cells.
+        Seed of the random sample.
 
     Returns
     -------
-    One row for each representation and type, then one row `"all"` with the mean over the types, weighted by their
-    cells; without `groupby` the row `"all"` only. The columns are
+    For each representation, one row per type and a row `"all"` with the mean over the types, weighted by their number
+    of cells; without `label_key` only the row `"all"`. The columns are
 
-    - `representation`, `type`, `n_batches`, `n_cells`, `n_left_out` (of the whole table)
-    - `silhouette` of the batches: 0 or below if mixed, towards 1 if apart
-    - `neighbor_entropy`: 1 if mixed at random, 0 if all neighbours are of one batch
+    - `representation`, `type`, `n_batches`, `n_cells`, and `n_left_out` (of the whole table)
+    - `silhouette` of the batches: 0 or below if they mix, near 1 if they are separate
+    - `neighbor_entropy`: 1 for random mixing, 0 if all neighbours are from the same batch
 
-    Both are NaN, and left out of the mean, for types of one batch, and the entropy for types of fewer than 7 cells.
+    Both are NaN for types that occur in one batch only, the entropy also for types with fewer than 7 cells. NaN values
+    are left out of the mean.
 
     Raises
     ------
     KeyError
         If the table, a representation or a column is missing.
     ValueError
-        If there is only one batch, `n_neighbors` is under 2, or a representation is not of finite numbers.
+        If there is only one batch, `n_neighbors` is below 2, or a representation contains anything but finite numbers.
 
     Examples
     --------
@@ -94,7 +95,7 @@ def batch_mixing(
     ...     obs=pd.DataFrame({"patient": batches}, index=[f"cell{i}" for i in range(100)]),
     ...     obsm={"mixed": mixed, "apart": mixed + 10 * (batches == "p1")[:, None]},
     ... )
-    >>> table = nm.metrics.batch_mixing(adata, "patient", representations=["mixed", "apart"])
+    >>> table = nm.metrics.batch_mixing(adata, "patient", use_rep=["mixed", "apart"])
     >>> table[["representation", "silhouette", "neighbor_entropy"]].round(1)
       representation  silhouette  neighbor_entropy
     0          mixed         0.0               1.0
@@ -102,12 +103,17 @@ def batch_mixing(
     """
     adata = get_table(data, table_key)
     check_value("n_neighbors", n_neighbors, n_neighbors >= 2, "at least 2")
-    known, labels = read_labels(adata, {"batch": batch} | ({} if groupby is None else {"groupby": groupby}))
-    batches, types = labels[0], None if groupby is None else labels[1]
-    values = read_representations(adata, representations, known)
+    known, labels = read_labels(
+        adata, {"batch_key": batch_key} | ({} if label_key is None else {"label_key": label_key})
+    )
+    batches, types = labels[0], None if label_key is None else labels[1]
+    values = read_representations(adata, use_rep, known)
     if len(batches.categories) < 2:
         only = batches.categories[0]
-        msg = f"All {len(batches)} cells are of one batch, {only!r} in .obs[{batch!r}]. Name another column: batch=..."
+        msg = (
+            f"All {len(batches)} cells are from one batch, {only!r} in .obs[{batch_key!r}]. Choose another column: "
+            "batch_key=..."
+        )
         raise ValueError(msg)
 
     rows = []
@@ -116,20 +122,20 @@ def batch_mixing(
             {"type": kind, **_mixing(cells[inside], batches[inside], n_neighbors, random_state)}
             for kind, inside in _divide(types, len(batches))
         ]
-        overall = [] if groupby is None else [_weighted_mean(by_type, len(batches.categories))]
+        overall = [] if label_key is None else [_weighted_mean(by_type, len(batches.categories))]
         rows += [{"representation": name, **row} for row in [*by_type, *overall]]
     return as_table(rows).assign(n_left_out=int((~known).sum()))
 
 
 def _divide(types: pd.Categorical | None, n_cells: int) -> list[tuple[str, np.ndarray]]:
-    """Name each type and tell which cells are of it."""
+    """List the types, each with a mask of its cells."""
     if types is None:
         return [(ALL, np.ones(n_cells, dtype=bool))]
     return [(kind, types.codes == code) for code, kind in enumerate(types.categories)]
 
 
 def _mixing(cells: np.ndarray, batches: pd.Categorical, n_neighbors: int, random_state: int) -> dict[str, float]:
-    """Silhouette and normalized entropy of the batches among cells of one type."""
+    """Silhouette and normalized entropy of the batches within one type."""
     batches = batches.remove_unused_categories()
     chosen = sample(batches, random_state)
     codes, n_batches = batches.codes[chosen], len(batches.categories)
@@ -143,20 +149,20 @@ def _mixing(cells: np.ndarray, batches: pd.Categorical, n_neighbors: int, random
 
 
 def _neighbor_entropy(cells: np.ndarray, codes: np.ndarray, n_neighbors: int) -> float:
-    """Entropy of the batches among the neighbours, as a multiple of that expected if batches are dealt at random."""
+    """Entropy of the batches among the neighbours, divided by its expectation for randomly assigned batches."""
     sizes = np.bincount(codes)
     if len(sizes) < 2 or n_neighbors < 2:
         return np.nan
     neighbors = codes[NearestNeighbors(n_neighbors=n_neighbors).fit(cells).kneighbors(return_distance=False)]
     entropy = sum(entr((neighbors == code).mean(axis=1)) for code in range(len(sizes))).mean()
     count = np.arange(n_neighbors + 1)
-    # the neighbours of a cell taken at random are, if batches are dealt at random, a random choice of all cells
+    # if batches are assigned at random, the neighbours of a cell are a random draw from all cells
     chance = stats.hypergeom.pmf(count, len(codes), sizes[:, None], n_neighbors)
     return float(entropy / (chance @ entr(count / n_neighbors)).sum())
 
 
 def _weighted_mean(by_type: list[dict], n_batches: int) -> dict:
-    """Mean over the types, each with the weight of its cells, without those that have no number."""
+    """Mean over the types, weighted by their number of cells, without NaN."""
     table = pd.DataFrame(by_type)
     means = {}
     for column in ("silhouette", "neighbor_entropy"):

@@ -1,4 +1,4 @@
-"""How well a simple classifier reads known types from a representation."""
+"""Accuracy of a simple classifier (a probe) for known cell types."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ MOST_FOLDS = 10
 RANDOM_FOLDS = 5
 NEIGHBORS = 15
 HIDDEN = 128
-# The network keeps a quarter of the training cells aside, and needs each type in there.
+# The network holds out a quarter of the training cells for validation, and needs every type among them.
 LEAST_TO_LEARN = {"logistic": 1, "knn": 1, "mlp": 4}
 
 
 class Split(NamedTuple):
-    """Cells to learn from, and cells to classify, both bool (cells,)."""
+    """Training cells and test cells, both bool (cells,)."""
 
     train: np.ndarray
     test: np.ndarray
@@ -46,72 +46,73 @@ class Split(NamedTuple):
 
 def probe(
     data: AnnData | SpatialData,
-    target: str,
+    label_key: str,
     *,
-    groups: str | None = _keys.IMAGE,
-    representations: str | Sequence[str] | None = None,
+    batch_key: str | None = _keys.IMAGE,
+    use_rep: str | Sequence[str] | None = None,
     classifier: Classifier = "logistic",
     C: float = 0.1,
     per_type: bool = False,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure how well a simple classifier reads known types from each representation.
+    """Measure the accuracy of a simple classifier for known cell types, from each representation.
 
-    Every cell is classified by a classifier that has seen no cell of its group: each group is left out in turn, or, if
-    there are more than 10, each tenth of them. Scores are those of all cells together, so that a type absent from one
-    patient distorts nothing; the scores of the single folds, over the types found there, tell how they spread. A type
-    that occurs in one group only cannot be learned, and all its cells count as wrong.
+    Cross-validation leaves out one batch at a time (an image or patient) or, if there are more than 10, a tenth of
+    them, so every cell is classified by a model that was trained on other batches. The scores are computed over all
+    cells together, so a type that is missing in one patient does not distort them. The scores of the single folds, over
+    the types that occur there, show how much they vary. A type that occurs in one batch only cannot be learned, and all
+    its cells count as wrong.
 
     Parameters
     ----------
     data
-        Table with representations of the cells, or the SpatialData object that holds it.
-    target
-        Column of `.obs` with the types. Cells without one, or without a group (NaN or empty), are left out.
-    groups
+        Table with embedded cells, or the SpatialData object that contains it.
+    label_key
+        Column of `.obs` with the known cell types. Cells without a type or batch (NaN or empty) are left out.
+    batch_key
         Column of `.obs` to split by: images or, better, patients. None splits the cells at random into five folds, with
-        a warning: the patches of neighbouring cells overlap, so the scores are too good.
-    representations
-        Keys of `.obsm`, `"X"`, or `"layers/NAME"`: numbers, (cells, features). By default those of `"X"`,
-        `"X_interpretability"` and `"X_nextmarker"` that the table has.
+        a warning: the patches of neighbouring cells overlap, so the scores are too high.
+    use_rep
+        Representation to score, or a list of them: a key of `.obsm`, `"X"`, or `"layers/<name>"`, with numbers (cells,
+        features). By default all of `"X"`, `"X_interpretability"` and `"X_nextmarker"` that the table has.
     classifier
-        Each standardizes the features by mean and deviation of the training cells.
+        The features are standardized with the mean and standard deviation of the training cells.
 
-        - `"logistic"`: multinomial logistic regression, in which all types weigh the same
-        - `"knn"`: vote of the 15 nearest neighbours
-        - `"mlp"`: two-layer network of 128 hidden units, which keeps a quarter of the training cells aside to see when
-          to stop, and never names a type that has under four training cells. Without groups it is trained once, on the
-          60/20/20 % split of the paper, and the last 20 % are scored
+        - `"logistic"`: multinomial logistic regression, with equal weight for every type
+        - `"knn"`: majority vote of the 15 nearest neighbours
+        - `"mlp"`: two-layer network with 128 hidden units. It holds out a quarter of the training cells for early
+          stopping, and never predicts a type with fewer than four training cells. With `batch_key=None` it is trained
+          once, with the 60/20/20 % split of the paper, and scored on the last 20 %
     C
-        Inverse strength of the regularization of `"logistic"`.
+        Inverse regularization strength of `"logistic"`.
     per_type
         Return the scores of each type instead.
     table_key
         Name of the table in the SpatialData object.
     random_state
-        Seed of random splits and of the network.
+        Seed of the random splits and of the network.
 
     Returns
     -------
     One row for each representation, with the columns
 
     - `representation`
-    - `balanced_accuracy` (mean recall of the types), `macro_f1`, `accuracy`: over all cells scored
-    - the same ending in `_fold_mean` and `_fold_std`: mean and standard deviation over the folds, the latter NaN if
-      there is only one
-    - `n_folds`, `n_types`, `n_cells` (those scored), `n_left_out`
+    - `balanced_accuracy` (mean recall of the types), `macro_f1`, `accuracy`: over all scored cells
+    - the same names with `_fold_mean` and `_fold_std`: mean and standard deviation over the folds, the latter NaN for a
+      single fold
+    - `n_folds`, `n_types`, `n_cells` (scored cells), `n_left_out`
 
     With `per_type`, one row for each representation and type, with the columns `representation`, `type`, `recall`,
-    `precision`, `f1` and `n_cells`, over all cells scored.
+    `precision`, `f1` and `n_cells`, over all scored cells.
 
     Raises
     ------
     KeyError
         If the table, a representation or a column is missing.
     ValueError
-        If there is only one group, a split leaves fewer than two types to learn from, `classifier` is unknown, `C` is
-        not positive, or a representation is not of finite numbers.
+        If there is only one batch, a training set has fewer than two types, `classifier` is unknown, `C` is not
+        positive, or a representation contains anything but finite numbers.
 
     Examples
     --------
@@ -133,14 +134,16 @@ def probe(
     adata = get_table(data, table_key)
     check_option("classifier", classifier, get_args(Classifier))
     check_value("C", C, C > 0, "positive")
-    known, labels = read_labels(adata, {"target": target} | ({} if groups is None else {"groups": groups}))
+    known, labels = read_labels(
+        adata, {"label_key": label_key} | ({} if batch_key is None else {"batch_key": batch_key})
+    )
     types = labels[0]
-    values = read_representations(adata, representations, known)
-    folds = _random_folds(types, random_state) if groups is None else _group_folds(labels[1], groups)
-    splits = _splits(types, folds, target, classifier)
-    if groups is None:
+    values = read_representations(adata, use_rep, known)
+    folds = _random_folds(types, random_state) if batch_key is None else _batch_folds(labels[1], batch_key)
+    splits = _splits(types, folds, label_key, classifier)
+    if batch_key is None:
         splits = splits[:1] if classifier == "mlp" else splits
-        msg = f"Patches of neighbouring cells overlap: scores are too good. Split by images: groups={_keys.IMAGE!r}."
+        msg = f"Patches of neighbouring cells overlap: scores are too high. Split by image: batch_key={_keys.IMAGE!r}."
         warnings.warn(msg, UserWarning, stacklevel=2)
 
     rows = []
@@ -151,30 +154,30 @@ def probe(
     return as_table(rows) if per_type else as_table(rows).assign(n_left_out=int((~known).sum()))
 
 
-def _group_folds(groups: pd.Categorical, column: str) -> np.ndarray:
-    """Number the fold in which a cell is classified, the same for all cells of a group."""
-    n_groups = len(groups.categories)
-    if n_groups < 2:
-        only = f"{groups.categories[0]!r} in .obs[{column!r}]"
-        msg = f"All cells with a type are of one group, {only}. Name another column, groups=..., or groups=None."
+def _batch_folds(batches: pd.Categorical, batch_key: str) -> np.ndarray:
+    """Number the fold in which a cell is classified, the same for all cells of a batch."""
+    n_batches = len(batches.categories)
+    if n_batches < 2:
+        only = f"{batches.categories[0]!r} in .obs[{batch_key!r}]"
+        msg = f"All cells with a type are from one batch, {only}. Choose another: batch_key=..., or batch_key=None."
         raise ValueError(msg)
-    if n_groups <= MOST_FOLDS:
-        return groups.codes
-    folds = np.empty(len(groups), dtype=int)
-    for fold, (_, test) in enumerate(GroupKFold(MOST_FOLDS).split(folds, groups=groups.codes)):
+    if n_batches <= MOST_FOLDS:
+        return batches.codes
+    folds = np.empty(len(batches), dtype=int)
+    for fold, (_, test) in enumerate(GroupKFold(MOST_FOLDS).split(folds, groups=batches.codes)):
         folds[test] = fold
     return folds
 
 
 def _random_folds(types: pd.Categorical, random_state: int) -> np.ndarray:
-    """Deal the cells of each type to the folds in random order."""
+    """Distribute the cells of each type at random over the folds."""
     chance = np.random.default_rng(random_state).permutation(len(types))
     folds = np.empty(len(types), dtype=int)
     folds[np.lexsort([chance, types.codes])] = np.arange(len(types)) % RANDOM_FOLDS
     return folds
 
 
-def _splits(types: pd.Categorical, folds: np.ndarray, target: str, classifier: Classifier) -> list[Split]:
+def _splits(types: pd.Categorical, folds: np.ndarray, label_key: str, classifier: Classifier) -> list[Split]:
     splits = []
     for fold in np.unique(folds):
         train = folds != fold
@@ -183,8 +186,8 @@ def _splits(types: pd.Categorical, folds: np.ndarray, target: str, classifier: C
         if learned.sum() < 2:
             found, least = types.categories[learned].tolist(), LEAST_TO_LEARN[classifier]
             msg = (
-                f"{classifier!r} needs two types of {least} cell(s) or more to learn from; a fold of .obs[{target!r}] "
-                f"has {found}. Name another column with target=... or groups=..."
+                f"{classifier!r} needs at least two types with {least} or more training cells; a fold of "
+                f".obs[{label_key!r}] has {found}. Choose another column: label_key=... or batch_key=..."
             )
             raise ValueError(msg)
         splits.append(Split(train & learned[types.codes], folds == fold))
@@ -194,7 +197,7 @@ def _splits(types: pd.Categorical, folds: np.ndarray, target: str, classifier: C
 def _predict(
     cells: np.ndarray, codes: np.ndarray, splits: list[Split], classifier: Classifier, C: float, random_state: int
 ) -> np.ndarray:
-    """Code of the type read from each cell that is classified in one of the splits."""
+    """Code of the predicted type of each cell that is tested in one of the splits, -1 for others."""
     predicted = np.full(len(codes), -1)
     for train, test in splits:
         pipeline = make_pipeline(StandardScaler(), _make(classifier, C, int(train.sum()), random_state))
@@ -218,7 +221,7 @@ def _make(classifier: Classifier, C: float, n_training: int, random_state: int) 
 
 
 def _score(types: pd.Categorical, predicted: np.ndarray, splits: list[Split]) -> list[dict[str, Any]]:
-    """Score all cells together, and the folds one by one."""
+    """Score all cells together, and each fold."""
     scored = np.any([split.test for split in splits], axis=0)
     folds = pd.DataFrame([_averages(types.codes[test], predicted[test]) for _, test in splits])
     return [
@@ -234,7 +237,7 @@ def _score(types: pd.Categorical, predicted: np.ndarray, splits: list[Split]) ->
 
 
 def _averages(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Scores over the types that are there."""
+    """Scores over the types that occur."""
     _, recall, f1, _ = precision_recall_fscore_support(truth, predicted, labels=np.unique(truth), zero_division=0)
     return {
         "balanced_accuracy": float(np.mean(recall)),

@@ -1,4 +1,4 @@
-"""How far apart groups of cells lie."""
+"""Separation of groups of cells in an embedding."""
 
 from __future__ import annotations
 
@@ -22,44 +22,46 @@ def separation(
     data: AnnData | SpatialData,
     groupby: str,
     *,
-    representations: str | Sequence[str] | None = None,
+    use_rep: str | Sequence[str] | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure how far apart groups of cells lie in each representation.
+    """Measure how well groups of cells are separated in each representation.
 
-    Distances are Euclidean, on the values as they stand. Above 10,000 cells the silhouette is that of about as many,
-    chosen at random from all groups in proportion to their size, two of each at least.
+    Distances are Euclidean, and the values are not scaled. If there are more than 10,000 cells, the silhouette is
+    computed on a random sample of about 10,000: of each group in proportion to its size, but at least two cells.
 
     Parameters
     ----------
     data
-        Table with representations of the cells, or the SpatialData object that holds it.
+        Table with embedded cells, or the SpatialData object that contains it.
     groupby
-        Column of `.obs` with the groups: clusters, types. Cells without one (NaN or empty) are left out.
-    representations
-        Keys of `.obsm`, `"X"`, or `"layers/NAME"`: numbers, (cells, features). By default those of `"X"`,
-        `"X_interpretability"` and `"X_nextmarker"` that the table has.
+        Column of `.obs` with the groups, such as clusters or cell types. Cells without a group (NaN or empty) are left
+        out.
+    use_rep
+        Representation to score, or a list of them: a key of `.obsm`, `"X"`, or `"layers/<name>"`, with numbers (cells,
+        features). By default all of `"X"`, `"X_interpretability"` and `"X_nextmarker"` that the table has.
     table_key
         Name of the table in the SpatialData object.
     random_state
-        Seed of the choice of cells.
+        Seed of the random sample.
 
     Returns
     -------
     One row for each representation, with the columns
 
     - `representation`
-    - `silhouette`: from -1 to 1, higher is better
-    - `davies_bouldin`: 0 or more, lower is better
-    - `n_groups`, `n_cells`, `n_left_out`
+    - `silhouette`: -1 to 1, higher is better
+    - `davies_bouldin`: Davies-Bouldin index, 0 or more, lower is better
+    - `n_groups`, `n_cells`, and `n_left_out`, the cells without a group
 
     Raises
     ------
     KeyError
         If the table, a representation or the column is missing.
     ValueError
-        If there are fewer than two groups, or none has two cells, or a representation is not of finite numbers.
+        If there are fewer than two groups, every cell is a group of its own, or a representation contains anything but
+        finite numbers.
 
     Examples
     --------
@@ -73,10 +75,10 @@ def separation(
     """
     adata = get_table(data, table_key)
     known, (groups,) = read_labels(adata, {"groupby": groupby})
-    values = read_representations(adata, representations, known)
+    values = read_representations(adata, use_rep, known)
     n_groups = len(groups.categories)
     if not 2 <= n_groups < len(groups):
-        msg = f".obs[{groupby!r}] divides {len(groups)} cells into {n_groups} group(s). Name another: groupby=..."
+        msg = f".obs[{groupby!r}] divides {len(groups)} cells into {n_groups} group(s). Choose another: groupby=..."
         raise ValueError(msg)
     chosen = sample(groups, random_state)
     return as_table(

@@ -1,4 +1,4 @@
-"""What the metrics share: a sample of the cells, and the form of their results."""
+"""Shared by the metrics: a random sample of the cells, and the format of the results."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-SAMPLE = 10_000  # cells whose distances to one another are computed
+SAMPLE = 10_000  # cells between which distances are computed
 
 
 def sample(labels: pd.Categorical, random_state: int) -> np.ndarray:
-    """Choose about `SAMPLE` cells at random, of each label in proportion, but at least two; ascending indices."""
+    """Draw about `SAMPLE` cells at random, of each label in proportion but at least two; ascending indices."""
     if len(labels) <= SAMPLE:
         return np.arange(len(labels))
     order = np.random.default_rng(random_state).permutation(len(labels))
@@ -24,6 +24,6 @@ def sample(labels: pd.Categorical, random_state: int) -> np.ndarray:
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows to a table with an index of strings, as files give it back."""
+    """Convert rows to a table whose index is strings, as after saving and reading."""
     table = pd.DataFrame(list(rows))
     return table.set_axis(table.index.astype(str))

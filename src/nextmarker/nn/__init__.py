@@ -1,18 +1,18 @@
-"""Tensors only: normalization, encoder, model, views, loss and the training loop."""
+"""The network, on tensors only: normalization, encoder, model, patches, loss and training loop."""
 
 from nextmarker.nn.loss import nt_xent, random_nt_xent
-from nextmarker.nn.model import Architecture, Network, NeXtMarker, load_model
+from nextmarker.nn.model import ModelConfig, NetworkConfig, NeXtMarker, load_model
 from nextmarker.nn.normalization import Normalization
 from nextmarker.nn.presets import PRESETS
-from nextmarker.nn.training import Settings
+from nextmarker.nn.training import TrainingConfig
 
 __all__ = [
     "PRESETS",
-    "Architecture",
+    "ModelConfig",
     "NeXtMarker",
-    "Network",
+    "NetworkConfig",
     "Normalization",
-    "Settings",
+    "TrainingConfig",
     "load_model",
     "nt_xent",
     "random_nt_xent",

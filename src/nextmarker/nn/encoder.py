@@ -1,4 +1,4 @@
-"""Normalized patches to the response of every marker, all markers apart."""
+"""The encoder: normalized patches to responses, each marker by itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CACHED = 64
-"""Patches that go through the encoder together on a CPU: few enough for its caches, or it takes twice as long."""
+"""Patches per pass through the encoder on a CPU. More do not fit into its caches, which doubles the time."""
 
 
 class Block(nn.Module):
-    """ConvNeXt-style residual block: a depthwise convolution over space, then two that mix the features of a marker."""
+    """ConvNeXt-style residual block: a depthwise convolution, then two 1x1 convolutions within each marker."""
 
     def __init__(self, markers: int, features: int) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Grouped convolutions, one group per marker, and an average over the patch.
+    """Convolutions grouped by marker, and an average over the patch.
 
-    Nothing in it has a bias and its output is not negative: a marker without signal has a response of zero.
+    No layer has a bias and the output is never negative, so a marker without signal has a response of zero.
 
     Parameters
     ----------
@@ -39,28 +39,29 @@ class Encoder(nn.Module):
     blocks
         Number of residual blocks.
     halve
-        Halve the resolution in the stem: a 3x3 convolution and a 2x2 average are one 4x4 convolution of stride 2.
-    focus
-        Width (sigma) of the Gaussian weight of the average, as a share of the patch; None for the plain average.
+        Halve the resolution in the stem, by one 4x4 convolution of stride 2 in place of a 3x3 convolution.
+    pool_sigma
+        Standard deviation of the Gaussian weights in the average, as a fraction of the patch width. None gives a plain
+        average.
     """
 
-    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, focus: float | None) -> None:
+    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, pool_sigma: float | None) -> None:
         super().__init__()
         width = markers * features
         kernel, stride = (4, 2) if halve else (3, 1)
         self.stem = nn.Conv2d(markers, width, kernel, stride, padding=1, groups=markers, bias=False)
         self.blocks = nn.Sequential(*(Block(markers, features) for _ in range(blocks)))
-        self.focus = focus
+        self.pool_sigma = pool_sigma
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
+        """Map signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
         x = F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
         return torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
 
     def _weight(self, side: int, like: Tensor) -> Tensor:
-        """Weight of each position in the average, (side, side), summing to 1."""
-        if self.focus is None:
+        """Weights of the positions in the average, (side, side), with sum 1."""
+        if self.pool_sigma is None:
             return like.new_full((side, side), 1 / side**2)
         offset = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
-        profile = torch.softmax(-0.5 * (offset / (self.focus * side)) ** 2, dim=0)
+        profile = torch.softmax(-0.5 * (offset / (self.pool_sigma * side)) ** 2, dim=0)
         return torch.outer(profile, profile)

@@ -12,20 +12,20 @@ from torch import Tensor
 def nt_xent(projections: Tensor, temperature: float) -> Tensor:
     """NT-Xent for any number of views per cell.
 
-    Every ordered pair of views of one cell is a positive, set against all views of all other cells; the mean over all
-    pairs. With two views this is the loss of SimCLR.
+    Each ordered pair of views of the same cell is a positive pair; the negatives are all views of all other cells. The
+    loss is the mean over all positive pairs. With two views it is the loss of SimCLR.
 
     Parameters
     ----------
     projections
-        (cells, views, dimensions), of any length.
+        (cells, views, dimensions); they are normalized to length 1.
     temperature
         0.5 in the paper.
 
     Examples
     --------
     >>> import torch
-    >>> views = torch.eye(2)[:, None].expand(2, 2, 2)  # two cells, their views alike, the cells orthogonal
+    >>> views = torch.eye(2)[:, None].expand(2, 2, 2)  # two cells, each with equal views, orthogonal to the other
     >>> float(nt_xent(views, temperature=0.5))  # log(1 + 2 exp(-2))
     0.2395...
     """
@@ -41,23 +41,23 @@ def nt_xent(projections: Tensor, temperature: float) -> Tensor:
 
 
 def random_nt_xent(cells: int, views: int, temperature: float, dimensions: int) -> float:
-    """NT-Xent of projections that know nothing of the cells: the value from which training must come down.
+    """NT-Xent of random projections, which the loss of a successful training must fall below.
 
-    Its mean over independent directions, uniform on the sphere. A projection then meets n = (cells - 1) * views
-    negatives, whose similarities s are independent, and with m(t) = E exp(t s / temperature) the loss is
+    This is the mean for independent directions, uniform on the sphere. A projection then has n = (cells - 1) * views
+    negatives with independent similarities s, and with m(t) = E exp(t s / temperature) the loss is
 
         log((n + 1) m(1)) - (m(2) / m(1)^2 - 1) / (2 (n + 1)),
 
-    up to terms of second order in 1 / (n + 1). Projections that are all alike have almost the same loss, log(n + 1).
+    up to terms of second order in 1 / (n + 1). Equal projections have almost the same loss, log(n + 1).
 
     Parameters
     ----------
     cells
-        Cells of a batch.
+        Number of cells in a batch.
     views
         Views per cell.
     temperature
-        As of `nt_xent`.
+        As in `nt_xent`.
     dimensions
         Length of a projection, 2 or more.
 

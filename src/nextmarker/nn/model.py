@@ -1,4 +1,4 @@
-"""The model: raw patches to interpretability (I) and embedding (F), with all it must know to be applied again."""
+"""The model, which maps raw patches to interpretability (I) and embedding (F), and its configuration."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ if TYPE_CHECKING:
     import numpy as np
 
 HALVE_ABOVE = 12
-"""Patches larger than this many pixels are halved in resolution."""
+"""Patches wider than this many pixels are halved in resolution."""
 
 MIN_PATCH_SIZE = 3
-"""Pixels; a smaller patch shows no surroundings of the centre."""
+"""Pixels. A smaller patch shows nothing around the centre."""
 
 MAX_PATCH_SIZE = 1024
-"""Pixels; a larger one is a mistake of units."""
+"""Pixels. A larger patch suggests a wrong unit."""
 
 PIXEL_SIZES = (0.01, 100.0)
-"""Micrometres; a pixel below or above is a mistake of units."""
+"""Micrometres. A pixel outside this range suggests a wrong unit."""
 
 MAX_BLOCKS = 64
 
 
-def is_whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number, and not below the least."""
-    return isinstance(value, Integral) and int(value) >= least
+def is_integer(value: object, minimum: int) -> bool:
+    """Whether a value is an integer of at least `minimum`."""
+    return isinstance(value, Integral) and int(value) >= minimum
 
 
-def check_fields(settings: object, **rules: tuple[bool, str]) -> None:
-    """Refuse the first field that breaks its rule, given as whether it holds and in words."""
-    for name, (holds, rule) in rules.items():
-        if not holds:
-            msg = f"{name}={getattr(settings, name)!r} must be {rule}."
+def check_fields(config: object, **rules: tuple[bool, str]) -> None:
+    """Raise an error for the first invalid field, given whether each is valid, and the rule in words."""
+    for name, (valid, rule) in rules.items():
+        if not valid:
+            msg = f"{name}={getattr(config, name)!r} must be {rule}."
             raise ValueError(msg)
 
 
 @dataclass(frozen=True)
-class Network:
-    """Axis of the sigmoids, widths, depth, pooling and scale of a model.
+class NetworkConfig:
+    """Architecture of the network: normalization, features, depth, pooling and scale.
 
     Examples
     --------
-    >>> Network(axis="linear", focus=None, faint=None, zero=False)  # as in the paper
-    Network(axis='linear', features=8, embedding=256, blocks=1, focus=None, faint=None, zero=False)
+    >>> NetworkConfig(axis="linear", pool_sigma=None, log_threshold=None, zero=False)  # as in the paper
+    NetworkConfig(axis='linear', features=8, embedding=256, blocks=1, pool_sigma=None, log_threshold=None, zero=False)
     """
 
     axis: Axis = "log"
-    """Axis of the counts on which the sigmoids stand (paper: `"linear"`)."""
+    """Axis of the counts on which the sigmoids are defined (paper: `"linear"`)."""
 
     features: int = 8
     """Features per marker (paper: 8)."""
@@ -66,52 +66,53 @@ class Network:
     """Length of F (paper: 256)."""
     blocks: int = 1
     """Residual blocks of the encoder."""
-    focus: float | None = 0.15
-    """Width (sigma) of the Gaussian weight of the average, as a share of the patch; None: no weight (paper)."""
-    faint: float | None = 0.2
-    """Share of a marker's bright signal at which the scale of I turns from linear to logarithmic; None: linear
-    throughout (paper)."""
+    pool_sigma: float | None = 0.15
+    """Standard deviation of the Gaussian weights in the average over the patch, as a fraction of its width. None gives
+    a plain average (paper)."""
+    log_threshold: float | None = 0.2
+    """Signal above which features are log-compressed, as a fraction of the marker's bright signal. None keeps them
+    linear (paper)."""
     zero: bool = True
-    """Subtract what empty places of the same image respond (paper: nothing is subtracted)."""
+    """Subtract the response to empty places of the same image (paper: False)."""
 
     def __post_init__(self) -> None:
         check_fields(
             self,
             axis=(self.axis in get_args(Axis), f"one of {list(get_args(Axis))}"),
-            features=(is_whole(self.features, 1), "a whole number, at least 1"),
-            embedding=(is_whole(self.embedding, 1), "a whole number, at least 1"),
-            blocks=(is_whole(self.blocks, 0) and self.blocks <= MAX_BLOCKS, f"a whole number from 0 to {MAX_BLOCKS}"),
-            focus=(self.focus is None or self.focus > 0, "positive, or None"),
-            faint=(self.faint is None or self.faint > 0, "positive, or None"),
+            features=(is_integer(self.features, 1), "an integer, at least 1"),
+            embedding=(is_integer(self.embedding, 1), "an integer, at least 1"),
+            blocks=(is_integer(self.blocks, 0) and self.blocks <= MAX_BLOCKS, f"an integer from 0 to {MAX_BLOCKS}"),
+            pool_sigma=(self.pool_sigma is None or self.pool_sigma > 0, "positive, or None"),
+            log_threshold=(self.log_threshold is None or self.log_threshold > 0, "positive, or None"),
         )
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """What a model is made of, and for which images.
+class ModelConfig:
+    """What a model is made of, and the images it can be applied to.
 
     Examples
     --------
-    >>> Architecture(markers=("CD3", "CD20"), patch_size=10).network.features
+    >>> ModelConfig(markers=("CD3", "CD20"), patch_size=10).network.features
     8
     """
 
     markers: tuple[str, ...]
     """Names of the markers, in the order of the channels."""
     patch_size: int
-    """Side of a patch in pixels."""
+    """Width of a patch in pixels."""
     pixel_size: float | None = None
-    """Micrometres per pixel of a patch; None where the images did not say. Other images are resampled to it."""
-    network: Network = Network()
-    """Axis of the sigmoids, widths, depth, pooling and scale."""
+    """Micrometres per pixel of a patch, to which images are resampled; None if unknown."""
+    network: NetworkConfig = NetworkConfig()
+    """Architecture of the network."""
 
     def __post_init__(self) -> None:
         check_fields(
             self,
-            markers=(bool(self.markers) and len(set(self.markers)) == len(self.markers), "one name or more, each once"),
+            markers=(bool(self.markers) and len(set(self.markers)) == len(self.markers), "one or more different names"),
             patch_size=(
-                is_whole(self.patch_size, MIN_PATCH_SIZE) and self.patch_size <= MAX_PATCH_SIZE,
-                f"from {MIN_PATCH_SIZE} to {MAX_PATCH_SIZE} whole pixels",
+                is_integer(self.patch_size, MIN_PATCH_SIZE) and self.patch_size <= MAX_PATCH_SIZE,
+                f"an integer from {MIN_PATCH_SIZE} to {MAX_PATCH_SIZE} (pixels)",
             ),
             pixel_size=(
                 self.pixel_size is None or PIXEL_SIZES[0] <= self.pixel_size <= PIXEL_SIZES[1],
@@ -121,24 +122,24 @@ class Architecture:
 
 
 class NeXtMarker(nn.Module):
-    """Per-marker sigmoid, grouped convolutions, one linear layer across the markers (Fig. 1B).
+    """The network: a sigmoid per marker, convolutions grouped by marker, and one linear layer across markers (Fig. 1B).
 
-    Between the two, what empty places of the same image respond is subtracted from the response of a cell, and what is
-    left is put on a scale that is linear for faint signal and logarithmic for bright signal. What counts as faint is
-    known for each marker (`threshold`), for all images alike.
+    Before the linear layer, the response to empty places of the same image is subtracted from the response to a cell.
+    The rest is put on a scale that is linear up to a threshold and logarithmic above. Each marker has one threshold
+    (`threshold`) for all images.
 
     Parameters
     ----------
-    architecture
-        Markers, patch size, widths.
+    config
+        Markers, patch size and network.
     start
-        Starting centres of the sigmoids in raw counts, (markers,); see `start_centres`. NaN, for a marker
-        without signal, starts at 1 count.
+        Initial centres of the sigmoids in raw counts, (markers,); see `start_centres`. A marker without signal, NaN,
+        starts at 1 count.
 
     Examples
     --------
     >>> import torch
-    >>> model = NeXtMarker(Architecture(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
+    >>> model = NeXtMarker(ModelConfig(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
     >>> interpretability, embedding = model(torch.ones(7, 2, 10, 10))
     >>> interpretability.shape, embedding.shape
     (torch.Size([7, 2, 8]), torch.Size([7, 256]))
@@ -146,26 +147,26 @@ class NeXtMarker(nn.Module):
 
     threshold: Tensor
 
-    def __init__(self, architecture: Architecture, start: np.ndarray | list[float]) -> None:
+    def __init__(self, config: ModelConfig, start: np.ndarray | list[float]) -> None:
         super().__init__()
-        markers = len(architecture.markers)
-        self.architecture = architecture
-        network = architecture.network
+        markers = len(config.markers)
+        self.config = config
+        network = config.network
         self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0), network.axis)
-        halve = architecture.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, focus=network.focus)
+        halve = config.patch_size > HALVE_ABOVE
+        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, pool_sigma=network.pool_sigma)
         self.crosstalk = nn.Linear(markers * network.features, network.embedding)
-        self.register_buffer("threshold", torch.full((markers,), network.faint or 1.0))
+        self.register_buffer("threshold", torch.full((markers,), network.log_threshold or 1.0))
 
     def respond(self, counts: Tensor) -> Tensor:
-        """Compute the response of every marker to patches of raw counts, (cells, markers, height, width).
+        """Compute the response to patches of raw counts, (cells, markers, height, width), marker by marker.
 
         Returns
         -------
-        (cells, markers, features), not negative, on a linear scale.
+        (cells, markers, features), never negative, on a linear scale.
         """
         features = self.encoder(self.normalization.signal(counts))
-        return features.reshape(-1, len(self.architecture.markers), self.architecture.network.features)
+        return features.reshape(-1, len(self.config.markers), self.config.network.features)
 
     def interpret(self, response: Tensor, zero: Tensor | None = None) -> Tensor:
         """Compute I of responses, (cells, markers, features).
@@ -173,17 +174,18 @@ class NeXtMarker(nn.Module):
         Parameters
         ----------
         zero
-            What empty places of the image respond, (markers, features), or of every cell apart; None for nothing.
+            Response to empty places, (markers, features), or (cells, markers, features) if it differs between cells.
+            None subtracts nothing.
 
         Returns
         -------
-        (cells, markers, features), not negative: 0 without signal above the zero, near 1 where a marker is bright.
+        (cells, markers, features): 0 without signal above the zero, near 1 if a marker is bright.
         """
         signal = response if zero is None else F.relu(response - zero)
-        faint = self.architecture.network.faint
-        if faint is None:
+        log_threshold = self.config.network.log_threshold
+        if log_threshold is None:
             return signal
-        return torch.log1p(signal / self.threshold[:, None]) / math.log1p(1 / faint)
+        return torch.log1p(signal / self.threshold[:, None]) / math.log1p(1 / log_threshold)
 
     def forward(self, counts: Tensor, zero: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Embed patches of raw counts, (cells, markers, height, width).
@@ -196,39 +198,39 @@ class NeXtMarker(nn.Module):
         return interpretability, self.crosstalk(interpretability.flatten(1))
 
     def crosstalk_by_marker(self) -> Tensor:
-        """Split the crosstalk, F = sum over markers of W_m I_m + b, into its W_m, (markers, embedding, features)."""
-        network = self.architecture.network
-        shape = (network.embedding, len(self.architecture.markers), network.features)
+        """Return the weights W_m of F = sum over markers of W_m I_m + b, (markers, embedding, features)."""
+        network = self.config.network
+        shape = (network.embedding, len(self.config.markers), network.features)
         return self.crosstalk.weight.detach().reshape(shape).transpose(0, 1)
 
     def digest(self) -> str:
-        """Fingerprint of architecture and weights, 16 hexadecimal digits."""
-        return digest_of(asdict(self.architecture), self.state_dict())
+        """Hash of configuration and weights, 16 hexadecimal digits."""
+        return digest_of(asdict(self.config), self.state_dict())
 
     def save(self, path: str | Path) -> None:
-        """Write the model as one safetensors file: the tensors, and the architecture as JSON in its header.
+        """Write the model as one safetensors file: the tensors, with the configuration as JSON in the header.
 
         Parameters
         ----------
         path
-            The file to write, `*.safetensors` by custom. It appears when it is complete, and replaces an old one, or a
+            The file to write, usually `*.safetensors`. It appears when it is complete, and replaces an existing file or
             link.
 
         Raises
         ------
         FileNotFoundError
-            If there is no folder to write into.
+            If the folder does not exist.
         IsADirectoryError
             If `path` is a folder.
         OSError
-            If the folder cannot be written, or the disk is full; an old file stays.
+            If the folder is not writable, or the disk is full; an existing file is kept.
         ValueError
-            If a weight is not finite.
+            If a weight is infinite or NaN.
 
         Examples
         --------
         >>> import tempfile
-        >>> model = NeXtMarker(Architecture(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
+        >>> model = NeXtMarker(ModelConfig(markers=("CD3", "CD20"), patch_size=10), start=[2.0, 300.0])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(f"{folder}/model.safetensors")
         ...     load_model(f"{folder}/model.safetensors").digest() == model.digest()
@@ -240,11 +242,11 @@ class NeXtMarker(nn.Module):
         except ValueError as error:
             msg = f"The model is not saved: {error}. Train it again, with a lower learning rate."
             raise ValueError(msg) from error
-        write_file(Path(path), encode(asdict(self.architecture), tensors, self.digest()))
+        write_file(Path(path), encode(asdict(self.config), tensors, self.digest()))
 
 
 def load_model(path: str | Path) -> NeXtMarker:
-    """Read a model written by `NeXtMarker.save`. Nothing in the file is executed.
+    """Load a model written by `NeXtMarker.save`. Nothing in the file is executed.
 
     Parameters
     ----------
@@ -253,24 +255,24 @@ def load_model(path: str | Path) -> NeXtMarker:
 
     Returns
     -------
-    The model, ready to embed.
+    The model, in evaluation mode.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
-        If `path` is neither a string nor a Path.
+        If `path` is neither a string nor a `Path`.
     ValueError
-        If the file is not a model of nextmarker, is one of a format before 3 or of a later version, or is damaged. A
-        pickle, as torch.save writes, is refused unopened.
+        If the file is not a nextmarker model, is damaged, or has a format before 3 or of a later version. A pickle, as
+        written by `torch.save`, is not opened.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     NeXtMarker(Architecture(markers=("CD3",), patch_size=10), start=[2.0]).save(f"{folder}/model.safetensors")
-    ...     load_model(f"{folder}/model.safetensors").architecture.markers
+    ...     NeXtMarker(ModelConfig(markers=("CD3",), patch_size=10), start=[2.0]).save(f"{folder}/model.safetensors")
+    ...     load_model(f"{folder}/model.safetensors").config.markers
     ('CD3',)
     """
     if not isinstance(path, str | Path):
@@ -288,8 +290,8 @@ def load_model(path: str | Path) -> NeXtMarker:
 
 
 def _load(path: Path) -> NeXtMarker:
-    architecture, tensors = read_file(path, Architecture, _expected_tensors)
-    model = NeXtMarker(architecture, [1.0] * len(architecture.markers))
+    config, tensors = read_file(path, ModelConfig, _expected_tensors)
+    model = NeXtMarker(config, [1.0] * len(config.markers))
     model.load_state_dict(tensors)
     normalization = torch.stack([model.normalization.centre, model.normalization.slope])
     for name, scale in (("normalization", normalization), ("threshold", model.threshold)):
@@ -299,7 +301,7 @@ def _load(path: Path) -> NeXtMarker:
     return model.eval()
 
 
-def _expected_tensors(architecture: Architecture) -> dict[str, Tensor]:
-    """Tensors of an architecture, which have shapes and take no memory."""
+def _expected_tensors(config: ModelConfig) -> dict[str, Tensor]:
+    """Tensors of a configuration, with shapes but without memory."""
     with torch.device("meta"):
-        return NeXtMarker(architecture, [1.0] * len(architecture.markers)).state_dict()
+        return NeXtMarker(config, [1.0] * len(config.markers)).state_dict()

@@ -1,9 +1,8 @@
-"""The file of a model: tensors, and JSON that says what they are. Nothing in it is ever executed.
+"""Model files: tensors, and JSON that describes them. Nothing in a file is ever executed.
 
-It is a safetensors file with one entry in its header, ``nextmarker``: the number of the format, the architecture, and a
-digest of architecture and weights. The number rises whenever a field or a tensor is added, removed or changes its
-meaning. Older formats are read by a migration of their own, if they have one; otherwise every field must be there, and
-none is guessed.
+A model file is a safetensors file with one entry in its header, ``nextmarker``: the number of the format, the
+architecture, and a digest of both. The number increases when a field or tensor is added, removed, renamed or changes
+its meaning. Older formats are converted by a function each (`MIGRATIONS`); otherwise all fields must be present.
 """
 
 from __future__ import annotations
@@ -25,72 +24,81 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = 4
+FORMAT = 5
 KEY = "nextmarker"
 LARGEST_NUMBER = 2**16
+RENAMED = {"focus": "pool_sigma", "faint": "log_threshold"}
+"""CellSampler of the network that had other names up to format 4."""
 
 
 def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Format 3 subtracted no zero, and `faint` was the threshold of all markers."""
+    """Format 3 subtracted no background, and `faint` was the threshold of all markers."""
     network = architecture["network"]
     threshold = [network["faint"] or 1.0] * len(architecture["markers"])
-    return {**architecture, "network": {**network, "zero": False}}, {"threshold": threshold}
+    present, _ = _from_4({**architecture, "network": {**network, "zero": False}})
+    return present, {"threshold": threshold}
 
 
-MIGRATIONS = {3: _from_3}
-"""By format: turns an architecture, as it was written, into that of today and the tensors that were not there."""
+def _from_4(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Format 4 had other names for two fields of the network."""
+    network = {RENAMED.get(name, name): value for name, value in architecture["network"].items()}
+    return {**architecture, "network": network}, {}
+
+
+MIGRATIONS = {3: _from_3, 4: _from_4}
+"""For each older format, a function that converts its architecture to the present one and adds missing tensors."""
 
 
 def encode(
     architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], digest: str = "", number: int = FORMAT
 ) -> bytes:
-    """Make the bytes of a model file of the format `number`; the same model gives the same bytes."""
+    """Return the bytes of a model file of the format `number`. The same model gives the same bytes."""
     content = {"format": number, "digest": digest, "architecture": architecture}
     ours = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return save(ours, metadata={KEY: json.dumps(content)})
 
 
 def digest_of(architecture: Mapping[str, Any], tensors: Mapping[str, Tensor], number: int = FORMAT) -> str:
-    """Fingerprint of architecture and weights in a format, 16 hexadecimal digits."""
+    """Hash of architecture and weights in a format, 16 hexadecimal digits."""
     return sha256(encode(architecture, tensors, number=number)).hexdigest()[:16]
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file, which takes its place once it is complete.
+    """Write a file, which appears when it is complete.
 
     Raises
     ------
     FileNotFoundError
-        If there is no folder to write into.
+        If the folder does not exist.
     IsADirectoryError
         If `path` is a folder.
     OSError
-        If the folder cannot be written, or the disk is full.
+        If the folder is not writable, or the disk is full.
     """
     if not path.parent.is_dir():
-        msg = f"No folder {str(path.parent)!r} to save the model into. Make it, or choose another path."
+        msg = f"The folder {str(path.parent)!r} does not exist. Create it, or choose another path."
         raise FileNotFoundError(msg)
     if path.is_dir():
-        msg = f"{str(path)!r} is a folder. Name a file in it."
+        msg = f"{str(path)!r} is a folder. Give the path of a file."
         raise IsADirectoryError(msg)
     with replaced_files(path.parent) as drafts:
         (drafts / path.name).write_bytes(content)
 
 
 def read_file(path: Path, kind: type, expect: Callable[[Any], Mapping[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
-    """Read the architecture, an instance of the dataclass `kind`, and the tensors that belong to it.
+    """Read the architecture, as an instance of the dataclass `kind`, and the tensors of a model.
 
     Parameters
     ----------
     expect
-        Gives the tensors that an architecture has; they may lie on the device "meta".
+        Returns the tensors that an architecture has; they may be on the device "meta".
 
     Raises
     ------
     ValueError
-        If the file is no safetensors file; if its header is not that of a model, or its tensors have other names,
-        shapes or types than expected, which is seen before any is loaded; if a number is not finite, or the content
-        does not match the digest.
+        If the file is not a safetensors file or not a model; if its tensors have other names, shapes or types than
+        expected, which is checked before loading; if a value is infinite or NaN, or the content does not match the
+        digest.
     """
     _refuse_pickle(path)
     try:
@@ -113,13 +121,15 @@ def read_file(path: Path, kind: type, expect: Callable[[Any], Mapping[str, Tenso
 def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(9)
-    if start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{":  # a length may begin so, before its header
-        msg = "it is a pickle, as torch.save writes: loading one can execute code, so it is not opened"
+    if (
+        start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{"
+    ):  # these bytes can also be the length of a header
+        msg = "it is a pickle, as written by torch.save: loading it could execute code, so it is not opened"
         raise ValueError(msg)
 
 
 def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Read format, digest and architecture as they are in the file."""
+    """Read format, digest and architecture, unchanged."""
     if set(metadata) != {KEY}:
         msg = f"its header has the entries {sorted(metadata)} instead of {KEY!r}"
         raise ValueError(msg)
@@ -141,19 +151,19 @@ def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _migrate(written: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]]:
-    """Turn the architecture of a file into that of today, with the tensors that its format did not have."""
+    """Convert the architecture of a file to the present format, and add the tensors that its format lacks."""
     number, architecture = written["format"], written["architecture"]
     if number == FORMAT:
         return architecture, {}
     try:
         return MIGRATIONS[number](architecture)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         msg = f"its architecture is not one of format {number}"
         raise ValueError(msg) from error
 
 
 def _read_value(kind: Any, value: Any) -> Any:
-    """Turn JSON into a value of the type that a field declares, or refuse it."""
+    """Convert JSON to the type that a field declares, or raise an error."""
     if is_dataclass(kind):
         fields = get_type_hints(kind)
         if not isinstance(value, dict) or set(value) != set(fields):
@@ -179,7 +189,7 @@ def _fits(kind: Any, value: Any) -> bool:
 
 
 def _check_shapes(file: Any, expected: Mapping[str, Tensor]) -> None:
-    """Refuse other tensors than those expected, without loading any."""
+    """Raise an error unless the tensors are those expected, without loading any."""
     names = set(file.keys())
     if names != set(expected):
         msg = f"it has the tensors {sorted(names)} instead of {sorted(expected)}"
@@ -192,12 +202,12 @@ def _check_shapes(file: Any, expected: Mapping[str, Tensor]) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not numbers.
+    """Raise an error if weights are infinite or NaN.
 
     Raises
     ------
     ValueError
-        If one is not finite.
+        If there are any.
     """
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:

@@ -1,4 +1,4 @@
-"""Learned normalization: one sigmoid per marker (Eq. 1) and the penalty that keeps it plausible (Eq. 2)."""
+"""Learned normalization: one sigmoid per marker (Eq. 1), and a penalty on implausible sigmoids (Eq. 2)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Penalty = Literal["relative", "paper"]
 Axis = Literal["log", "linear"]
 
 
-def start_centres(sample: np.ndarray, share: float = 0.5) -> np.ndarray:
-    """Choose where the sigmoids start: a share of the 90th percentile of each marker's nonzero pixels.
+def start_centres(sample: np.ndarray, fraction: float = 0.5) -> np.ndarray:
+    """Choose the initial centres of the sigmoids: a fraction of the 90th percentile of each marker's nonzero pixels.
 
     Parameters
     ----------
     sample
         Raw counts, (pixels, markers).
-    share
-        A half in the paper.
+    fraction
+        0.5 in the paper.
 
     Returns
     -------
-    float64 (markers,); NaN for a marker without a single positive pixel.
+    float64 (markers,); NaN for a marker without positive pixels.
 
     Examples
     --------
@@ -33,24 +33,24 @@ def start_centres(sample: np.ndarray, share: float = 0.5) -> np.ndarray:
     array([ 2., nan])
     """
     positive = (column[column > 0] for column in sample.T)
-    return np.array([share * np.percentile(column, 90) if column.size else np.nan for column in positive])
+    return np.array([fraction * np.percentile(column, 90) if column.size else np.nan for column in positive])
 
 
 class Normalization(nn.Module):
     """One sigmoid per marker, f(x) = 1 / (1 + exp(-4 x' (x - x_c))) (Eq. 1), on a linear or a logarithmic axis.
 
-    On the logarithmic axis x and x_c are taken as their logarithms, so that f(x) = x^n / (x^n + x_c^n) with n = 4 x'.
-    It rises over several orders of magnitude where the sigmoid of the paper, on the linear axis, is a threshold, and no
-    counts give exactly zero.
+    On the logarithmic axis x and x_c are replaced by their logarithms, so f(x) = x^n / (x^n + x_c^n) with n = 4 x'. It
+    rises over several orders of magnitude, where the sigmoid of the paper, on the linear axis, acts as a threshold,
+    and maps zero counts to exactly zero.
 
-    Centre and slope are learned as factors of where they start, x_c = start * exp(a) and x' = x'_start * exp(b), with
-    x'_start = 2 / start on the linear axis and 1 / 4 on the logarithmic one. So both stay positive, and one learning
-    rate serves counts of 1 and of 10,000 alike.
+    Centre and slope are learned as factors of their initial values, x_c = start * exp(a) and x' = x'_start * exp(b),
+    with x'_start = 2 / start on the linear axis and 1 / 4 on the logarithmic one. So both stay positive, and one
+    learning rate suits counts of 1 and of 10,000.
 
     Parameters
     ----------
     start
-        Starting centres in raw counts, (markers,).
+        Initial centres in raw counts, (markers,).
     axis
         `"linear"` in the paper.
 
@@ -80,16 +80,16 @@ class Normalization(nn.Module):
 
     @property
     def slope_start(self) -> Tensor:
-        """Where x' starts, (markers,)."""
+        """Initial x', (markers,)."""
         return 2 / self.start if self.axis == "linear" else torch.full_like(self.start, 1 / 4)
 
     @property
     def slope(self) -> Tensor:
-        """x', (markers,): per raw count on the linear axis, without unit on the logarithmic one."""
+        """x', (markers,): per raw count on the linear axis, without a unit on the logarithmic one."""
         return self.slope_start * self.log_slope.exp()
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """What is learned and where it started: `x_c`, `slope`, `x_c_start`, `slope_start`, float32 (markers,) each."""
+        """Learned and initial values: `x_c`, `slope`, `x_c_start`, `slope_start`, float32 (markers,) each."""
         values = {
             "x_c": self.centre,
             "slope": self.slope,
@@ -103,12 +103,12 @@ class Normalization(nn.Module):
         centre, slope = self.centre[:, None, None], self.slope[:, None, None]
         if self.axis == "linear":
             return torch.sigmoid(4 * slope * (counts - centre))
-        positive = counts > 0  # others have no logarithm, and their gradient would be NaN
+        positive = counts > 0  # the logarithm of zero would make the gradient NaN
         above_centre = torch.where(positive, counts, 1.0).log() - centre.log()
         return torch.where(positive, torch.sigmoid(4 * slope * above_centre), 0.0)
 
     def signal(self, counts: Tensor) -> Tensor:
-        """f(x) - f(0): what a pixel shows above an empty one, so that no counts are no signal."""
+        """Compute f(x) - f(0), the signal above that of an empty pixel."""
         return self(counts) - self(torch.zeros_like(counts[:1, :, :1, :1]))
 
     def penalty(self, kind: Penalty) -> Tensor:
@@ -117,10 +117,10 @@ class Normalization(nn.Module):
         Parameters
         ----------
         kind
-            `"paper"`: Eq. 2 as printed, in raw counts, for the linear axis; together with a start below 2 counts it is
-            active from the first step. `"relative"`: the term of Eq. 2 that is not met by construction, free of units:
-            max(0, 2 / (x' x_c) - 1) on the linear axis, which keeps the background at zero, and max(0, x' - 1) on the
-            logarithmic one, which keeps the sigmoid from becoming a threshold.
+            `"paper"`: Eq. 2 as printed, in raw counts, for the linear axis. With initial centres below 2 counts it is
+            active from the first step. `"relative"`: only the term of Eq. 2 that does not hold by construction, free of
+            units: max(0, 2 / (x' x_c) - 1) on the linear axis, which keeps the background at zero, or max(0, x' - 1) on
+            the logarithmic axis, which keeps the sigmoid from becoming a threshold.
         """
         centre, slope = self.centre, self.slope
         if kind == "paper":

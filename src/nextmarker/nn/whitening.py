@@ -1,4 +1,4 @@
-"""Weights of the features of each marker: what changes between augmented views of one cell counts little."""
+"""Whitening: features that vary between augmented views of the same cell get a small weight."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nextmarker.nn.model import NeXtMarker
-    from nextmarker.nn.training import Settings
-    from nextmarker.nn.views import Crops
+    from nextmarker.nn.patches import CellTile
+    from nextmarker.nn.training import TrainingConfig
 
 VIEWS = 6
 """Views of each cell from which the weights are computed."""
 RIDGE = 0.3
-"""Share of the mean variance that is added to every direction, so that none gets all weight for having no variance."""
+"""Fraction of the mean variance that is added to every direction, so that none without variance gets all the weight."""
 
 
 @torch.no_grad()
-def whiten_features(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, *, seed: torch.Generator) -> None:
+def whiten_features(
+    model: NeXtMarker, tiles: Sequence[CellTile], training: TrainingConfig, *, generator: torch.Generator
+) -> None:
     """Fold the whitening of each marker's features into the crosstalk of a trained model, in place.
 
-    Views of one cell differ in brightness, size, rotation and surroundings. Directions of I in which they differ much
-    get a small weight in F, directions in which they agree a large one (relevant component analysis, Bar-Hillel et
-    al., 2005). This happens among the features of one marker; how the markers compare with each other stays as it was
-    learned. F stays linear in I.
+    Views of a cell differ in brightness, size, rotation and surroundings. Directions of I in which they differ get a
+    small weight in F, directions in which they agree a large one (relevant component analysis, Bar-Hillel et al.,
+    2005). Only features of the same marker are weighted against each other; the weight of one marker relative to
+    another does not change. F stays linear in I.
 
     Parameters
     ----------
-    crops
-        Some cells of all images, and places.
+    tiles
+        Some cells of all images, with places.
     """
-    shown = replace(settings, hidden_markers=0.0)
-    views = torch.stack([_features_of_view(model, crops, shown, seed) for _ in range(VIEWS)])
+    shown = replace(training, marker_dropout=0.0)
+    views = torch.stack([_features_of_view(model, tiles, shown, generator) for _ in range(VIEWS)])
     weights = whitening(views).to(views.dtype)  # (markers, features, features)
     crosstalk = model.crosstalk_by_marker() @ weights  # (markers, embedding, features)
     model.crosstalk.weight.copy_(crosstalk.transpose(0, 1).flatten(1))
 
 
 def whitening(views: Tensor) -> Tensor:
-    """Compute the matrix by which the features of each marker are multiplied.
+    """Compute the matrix that whitens the features of each marker.
 
     Parameters
     ----------
@@ -54,8 +56,8 @@ def whitening(views: Tensor) -> Tensor:
 
     Returns
     -------
-    Symmetric, float64 (markers, features, features). It whitens what differs between views of a cell, and leaves the
-    variance between cells, summed over the features of a marker, as it is. The identity for a marker without signal.
+    Symmetric, float64 (markers, features, features). It whitens the differences between views of a cell and keeps the
+    variance between cells, summed over the features of a marker. The identity for a marker without signal.
     """
     views = views.double()
     cells = views.mean(0)  # (cells, markers, features)
@@ -70,13 +72,15 @@ def whitening(views: Tensor) -> Tensor:
 
 
 def _covariance(deviations: Tensor) -> Tensor:
-    """Covariance of the features of each marker, of deviations (..., markers, features)."""
+    """Covariance of the features of each marker, from deviations (..., markers, features)."""
     flat = deviations.flatten(0, -3)
     return torch.einsum("nmf,nmg->mfg", flat, flat) / len(flat)
 
 
-def _features_of_view(model: NeXtMarker, crops: Sequence[Crops], settings: Settings, seed: torch.Generator) -> Tensor:
-    """I of one view of every cell, (cells, markers, features)."""
-    size = model.architecture.patch_size
-    counts, gains = random_views(crops, size, settings, seed)
-    return interpret_views(model, crops, [counts], gains[:, None, :, 0, 0], size, settings, seed)
+def _features_of_view(
+    model: NeXtMarker, tiles: Sequence[CellTile], training: TrainingConfig, generator: torch.Generator
+) -> Tensor:
+    """Compute I of one random view of every cell, (cells, markers, features)."""
+    size = model.config.patch_size
+    counts, gains = random_views(tiles, size, training, generator)
+    return interpret_views(model, tiles, [counts], gains[:, None, :, 0, 0], size, training, generator)

@@ -1,4 +1,4 @@
-"""An image's own zero: what a model responds where nothing but background is, and what rises above it."""
+"""The zero of an image, the response of a model to empty places, and the scale of the signal above it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nextmarker.nn.encoder import CACHED
-from nextmarker.nn.views import Crops, cut_patches, fixed_rotations
+from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from nextmarker.nn.model import NeXtMarker
 
 SAMPLE = 2**17
-"""Pixels of an image, about, from which its offset is read."""
+"""Approximate number of pixels of an image from which its offset is estimated."""
 LOWEST = 1.0
-"""Percentile of the pixels of an image that a camera adds to all of them; dead pixels lie below."""
+"""Percentile of the pixels of an image that is taken as the offset of the camera; dead pixels lie below."""
 EMPTY = 0.35
-"""Quantile of the responses of places all over an image that counts as empty."""
+"""Quantile of the responses of places in an image that is taken as the response to empty places."""
 LOW = 0.1
-"""Quantile from which up to `EMPTY` the responses tell how noisy empty places are."""
+"""The noise of empty places is estimated from the responses between this quantile and `EMPTY`."""
 BRIGHT = 0.95
 """Quantile of the signal of cells that counts as bright."""
 NOISIEST = 0.9
-"""Quantile of the noise of the images that counts for all."""
+"""Quantile over images of their noise that is used for all images."""
 NOISE = 2.0
-"""Standard deviations of empty places below which signal is faint in any case."""
+"""Lowest threshold, in standard deviations of empty places."""
 
 
 def pixel_offset(pixels: np.ndarray) -> np.ndarray:
-    """Estimate the counts that a camera added to every pixel of an image.
+    """Estimate the counts that the camera added to every pixel of an image.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def pixel_offset(pixels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    float32 (markers,); 0 where at least one pixel of a hundred is empty, as in images of mass cytometry.
+    float32 (markers,); 0 if at least 1 % of the pixels are zero, as in imaging mass cytometry.
 
     Examples
     --------
@@ -53,17 +53,17 @@ def pixel_offset(pixels: np.ndarray) -> np.ndarray:
     array([  0., 100.], dtype=float32)
     """
     flat = pixels.reshape(-1, pixels.shape[-1])
-    flat = flat[:: max(len(flat) // SAMPLE, 1)]  # sorting all of them would take longer than reading them
+    flat = flat[:: max(len(flat) // SAMPLE, 1)]  # sorting all pixels would take longer than reading them
     return np.percentile(flat, LOWEST, axis=0, method="lower").astype(np.float32)
 
 
 def empty_response(response: Tensor) -> Tensor:
-    """Estimate what empty places of an image respond, from places of which some are empty.
+    """Estimate the response to empty places of an image from random places, some of which are empty.
 
     Parameters
     ----------
     response
-        Of places all over the image, (places, markers, features). A marker may be bright in up to about two thirds.
+        Response to random places, (places, markers, features). A marker may be bright in up to about two thirds.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def empty_response(response: Tensor) -> Tensor:
 
 
 def noise_of_empty(response: Tensor) -> Tensor:
-    """Estimate the standard deviation of the mean response of empty places, from the places below the zero.
+    """Estimate the standard deviation of the mean response to empty places from the places below the zero.
 
     Parameters
     ----------
@@ -94,49 +94,48 @@ def noise_of_empty(response: Tensor) -> Tensor:
     return (high - low) / (NormalDist().inv_cdf(EMPTY) - NormalDist().inv_cdf(LOW))
 
 
-def faint_signal(signal: Tensor, noise: Tensor, share: float) -> Tensor:
-    """Choose below which signal of each marker is faint: a share of its bright signal, but not below the noise.
+def log_thresholds(signal: Tensor, noise: Tensor, fraction: float) -> Tensor:
+    """Choose the signal of each marker above which I is log-compressed: a fraction of its bright signal, above noise.
 
     Parameters
     ----------
     signal
-        Response above the zero, of cells of all images, (cells, markers, features).
+        Response minus zero, of cells of all images, (cells, markers, features).
     noise
-        `noise_of_empty` of every image, (images, markers). The noisiest images decide, so that the scale is common.
-    share
-        `Network.faint`.
+        `noise_of_empty` of every image, (images, markers). The noisiest images decide, since the scale is common.
+    fraction
+        `NetworkConfig.log_threshold`.
 
     Returns
     -------
     (markers,), positive.
     """
     bright = signal.mean(2).quantile(BRIGHT, dim=0)
-    return torch.maximum(share * bright, NOISE * noise.quantile(NOISIEST, dim=0, interpolation="higher")).clamp(
-        min=1e-4
-    )
+    noisiest = noise.quantile(NOISIEST, dim=0, interpolation="higher")
+    return torch.maximum(fraction * bright, NOISE * noisiest).clamp(min=1e-4)
 
 
 @torch.no_grad()
-def set_scale(model: NeXtMarker, sample: Callable[[], Sequence[Crops]]) -> None:
-    """Set the scale of a model: which signal of each marker is faint, in a sample of the cells of all images."""
-    network = model.architecture.network
-    if network.faint is None:
+def set_scale(model: NeXtMarker, sample: Callable[[], Sequence[CellTile]]) -> None:
+    """Set the thresholds of a model from a sample of the cells of all images, in place."""
+    network = model.config.network
+    if network.log_threshold is None:
         return
     cells, noise = [], []
-    for crop in sample():
-        response, places = respond_at(model, crop), respond_at(model, crop.at_places())
+    for tile in sample():
+        response, places = respond_at(model, tile), respond_at(model, tile.at_places())
         cells.append(torch.relu(response - empty_response(places)) if network.zero else response)
         noise.append(noise_of_empty(places))
-    model.threshold.copy_(faint_signal(torch.cat(cells), torch.stack(noise), network.faint))
+    model.threshold.copy_(log_thresholds(torch.cat(cells), torch.stack(noise), network.log_threshold))
 
 
-def respond_at(model: NeXtMarker, crops: Crops) -> Tensor:
-    """Response at the centres of a tile, each in one rotation, (cells, markers, features)."""
-    return torch.cat([model.respond(patches) for patches in cut_turned(crops, model.architecture.patch_size)])
+def respond_at(model: NeXtMarker, tile: CellTile) -> Tensor:
+    """Compute the response to the cells of a tile, each in one rotation, (cells, markers, features)."""
+    return torch.cat([model.respond(patches) for patches in cut_turned(tile, model.config.patch_size)])
 
 
-def cut_turned(crops: Crops, size: int) -> Iterator[Tensor]:
+def cut_turned(tile: CellTile, size: int) -> Iterator[Tensor]:
     """Cut the patches of a tile, each in one of four rotations, (up to `CACHED`, markers, size, size) at a time."""
-    turns = fixed_rotations(4).to(crops.pixels.device)
-    for numbers in torch.arange(len(crops.centres), device=crops.centres.device).split(CACHED):
-        yield cut_patches(replace(crops, centres=crops.centres[numbers]), size, turns[numbers % 4])
+    turns = fixed_rotations(4).to(tile.pixels.device)
+    for numbers in torch.arange(len(tile.centres), device=tile.centres.device).split(CACHED):
+        yield cut_patches(replace(tile, centres=tile.centres[numbers]), size, turns[numbers % 4])

@@ -1,6 +1,6 @@
-"""Figures. Each function draws, and returns the Axes it drew on.
+"""Figures. Each function returns the matplotlib Axes.
 
-Embeddings are drawn by scanpy: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
+Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
 
 from nextmarker.pl._attribution import marker_attribution

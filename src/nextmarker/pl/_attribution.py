@@ -1,4 +1,4 @@
-"""Clusters and their markers, as a dot plot."""
+"""Dot plot of clusters and their markers."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ def marker_attribution(
     table_key: str = _keys.TABLE,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw clusters against markers, with the clusters' sizes as bars.
+    """Draw a dot plot of clusters and markers, with the sizes of the clusters as bars.
 
-    The size of a dot is the share of the cluster's cells above the threshold of `nm.tl.marker_attribution`. Clusters
-    that were renamed since have their new names.
+    The size of a dot is the fraction of cells of the cluster above the threshold of `nm.tl.marker_attribution`.
+    Clusters that were renamed after the attribution are shown with their new names.
 
     Parameters
     ----------
     data
-        Table after `nm.tl.marker_attribution`, or the SpatialData object that holds it.
+        Table after `nm.tl.marker_attribution`, or the SpatialData object that contains it.
     method
-        What the colour shows: `"activation"`, the marker's mean activation in the cluster, or `"contribution"`, its
-        share in what sets the cluster's embedding apart from all other cells.
+        What the colour shows: `"activation"`, the mean activation of the marker in the cluster, or `"contribution"`,
+        its share in the difference between the cluster's embedding and that of all other cells.
     standard_scale
-        Stretch the activation of each marker from 0 in its lowest to 1 in its highest cluster, so that weak and
-        strong markers compare. Contributions are shares, and are drawn as they are.
+        Scale the activation of each marker from 0 in its lowest to 1 in its highest cluster, so that weak and strong
+        markers can be compared. Contributions are not scaled.
     key
         Name of the attribution in `.uns`.
     table_key
         Name of the table in the SpatialData object.
     ax
-        Axes whose place the plot takes; by default a new figure.
+        Axes to replace with the plot; by default a new figure.
 
     Returns
     -------
-    Axes of the dots: marker m of cluster c lies at (m + 0.5, c + 0.5). Bars and legends have Axes of their own beside
-    it, in the same figure.
+    Axes of the dots: marker m of cluster c is at (m + 0.5, c + 0.5). Bars and legends have their own Axes in the same
+    figure.
 
     Raises
     ------
     KeyError
-        If there is no such table or attribution.
+        If the table or the attribution does not exist.
     ValueError
         If `method` is unknown, or the cells were embedded or clustered again, or clusters merged, after the
         attribution.
@@ -116,18 +116,18 @@ def marker_attribution(
     plot.legend(colorbar_title=title, size_title="Cells above\nthreshold (%)")
     axes = plot.get_axes()
     for size in axes["group_extra_ax"].texts:
-        size.set(ha="left", position=(3, 10))  # else sizes above a thousand run into their bars
+        size.set(ha="left", position=(3, 10))  # otherwise numbers above a thousand overlap the bars
     axes["mainplot_ax"].set(xlabel="marker", ylabel=groupby)
     return axes["mainplot_ax"]
 
 
 def _stretch(color: pd.DataFrame) -> pd.DataFrame:
-    """Map each marker to [0, 1]; one that is alike in all clusters to 0."""
+    """Scale each marker to [0, 1]; a marker that is equal in all clusters to 0."""
     return ((color - color.min()) / (color.max() - color.min())).fillna(0)
 
 
 def _stand_in(table: pd.DataFrame, groupby: str) -> AnnData:
-    """Make a table of as many cells as the clusters have, which is all that scanpy asks of it."""
+    """Make a table with the right number of cells per cluster, which is all that scanpy needs."""
     sizes = table.groupby("cluster", observed=True)["n_cells"].first()
     cluster = np.repeat(np.arange(len(sizes)), sizes)
     return AnnData(

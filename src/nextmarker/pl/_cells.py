@@ -1,4 +1,4 @@
-"""Cell centres over the nuclear channel."""
+"""Cell centres on top of the nuclear channel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ORANGE = "#E69F00"
 GREY = "0.6"  # of cells without a value
-# after Okabe and Ito, without black, which a nuclear channel hides
+# Okabe and Ito, without black, which is invisible on the nuclear channel
 FEW_COLORS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2"]
 MOST_PIXELS = 2048
 
@@ -41,27 +41,27 @@ def cells(
     table_key: str = _keys.TABLE,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the cell centres of an image over its nuclear channel.
+    """Draw the cell centres of an image on top of its nuclear channel.
 
-    Only the crop is read, and one of more than 2,048 pixels a side is averaged down to that.
+    Only the crop is read. If it is wider or higher than 2,048 pixels, it is downsampled by averaging.
 
     Parameters
     ----------
     sdata
-        Images, and a table of cells.
+        Images with cells and a table.
     image
-        Name of the image; by default the first that has cells.
+        Name of the image; by default the first with cells.
     channel
-        Channel to draw. By default the nuclear channels given to `nm.pp.detect_cells`: several are scaled alike and
-        averaged.
+        Channel to draw. By default the nuclear channels that were given to `nm.pp.detect_cells`, each scaled to its
+        brightest pixels and averaged.
     color
-        What to colour the cells by: a column of `.obs`, or a marker, whose values are those in `.X`. Categories, text
-        and True/False get a legend, in the colours that scanpy keeps in `.uns[f"{color}_colors"]`, where it has any;
-        numbers get a colour bar. Cells without a value, or one that is not finite, are grey.
+        Column of `.obs` or marker to colour the cells by; for a marker, the values are taken from `.X`. Categories,
+        text and True/False get a legend, with scanpy's colours in `.uns[f"{color}_colors"]` if they exist; numbers get
+        a colour bar. Cells without a value, or with one that is not finite, are grey.
     layer
-        Layer of the table with the values of the marker, such as `"interpretability"`.
+        Layer of the table from which to take the values of the marker, such as `"interpretability"`.
     crop
-        (x, y, width, height) in pixels, with x and y of the upper left corner; by default the whole image.
+        (x, y, width, height) in pixels, where x and y are the upper left corner; by default the whole image.
     table_key
         Name of the table.
     ax
@@ -69,26 +69,25 @@ def cells(
 
     Returns
     -------
-    Axes in pixels of the image, with y downwards.
+    Axes, in pixels of the image with y pointing down.
 
     Warns
     -----
     UserWarning
-        If `color` are clusters made from an earlier embedding, or clusters of tables that were joined.
+        If `color` is a clustering of an earlier embedding, or combines clusterings of tables that were joined.
 
     Raises
     ------
     KeyError
-        If the table, the image, the channel, the column or marker, or the layer does not exist, or the nuclear channel
-        is not known.
+        If the table, image, channel, column, marker or layer does not exist, or the nuclear channel is not known.
     ValueError
-        If the crop lies outside the image, or `layer` comes without a marker.
+        If the crop is outside the image, or `layer` is given without a marker.
 
     Examples
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> ax = nm.pl.cells(sdata, channel="CD3", crop=(20, 10, 60, 40))
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('x (pixels)', 'y (pixels)')
@@ -124,24 +123,24 @@ def _choose_region(regions: Sequence[Region], image: str | None) -> Region:
         if region.image == image:
             return region
     there = [region.image for region in regions]
-    raise KeyError(no_such("image", image, "the table of cells", there, "Choose among these."))
+    raise KeyError(no_such("image", image, "the table of cells", there, "Choose one of these."))
 
 
 def _choose_channels(adata: AnnData, region: Region, channel: str | None) -> list[str]:
     panel = region.pixels["c"].to_numpy().tolist()
-    nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear")
+    nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear_channels")
     if channel is None and nuclear is None:
-        msg = f"The nuclear channel of these cells is not known. Name one: channel=..., of {listed(panel)}."
+        msg = f"The nuclear channel of these cells is not known. Choose one: channel=..., from {listed(panel)}."
         raise KeyError(msg)
     channels = [str(name) for name in nuclear] if channel is None else [channel]
     lacking = [name for name in channels if name not in panel]
     if lacking:
-        raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Name another: channel=..."))
+        raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Choose another: channel=..."))
     return channels
 
 
 def _choose_crop(region: Region, crop: tuple[float, float, float, float] | None) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the crop, cut off where the image ends."""
+    """Left, top, right and bottom of the crop, limited to the image."""
     width, height = region.pixels.sizes["x"], region.pixels.sizes["y"]
     if crop is None:
         return 0, 0, width, height
@@ -150,7 +149,7 @@ def _choose_crop(region: Region, crop: tuple[float, float, float, float] | None)
     right, bottom = min(round(x + crop_width), width), min(round(y + crop_height), height)
     if left >= right or top >= bottom:
         size = f"{width} pixels wide and {height} high"
-        msg = f"crop={crop} is (x, y, width, height) and lies outside of image {region.image!r}, {size}."
+        msg = f"crop={crop} is (x, y, width, height) and lies outside image {region.image!r}, {size}."
         raise ValueError(msg)
     return left, top, right, bottom
 
@@ -158,7 +157,7 @@ def _choose_crop(region: Region, crop: tuple[float, float, float, float] | None)
 def _read_background(
     pixels: xr.DataArray, left: int, top: int, right: int, bottom: int
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """Read the crop, averaged down if large, as square roots of each channel's share of its brightest."""
+    """Read the crop, downsampled if large; square root of the mean of the channels, each relative to its brightest."""
     step = -(-max(right - left, bottom - top) // MOST_PIXELS)
     crop = pixels.isel(y=slice(top, bottom), x=slice(left, right))
     if step > 1:
@@ -171,27 +170,27 @@ def _read_background(
 
 
 def _dot_size(ax: Axes, n_cells: int, width: float, height: float) -> float:
-    """Area of a dot, in points squared: half as wide as the distance between cells, within reason."""
+    """Area of a dot in square points: about a third of the distance between cells in diameter, within limits."""
     points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
     distance = np.sqrt(width * height / max(n_cells, 1))
     return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
 
 
 def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Series | None:
-    """Read what the cells are coloured by: a column of `.obs` or a marker, under its name; None for nothing."""
+    """Read the column of `.obs` or the marker to colour by, as a named series; None if there is none."""
     if layer is not None:
-        require(adata, "layers", layer, "nm.tl.embed(sdata), or name another: layer=...")
+        require(adata, "layers", layer, "nm.tl.embed(sdata), or choose another: layer=...")
     elif color is None:
         return None
     elif color in adata.obs:
         return adata.obs[color]
     if color is None:
-        msg = f"Name the marker of layer {layer!r}: color=..., of {listed(adata.var_names)}."
+        msg = f"Choose the marker of layer {layer!r}: color=..., from {listed(adata.var_names)}."
         raise ValueError(msg)
     if color not in adata.var_names:
         kind, there = ("marker", adata.var_names) if layer else ("column or marker", [*adata.obs, *adata.var_names])
-        mend = "Cluster the cells, nm.tl.cluster(adata), or name another: color=..."
-        raise KeyError(no_such(kind, color, "the table", there, mend))
+        fix = "Cluster the cells, nm.tl.cluster(adata), or choose another: color=..."
+        raise KeyError(no_such(kind, color, "the table", there, fix))
     return adata[:, color].to_df(layer)[color]
 
 

@@ -1,4 +1,4 @@
-"""The learned sigmoids."""
+"""Learned normalization: one sigmoid per marker."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ SHOWN = {"linear": (0, 4), "log": (1 / 8, 64)}  # times the centre of the sigmoi
 
 
 def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) -> np.ndarray:
-    """Draw the learned sigmoid of each marker over the histogram of its pixels.
+    """Draw the learned sigmoid of each marker on top of the histogram of its pixels.
 
-    Thin vertical lines show the background of each image, in mean counts per pixel: what `nm.tl.embed` found in its
-    empty places and took off the response of cells. A background of zero has no place on a logarithmic axis, and one
-    beyond the axis is not drawn.
+    Thin vertical lines show the background of each image, in mean counts per pixel: the signal in empty places, whose
+    response `nm.tl.embed` subtracts from that of the cells. A background of zero cannot be shown on a logarithmic axis,
+    and values beyond the axis are not drawn.
 
-    The histogram shows positive pixels only, as areas, with its highest bar at 1, up to where the sigmoid is close to
-    1: four times its centre. Sigmoids on the logarithmic axis are drawn on such an axis, from an eighth of their centre
-    to 64 times it. The pixels come from 32 windows of 128 x 128 pixels round cells, spread over all images, so that
-    memory stays bounded.
+    The histogram shows the density of the positive pixels, with the highest bar at 1. The axis ends where the sigmoid
+    is close to 1, at four times its centre; for sigmoids on the logarithmic axis it is logarithmic, from 1/8 to 64
+    times the centre. The pixels are sampled from 32 windows of 128 x 128 pixels around cells of all
+    images, so memory is limited.
 
-    Sigmoids act on counts above the offset that a camera added to every pixel, so the axis shows these: the offset of
-    its own image is taken off each pixel and each background.
+    Sigmoids act on counts above the offset that a camera adds to every pixel. So the offset of the image is subtracted
+    from the pixels and backgrounds shown.
 
     Parameters
     ----------
     data
-        SpatialData object after `nm.tl.embed`. Of a table alone the sigmoids are drawn without histograms.
+        SpatialData object after `nm.tl.embed`. For a table alone, the sigmoids are drawn without histograms.
     table_key
         Name of the table in the SpatialData object.
 
@@ -59,7 +59,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     Raises
     ------
     KeyError
-        If the table is missing or not embedded.
+        If the table does not exist or is not embedded.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     """
     sigmoids = read_record(get_table(data, table_key), _keys.EMBED_STEP)
     if not sigmoids:
-        msg = "The table is not embedded: there are no sigmoids to draw. Embed it: nm.tl.embed(sdata)."
+        msg = "The table is not embedded, so there are no sigmoids to draw. Embed it: nm.tl.embed(sdata)."
         raise KeyError(msg)
     markers = [str(name) for name in sigmoids["markers"]]
     pixels = None if isinstance(data, AnnData) else _sample_pixels(data, markers, table_key, _offsets(sigmoids))
@@ -100,16 +100,16 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
 
 
 def _offsets(sigmoids: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Counts that a camera added to every pixel, (markers,), by image; older tables have none."""
+    """Offset of each image, (markers,); missing in older tables."""
     return dict(zip(sigmoids.get("images", ()), sigmoids.get("offset", ()), strict=True))
 
 
 def _sample_pixels(
     sdata: SpatialData, markers: Sequence[str], table_key: str, offsets: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Read a bounded sample of pixels round cells, (pixels, markers), above the offset of their image.
+    """Read a limited sample of pixels around cells, (pixels, markers), minus the offset of their image.
 
-    Zero for markers that an image lacks.
+    Markers that an image lacks are zero.
     """
     cells = [(region, centre) for region in read_regions(sdata, table_key) for centre in region.centres]
     chosen = np.unique(np.linspace(0, len(cells) - 1, N_WINDOWS).round().astype(int))
@@ -118,7 +118,7 @@ def _sample_pixels(
     for index, counts in zip(chosen, compute(*windows), strict=True):
         flat = counts.reshape(len(markers), -1).T
         offset = offsets.get(cells[index][0].image, np.zeros(len(markers)))
-        # counts stay whole
+        # counts remain integers
         pixels.append(np.maximum(flat, offset.astype(flat.dtype)) - offset.astype(flat.dtype))
     return np.concatenate(pixels)
 
@@ -145,7 +145,7 @@ def _grid(n: int) -> tuple[Any, np.ndarray]:
 
 
 def _shown(sigmoids: Mapping[str, Any], m: int) -> tuple[float, float]:
-    """Lowest and highest counts that are drawn of a marker."""
+    """Lowest and highest counts on the axis of a marker."""
     low, high = SHOWN[sigmoids["axis"]]
     centres = sigmoids["x_c"][m], sigmoids["x_c_start"][m]
     return low * min(centres), high * max(centres)
@@ -159,7 +159,7 @@ def _draw_histogram(ax: Axes, pixels: np.ndarray, shown: tuple[float, float], ax
 
 
 def _edges(shown: tuple[float, float], axis: str, *, whole: bool) -> np.ndarray:
-    """Edges of the bars, between whole counts if there are such, so that none belongs to two bars."""
+    """Edges of the bars; for integer counts between integers, so that no count falls on an edge."""
     low, high = shown
     if axis == "log":
         edges = np.geomspace(low, max(high, 2) if whole else high, MOST_BINS + 1)

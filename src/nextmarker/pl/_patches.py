@@ -1,4 +1,4 @@
-"""What the cells of each cluster look like."""
+"""Example cells of each cluster."""
 
 from __future__ import annotations
 
@@ -41,48 +41,47 @@ def patches(
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Draw cells of each cluster, taken at random, in the colours of up to three markers.
+    """Draw random cells of each cluster, with up to three markers in colour.
 
-    Pixels are those of the images, not resampled; where a patch reaches over the edge of an image it is black. Each
-    marker is as bright in all rows as its brightest pixels (99.5th percentile) in the patches drawn. Only the patches
-    are read.
+    The pixels are not resampled, and patches are black beyond the edge of the image. The brightness of each marker is
+    scaled to the 99.5th percentile of its pixels in all patches drawn. Only the patches are read.
 
     Parameters
     ----------
     sdata
-        Images, and a table of clustered cells.
+        Images with cells and a table.
     groupby
-        Clusters, or any other categorical column of `.obs`.
+        Column of `.obs` with the groups: clusters, or any other categories.
     n
-        Cells per cluster, at most.
+        Maximum number of cells per cluster.
     markers
-        One to three markers to draw in every row. By default each cluster's own: of the markers that are raised in
-        it, the three with the largest contribution.
+        One to three markers to draw in every row. By default the top markers of each cluster: the three with the
+        largest contribution among those with higher activation in the cluster than elsewhere.
     size
-        Side of a patch in pixels; by default the patch size of the embedding.
+        Width of a patch in pixels; by default the patch size of the embedding.
     key
-        Name of the attribution in `.uns`, from which a cluster's own markers are taken.
+        Name of the attribution in `.uns` from which the top markers are taken.
     table_key
         Name of the table.
     random_state
-        Seed of the choice of cells.
+        Seed for choosing the cells.
 
     Returns
     -------
-    Axes, one row of patches per cluster, object array (clusters,).
+    Axes, one per cluster with a row of patches, object array (clusters,).
 
     Raises
     ------
     KeyError
         If the table, the column, the attribution, a marker or the patch size is missing.
     ValueError
-        If there are more than three markers, or the attribution is one of other clusters.
+        If there are more than three markers, or the attribution belongs to other clusters.
 
     Examples
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> axes = nm.pl.patches(sdata, groupby="image", markers=["DNA1", "CD3"], size=20)
     >>> axes[-1].get_xlabel()
     'image: patches of 20 x 20 pixels'
@@ -111,7 +110,7 @@ def patches(
 
 
 def _read_clusters(adata: AnnData, groupby: str) -> pd.Series:
-    labels = require(adata, "obs", groupby, "nm.tl.cluster(adata), or name another: groupby=...")
+    labels = require(adata, "obs", groupby, "nm.tl.cluster(adata), or choose another: groupby=...")
     return labels.astype("category").cat.remove_unused_categories()
 
 
@@ -123,7 +122,7 @@ def _choose_markers(
     if markers is not None:
         check_value("markers", list(markers), 1 <= len(markers) <= len(COLORS), "one to three")
         return {name: list(markers) for name in names}
-    table = read_attribution(adata, key, groupby, ", or name the markers to draw: markers=[...]")
+    table = read_attribution(adata, key, groupby, ", or choose the markers to draw: markers=[...]")
     raised = table[table["mean"] > table["mean_elsewhere"]]
     return {name: raised.loc[raised["cluster"] == str(name), "marker"].head(len(COLORS)).tolist() for name in names}
 
@@ -133,18 +132,20 @@ def _check_channels(regions: Sequence[Region], channels: Sequence[str]) -> None:
         panel = region.pixels["c"].to_numpy().tolist()
         lacking = [channel for channel in channels if channel not in panel]
         if lacking:
-            raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Name others: markers=[...]."))
+            raise KeyError(
+                no_such("channel", lacking, f"image {region.image!r}", panel, "Choose others: markers=[...].")
+            )
 
 
 def _choose_size(adata: AnnData, regions: Sequence[Region], size: int | None) -> tuple[int, list[float]]:
-    """Choose the side of a patch and, for each image, the distance of its pixels in pixels of the image."""
+    """Choose the width of a patch and, for each image, the distance of its pixels in pixels of the image."""
     if size is not None:
         return size, [1.0] * len(regions)
     embedded = adata.uns.get(_keys.RECORD, {}).get("embed")
     if embedded is None:
-        msg = "The cells are not embedded: their patch size is not known. Give it: size=..., in pixels."
+        msg = "The cells are not embedded, so their patch size is not known. Set it: size=..., in pixels."
         raise KeyError(msg)
-    return int(embedded["patch_size"]), [region.step(embedded.get("pixel_size")) for region in regions]
+    return int(embedded["patch_size"]), [region.scale(embedded.get("pixel_size")) for region in regions]
 
 
 def _choose_cells(clusters: pd.Series, n: int, random_state: int) -> dict[object, np.ndarray]:
@@ -163,7 +164,7 @@ def _read_patches(
         chosen = np.isin(region.rows, rows)
         grids = [_pixel_grid(centre, side, step) for centre in region.centres[chosen]]
         windows = [pixels.isel(y=_span(y, pixels.sizes["y"]), x=_span(x, pixels.sizes["x"])).data for x, y in grids]
-        # all at once, so that a chunk with several cells is read once
+        # all at once, so that each chunk is read only once
         for row, (x, y), window in zip(region.rows[chosen], grids, compute(*windows), strict=True):
             patches[row] = _place(window, x, y, pixels)
     return patches
@@ -180,7 +181,7 @@ def _span(indices: np.ndarray, length: int) -> slice:
 
 
 def _place(window: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: xr.DataArray) -> np.ndarray:
-    """Pick the pixels of a patch out of what was read of it, zero beyond the image."""
+    """Place the pixels that were read into a patch, zero beyond the image."""
     patch = np.zeros((len(window), len(y), len(x)), dtype=np.float32)
     in_y, in_x = (y >= 0) & (y < pixels.sizes["y"]), (x >= 0) & (x < pixels.sizes["x"])
     picked = window[:, (y[in_y] - max(y[0], 0))[:, None], x[in_x] - max(x[0], 0)]
@@ -189,7 +190,7 @@ def _place(window: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: xr.DataArra
 
 
 def _composite(intensities: np.ndarray) -> np.ndarray:
-    """Add up markers (markers, height, width), each in its colour, to (height, width, 3)."""
+    """Add up markers (markers, height, width), each in its colour: (height, width, 3)."""
     colors = np.array(list(COLORS.values()))[: len(intensities)]
     return np.einsum("mhw,mc->hwc", intensities.clip(0, 1), colors).clip(0, 1)
 

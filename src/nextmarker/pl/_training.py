@@ -1,4 +1,4 @@
-"""How training went."""
+"""Loss and learning rate during training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
 def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: Axes | None = None) -> Axes:
-    """Draw the loss of each training step, a running mean of it, and the learning rate.
+    """Draw the loss of each training step, its running mean, and the learning rate.
 
-    A dashed line is the loss of random embeddings, which that of a training that works leaves behind.
+    The dashed line is the loss of random embeddings; if training works, the loss falls clearly below it.
 
     Parameters
     ----------
     data
-        Table after `nm.tl.train`, or after an `nm.tl.embed` that trained; or the SpatialData object that holds it.
+        Table after `nm.tl.train`, or `nm.tl.embed` without a model, or the SpatialData object that contains it.
     table_key
         Name of the table in the SpatialData object.
     ax
@@ -35,12 +35,12 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
 
     Returns
     -------
-    Axes of the loss. The learning rate has a second y-axis.
+    Axes of the loss. The learning rate is on a second y-axis.
 
     Raises
     ------
     KeyError
-        If there is no such table, or no model was trained on it.
+        If the table does not exist, or no model was trained on it.
 
     Examples
     --------

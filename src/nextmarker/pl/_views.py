@@ -21,8 +21,8 @@ GAP = 0.12
 def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = None) -> np.ndarray:
     """Draw a cell and its views, one row per marker, in raw counts.
 
-    All patches are drawn at one scale, so that a smaller patch shows less of the cell's surroundings. The colours of a
-    row span zero to the highest count in it, so that the scaling of the counts shows.
+    All patches are drawn at the same scale, so a smaller patch shows less of the surroundings of the cell. The colours
+    of a row range from zero to its highest count, so the scaling of the counts is visible.
 
     Parameters
     ----------
@@ -33,20 +33,20 @@ def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = N
 
     Returns
     -------
-    Axes, object array (markers, 1 + views), the cell in the first column.
+    Axes, object array (markers, 1 + views), with the cell in the first column.
 
     Raises
     ------
     KeyError
-        If a marker is not among those of the views.
+        If the views do not have a marker.
     TypeError
-        If `views` are not what `nm.tl.draw_views` returns.
+        If `views` was not returned by `nm.tl.draw_views`.
 
     Examples
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> axes = nm.pl.views(nm.tl.draw_views(sdata, 17, patch_size=12), markers=["DNA1", "CD3"])
     >>> [ax.get_title().splitlines()[0] for ax in axes[0]]
     ['cell', 'view 1', 'view 2']
@@ -76,7 +76,7 @@ def _choose_markers(known: list[str], markers: Sequence[str] | str | None) -> li
     chosen = [markers] if isinstance(markers, str) else list(markers)
     missing = [marker for marker in chosen if marker not in known]
     if missing or not chosen:
-        raise KeyError(no_such("marker", missing or chosen, "the views", known, "Name some of theirs: markers=..."))
+        raise KeyError(no_such("marker", missing or chosen, "the views", known, "Choose others: markers=..."))
     return chosen
 
 

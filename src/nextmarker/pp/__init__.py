@@ -1,4 +1,4 @@
-"""Panels that match, and cell centres: detect them, or take them from elsewhere. No segmentation is needed."""
+"""Pixel sizes, panels and cell centres, detected or imported; no segmentation is needed."""
 
 from nextmarker.pp._add import add_cells
 from nextmarker.pp._detect import detect_cells

@@ -1,4 +1,4 @@
-"""Take cells from labels, shapes, points, tables and files."""
+"""Imports cells from labels, shapes, points, tables and files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | Path | pd.DataFrame | AnnData | Array"
 
 LONE_RADIUS = 5.0
-ENOUGH_CELLS, CORNER = 20, 0.7  # so many cells, all within this part of the width and of the height, are suspicious
+ENOUGH_CELLS, CORNER = 20, 0.7  # at least so many cells, all within this fraction of width and height
 
 
 def add_cells(
@@ -53,76 +53,76 @@ def add_cells(
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
-    """Take cell centres from what is there already: a segmentation, masks, shapes, points, a table, or a file.
+    """Import cell centres from a segmentation, masks, shapes, points, a table or a file.
 
     Parameters
     ----------
     sdata
-        Images of raw counts.
+        Images with raw counts.
     cells
         One of
 
-        - the name of an element of `sdata.labels` or `sdata.shapes` (centroids) or `sdata.points`, which is brought
-          into the pixels of its image by the coordinate system that both are in;
-        - what such names have in common, if each image has an element: `"masks"` for `masks_a` and `b_masks`;
+        - the name of an element of `sdata.labels` or `sdata.shapes` (centroids) or `sdata.points`. Its coordinates are
+          converted to pixels of the image through their common coordinate system;
+        - the common part of such names, if each image has its own element: `"masks"` for `masks_a` and `b_masks`;
         - the name of a table in `sdata.tables`, or an AnnData object, with (x, y) in `obsm["spatial"]` and, if there
           are several images, their names in `obs["image"]`;
-        - a DataFrame, or the path of a file of comma, semicolon or tab separated values, with columns `x` and `y`, or
-          as one of the programs below writes it. If there are several images, a column `image`, `Image`, `fov` or
-          `imageid` names them, with or without the extension of the file;
-        - a label mask of one image, of its height and width: an array (y, x), a `.npy` file or a TIFF. Each cell has a
-          number of its own, and the background is zero;
-        - the path of a GeoJSON file of one image, as :func:`nextmarker.io.write_geojson` and QuPath write it: polygons
-          (centroids) or points. Annotations beside detections are left out with a warning;
-        - a dict of these, by image.
+        - a DataFrame, or the path of a file with comma, semicolon or tab separated values, with columns `x` and `y` or
+          in the format of one of the programs below. If there are several images, a column `image`, `Image`, `fov` or
+          `imageid` names them, with or without the file extension;
+        - a label mask of one image, with the same height and width: an array (y, x), a `.npy` file or a TIFF. Each cell
+          has its own number, and the background is zero;
+        - the path of a GeoJSON file of one image, as written by :func:`nextmarker.io.write_geojson` and QuPath, with
+          polygons (centroids) or points. If it contains detections, annotations are left out with a warning;
+        - a dict from image to one of these.
     unit
-        The unit of the coordinates in a table, DataFrame or GeoJSON: `"pixel"` or `"micrometre"`. By default what the
-        header says, and else pixels. Micrometres need the pixel size of the image, and count from its top left corner;
-        if the image was cropped with spatialdata, from that of the whole image.
+        Unit of the coordinates in a table, DataFrame or GeoJSON: `"pixel"` or `"micrometre"`. By default the unit in
+        the header, otherwise pixels. Micrometres require the pixel size of the image, and are measured from its top
+        left corner or, if the image was cropped with spatialdata, from that of the whole image.
     images
-        Images that the cells belong to; by default those that `cells` names, or else all.
+        Images that the cells belong to; by default those named in `cells`, otherwise all.
     markers
-        Channels of the table; by default all, and then all images must have the same.
+        Channels of the table; by default all, which must then be the same in all images.
     key_added
         Name of the circles.
     table_key
         Name of the table.
     overwrite
-        Replace circles and table of these names.
+        Replace existing circles and tables of these names.
     progress
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
-    Nothing; writes in place what :func:`nextmarker.pp.detect_cells` writes, and in `obs["source_id"]` the label or the
-    index that each cell had in `cells`, int or str. The record is `uns["nextmarker"]["add_cells"]`.
+    None. Writes in place the same keys as :func:`nextmarker.pp.detect_cells`, and in `obs["source_id"]` the label or
+    index of each cell in `cells`, int or str. The parameters are in `uns["nextmarker"]["add_cells"]`.
 
     Raises
     ------
     KeyError
-        If an image, or what `cells` names, does not exist.
+        If an image, or the element or file named by `cells`, does not exist.
     TypeError
-        If `cells` is something else.
+        If `cells` has another type.
     ValueError
-        If there are no images or no cells, centres are NaN or outside of their image, it is not clear which image an
-        element, a mask or a file belongs to, a file cannot be read, a table has no coordinates that are known, `unit`
-        contradicts its header, a pixel size is needed and unknown, a mask has another size than its image or does not
-        tell cells apart, panels differ, or the names are taken. Nothing is changed then.
+        If there are no images or no cells, centres are NaN or outside their image, it is not clear which image an
+        element, mask or file belongs to, a file cannot be read, a table has no known coordinate columns, `unit`
+        contradicts the header, the pixel size is needed but unknown, a mask does not have the size of its image or does
+        not number the cells, panels differ, or `key_added` or `table_key` already exists. Nothing is changed then.
 
     Warns
     -----
     UserWarning
-        If an image has no cells; if a table without a unit has all cells in the top left corner of the image, as it
-        would if they were micrometres; if the only image has another name in the table; or if annotations in a GeoJSON
-        file are left out.
+        If an image has no cells; if all cells of a table without a unit are in the top left corner of the image, which
+        suggests micrometres; if the only image has another name in the table; or if annotations in a GeoJSON file are
+        left out.
 
     Notes
     -----
-    Columns are known by their names. Programs count pixels in different ways: in SpatialData the middle of the first
-    pixel is at (0.5, 0.5). The last column says where it is for others, and coordinates are shifted accordingly.
+    Columns are recognised by their names. Programs count pixels differently: in SpatialData the centre of the first
+    pixel is at (0.5, 0.5). The last column shows where other programs place it; coordinates are shifted accordingly.
 
     ===================================  ====================================  ===========  ============
-    written by                           columns                               unit         first middle
+    written by                           columns                               unit         first centre
     ===================================  ====================================  ===========  ============
     you; also `obsm["spatial"]`          `x`, `y`                              pixels       0
     QuPath                               `Centroid X µm` or `Centroid X px`    as named     0.5
@@ -135,8 +135,8 @@ def add_cells(
     Xenium, with `transcript_counts`     `x_centroid`, `y_centroid`            micrometres  0.5
     ===================================  ====================================  ===========  ============
 
-    The names of the cells are taken from `label`, `CellID`, `Object ID`, `ObjectNumber`, `Object` or `cell_id`, or else
-    from the index of the table. In GeoJSON they are the `name`, or else the `id`.
+    The names of the cells are taken from `label`, `CellID`, `Object ID`, `ObjectNumber`, `Object` or `cell_id`,
+    otherwise from the index of the table; in GeoJSON, from `name`, otherwise `id`.
 
     Examples
     --------
@@ -161,8 +161,8 @@ def add_cells(
     centres = _read_centres(sdata, cells, chosen, unit, every=images is not None)
     target = check_target(sdata, list(centres), markers, key_added=key_added, table_key=table_key, overwrite=overwrite)
     for image, frame in centres.items():
-        mend = 'Remove them, or give x and y in pixels, or with unit="micrometre".'
-        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index.tolist(), mend)
+        fix = 'Remove them, or pass x and y in pixels, or with unit="micrometre".'
+        check_inside(image, read_image(sdata, image), frame[["x", "y"]].to_numpy(), frame.index.tolist(), fix)
     write_cells(
         sdata,
         target,
@@ -178,15 +178,15 @@ def add_cells(
 def _read_centres(
     sdata: SpatialData, cells: Source | Mapping[str, Source], images: list[str], unit: Unit | None, *, every: bool
 ) -> dict[str, pd.DataFrame]:
-    """Read `x` and `y` of each image in its intrinsic coordinates, float64, with the index they have at the source.
+    """Read `x` and `y` of each image in its intrinsic coordinates, float64, with the index of the source.
 
-    Of a table only the images that it names are returned, unless `every` image is wanted.
+    For a table, only the images that it names are returned, unless `every` is True.
     """
     if isinstance(cells, Mapping):
         missing = [image for image in images if image not in cells]
         if missing:
             there = sorted(cells)
-            raise KeyError(no_such("image", missing, "cells", there, f"Choose with images={there}."))
+            raise KeyError(no_such("image", missing, "cells", there, f"Choose from images={there}."))
         return {image: _from_one(sdata, cells[image], image, unit) for image in images}
     if isinstance(cells, str) and (elements := elements_by_image(sdata, cells, images)):
         return {image: _from_one(sdata, name, image, unit) for image, name in elements.items()}
@@ -221,22 +221,22 @@ def _from_one(sdata: SpatialData, cells: Source, image: str, unit: Unit | None) 
 
 def _refuse_unit(unit: Unit | None) -> None:
     if unit is not None:
-        msg = f"unit={unit!r} is for tables of other programs: the unit of these cells is known. Leave it out."
+        msg = f"unit={unit!r} applies to tables of other programs; the unit of these cells is known. Leave it out."
         raise ValueError(msg)
 
 
 def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Array | Path:
-    """Look up what a name or a path leads to."""
+    """Find the table or file with this name or path."""
     if isinstance(source, str) and source in sdata.tables:
         return sdata.tables[source]
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         if not path.is_file():
             there = sorted({*spatial_elements(sdata), *sdata.tables})
-            raise KeyError(no_such("file or element", str(source), "sdata", there, "Name another."))
+            raise KeyError(no_such("file or element", str(source), "sdata", there, "Choose another."))
         return path
     if not isinstance(source, pd.DataFrame | AnnData | Array):
-        msg = f"cells is of type {type(source).__name__}. Give a name, path, DataFrame, AnnData, array or dict."
+        msg = f"cells has the type {type(source).__name__}. Pass a name, path, DataFrame, AnnData, array or dict."
         raise TypeError(msg)
     return source
 
@@ -244,7 +244,7 @@ def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Ar
 def _from_table(
     sdata: SpatialData, source: pd.DataFrame | AnnData | Path, unit: Unit | None
 ) -> tuple[pd.DataFrame, Unit | None]:
-    """Read `x` and `y` from the corner of the image, `image` where there is one, and the unit where one is stated."""
+    """Read `x` and `y` from the corner of the image, `image` if there is one, and the unit if it is stated."""
     if not isinstance(source, AnnData):
         return read_cell_table(source, unit)
     if is_own_table(source):
@@ -262,7 +262,7 @@ def _in_pixels(sdata: SpatialData, image: str, frame: pd.DataFrame, unit: Unit |
         return frame
     um, system = pixel_size(sdata, image), spatial_system(sdata, image)
     if um is None:
-        msg = f"The cells are in micrometres; the pixel size of image {image!r} is not known. {STATE_SIZE}"
+        msg = f"The cells are in micrometres, but the pixel size of image {image!r} is not known. {STATE_SIZE}"
         raise ValueError(msg)
     matrix = from_system(sdata, image, system) if is_micrometre(system) else np.diag([1 / um, 1 / um, 1])
     x, y = apply(matrix, frame[["x", "y"]].to_numpy()).T
@@ -272,12 +272,12 @@ def _in_pixels(sdata: SpatialData, image: str, frame: pd.DataFrame, unit: Unit |
 def _warn_of_micrometres(pixels: xr.DataArray, image: str, frame: pd.DataFrame) -> None:
     in_corner = all(frame[axis].max() < CORNER * pixels.sizes[axis] for axis in "xy")
     if len(frame) >= ENOUGH_CELLS and in_corner:
-        msg = f'All cells are in the top left corner of image {image!r}. Say unit="pixel" or unit="micrometre".'
+        msg = f'All cells are in the top left corner of image {image!r}. Set unit="pixel" or unit="micrometre".'
         warnings.warn(msg, UserWarning, stacklevel=6)
 
 
 def _ids(centres: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
-    """Names of the cells at their source: integers where all of them are, else strings, empty where one is missing."""
+    """Names of the cells in the source: integers if all are, otherwise strings, empty where missing."""
     if all(frame.index.dtype.kind in "iu" for frame in centres.values()):
         return {image: frame.index.to_numpy(np.int64) for image, frame in centres.items()}
     return {

@@ -1,9 +1,10 @@
-"""Find cells in nuclear channels."""
+"""Detects cells in nuclear channels."""
 
 from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 
 MIN_DIAMETER = 2.0
 USUAL_DIAMETERS = (3, 20)  # micrometres
-LARGEST_ESTIMATE = 50  # pixels; near the largest nuclei that are looked for
+LARGEST_ESTIMATE = 50  # pixels; close to the largest nuclei that can be estimated
 LEAST_CONTRAST = 3.0  # standard deviations of the noise
 
 
 def detect_cells(
     sdata: SpatialData,
-    nuclear: str | Sequence[str],
+    nuclear_channels: str | Sequence[str],
     *,
     method: Method = "maxima",
     diameter: float | None = None,
@@ -41,73 +42,75 @@ def detect_cells(
     overwrite: bool = False,
     progress: bool = True,
 ) -> None:
-    """Find cell centres in the nuclear channels, without segmentation.
+    """Detect cell centres in the nuclear channels, without segmentation.
 
-    A centre must lie in the foreground: where the smoothed nuclear channel exceeds Otsu's threshold of its square
-    roots, chosen for each image. The image is read in tiles; the result does not depend on their size.
+    A centre must lie in the foreground, where the smoothed nuclear channel is above Otsu's threshold, computed on
+    square roots for each image. Images are read in tiles, whose size does not change the result.
 
-    Every image is divided into foreground and background, an empty one too, so cells are found in noise as well. A
-    warning names the images where most cells hardly stand out from the noise around them. These cells are kept: dim
-    nuclei can be real, and only you can tell. Leave such images out with `images`.
+    Otsu's threshold divides even an empty image into foreground and background, so cells are found in noise as well. A
+    warning names the images in which most cells barely stand out from the noise. These cells are kept, because dim
+    nuclei can be real; check such images, and exclude them with `images` if necessary.
 
     Parameters
     ----------
     sdata
-        Images of raw counts, or of any other intensities from 0 upwards.
-    nuclear
-        One nuclear channel, used as it is, or several, which are divided by the 99th percentile of their nonzero
-        pixels and summed.
+        Images with raw counts or other intensities that are not negative.
+    nuclear_channels
+        Name of the nuclear channel, or a list of names. One channel is used as it is; several are divided by the 99th
+        percentile of their nonzero pixels and summed.
     method
-        - `"maxima"`: local maxima of the nuclear channel, smoothed by a Gaussian of a quarter of the diameter.
-        - `"blobs"`: local maxima of the Laplacian of Gaussian that answers most to discs of this diameter; separates
-          touching nuclei more often, and splits large ones more often.
-        - `"threshold"`: centroids of the connected foreground, smoothed by an eighth of the diameter, without pieces
-          smaller than a quarter of a nucleus. Nuclei that touch remain one.
+        - `"maxima"`: local maxima after Gaussian smoothing with a standard deviation of a quarter of the diameter.
+        - `"blobs"`: local maxima of the Laplacian of Gaussian for discs of this diameter. It separates touching nuclei
+          more often, but also splits large ones more often.
+        - `"threshold"`: centroids of connected foreground after smoothing with an eighth of the diameter, without
+          pieces smaller than a quarter of a nucleus. Touching nuclei are not separated.
 
-        Centres of the first two are half a diameter apart or more.
+        With the first two, centres are at least half a diameter apart.
     diameter
         Diameter of a nucleus in pixels. By default it is estimated from the scale at which the images show most
-        detail, once for all images of one pixel size, and logged.
+        detail, together for all images of the same pixel size, and logged.
     images
-        Images to look into; all by default.
+        Images in which to detect cells; by default all.
     markers
-        Channels of the table; by default all, and then all images must have the same.
+        Channels of the table; by default all, which must then be the same in all images.
     key_added
         Name of the circles.
     table_key
         Name of the table.
     overwrite
-        Replace circles and table of these names.
+        Replace existing circles and tables of these names.
     progress
-        Show a bar, and log the estimated diameter.
+        Show a progress bar, and log the estimated diameter.
 
     Returns
     -------
-    Nothing; writes in place (a backed object is changed in memory only):
+    None. Writes in place (if the object is backed by a store, only in memory):
 
     `sdata.shapes["cells"]`, or `sdata.shapes["cells_<image>"]` if there are several images
-        Circles around the centres, in pixels, with the transformations of the image. The radius is half the median
+        Circles around the centres, in pixels, with the transformations of the image. Their radius is half the median
         distance between neighbouring centres.
     `sdata.tables["table"]`
         One table for all images. `X`: mean raw counts in the circle, float32 (cells, markers). `obs`: `region` (the
-        circles), `instance_id`, `image`. `obsm["spatial"]`: (x, y), float64, in micrometres where the pixel size is
-        known, else in the coordinate system of the image. `uns["nextmarker"]["detect_cells"]`: the parameters.
+        circles), `instance_id`, `image`. `obsm["spatial"]`: (x, y), float64, in micrometres if the pixel size is known,
+        otherwise in the coordinate system of the image. `uns["nextmarker"]["detect_cells"]`: the parameters.
 
     Raises
     ------
     KeyError
-        If an image does not exist, or lacks a nuclear channel. If other images have it, the error names them.
+        If an image does not exist or lacks a nuclear channel. If other images have it, the error names them.
+    TypeError
+        If `nuclear_channels` contains numbers instead of names.
     ValueError
-        If there are no images, no image has a cell, pixels are not finite, panels differ, or the names are taken.
-        Nothing is changed then.
+        If there are no images, no cells are found, pixels are not finite, panels differ, or `key_added` or `table_key`
+        already exists. Nothing is changed then.
 
     Warns
     -----
     UserWarning
-        If an image has no cells; if the cells of an image may be noise: in the median they stand out from their
-        surroundings by less than three standard deviations of the pixel noise; or if the estimated diameter is unusual
-        for nuclei (below 3 or above 20 micrometres, or, where the pixel size is unknown, above 50 pixels or a third of
-        the image).
+        If an image has no cells; if the cells of an image may be noise, because their median contrast to the
+        surroundings is below three standard deviations of the pixel noise; or if the estimated diameter is unusual for
+        nuclei (below 3 or above 20 micrometres or, if the pixel size is unknown, above 50 pixels or a third of the
+        image).
 
     Examples
     --------
@@ -119,12 +122,12 @@ def detect_cells(
     >>> nuclei = sum(np.exp(-((y - 30) ** 2 + (x - cx) ** 2) / 18) for cx in (20, 45))
     >>> image = Image2DModel.parse(50 * nuclei[None], dims=("c", "y", "x"), c_coords=["DNA"])
     >>> sdata = SpatialData(images={"tissue": image})
-    >>> nm.pp.detect_cells(sdata, nuclear="DNA", diameter=12, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels="DNA", diameter=12, progress=False)
     >>> sdata["table"].obsm["spatial"]
     array([[20.5, 30.5],
            [45.5, 30.5]])
     """
-    channels = as_list(nuclear)
+    channels = _names(nuclear_channels)
     _check_arguments(method, diameter, channels)
     pixels = {image: read_image(sdata, image) for image in choose_images(sdata, images)}
     _check_channels({image: array["c"].to_numpy().tolist() for image, array in pixels.items()}, channels)
@@ -146,41 +149,53 @@ def detect_cells(
         target,
         centres,
         step="detect_cells",
-        parameters={"nuclear": np.array(channels, dtype=object), "method": method, "diameter": diameters},
+        parameters={"nuclear_channels": np.array(channels, dtype=object), "method": method, "diameter": diameters},
         lone_radius={image: size / 2 for image, size in diameters.items()},
         progress=progress,
     )
+
+
+def _names(nuclear_channels: str | Sequence[str]) -> list[str]:
+    """List the names, and raise an error for channel numbers, which other programs use."""
+    names = as_list(nuclear_channels) if isinstance(nuclear_channels, Iterable) else [nuclear_channels]
+    if not all(isinstance(name, str) for name in names):
+        msg = (
+            f"nuclear_channels={nuclear_channels!r} must be the name of a channel or a list of names, such as "
+            "nuclear_channels=['DNA1', 'DNA2']. sdata[image]['c'] shows the names."
+        )
+        raise TypeError(msg)
+    return names
 
 
 def _check_arguments(method: str, diameter: float | None, channels: Sequence[str]) -> None:
     check_option("method", method, METHODS)
     rule = f"the diameter of a nucleus in pixels, {MIN_DIAMETER:g} or more"
     check_value("diameter", diameter, diameter is None or MIN_DIAMETER <= diameter < np.inf, rule)
-    check_each_once("nuclear", channels)
+    check_each_once("nuclear_channels", channels)
 
 
 def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) -> None:
-    """Refuse channels that an image lacks, and name the images that have them."""
+    """Raise an error if an image lacks channels, and name the images that have them."""
     missing = {image: [name for name in channels if name not in panel] for image, panel in panels.items()}
     complete = [image for image in panels if not missing[image]]
     lacking = [image for image in panels if missing[image]]
     if not lacking:
         return
-    image, mend = lacking[0], "Name another: nuclear=[...]."
+    image, fix = lacking[0], "Choose others: nuclear_channels=[...]."
     if complete:
-        mend = f"Choose the images that have them: images={complete}."
-    raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], mend))
+        fix = f"Choose the images that have them: images={complete}."
+    raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], fix))
 
 
 def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage], *, progress: bool) -> dict[str, float]:
-    """Estimate one diameter for all images of one pixel size, and log it."""
+    """Estimate one diameter for all images of the same pixel size, and log it."""
     by_size = defaultdict(list)
     for name in images:
         by_size[pixel_size(sdata, name)].append(name)
     diameters: dict[str, float] = {}
     for um, names in by_size.items():
         diameter = estimate_diameter([images[name] for name in names])
-        if diameter is None:  # no signal: no cells will be found, whatever their size
+        if diameter is None:  # no signal, so no cells will be found
             diameters |= dict.fromkeys(names, MIN_DIAMETER)
             continue
         in_um = "" if um is None else f" ({diameter * um:.1f} um)"
@@ -192,7 +207,7 @@ def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage], 
 
 
 def _warn_of_diameter(diameter: float, um: float | None, images: Sequence[NuclearImage]) -> None:
-    """Warn where what holds most detail is hardly the nuclei."""
+    """Warn if the estimate is unlikely to be the diameter of nuclei."""
     if um is not None:
         least, most = USUAL_DIAMETERS[0] / um, USUAL_DIAMETERS[1] / um
     else:
@@ -201,8 +216,8 @@ def _warn_of_diameter(diameter: float, um: float | None, images: Sequence[Nuclea
     if not least <= diameter <= most:
         names = listed(image.name for image in images)
         msg = (
-            f"The estimated nuclear diameter, {diameter:g} pixels, is not between {least:.3g} and {most:.3g}. Look at "
-            f"the nuclei of {names}, or give it: diameter=..."
+            f"The estimated nuclear diameter, {diameter:g} pixels, is not between {least:.3g} and {most:.3g}. Check "
+            f"the nuclei of {names}, or set it: diameter=..."
         )
         warnings.warn(msg, UserWarning, stacklevel=4)
 
@@ -215,6 +230,6 @@ def _warn_of_noise(image: NuclearImage, centres: np.ndarray, diameter: float) ->
         channels = list(image.channels)
         msg = (
             f"The {len(centres)} cells found in image {image.name!r} may be noise in {channels}: their contrast is "
-            f"{contrast:.1f}, that of true cells {LEAST_CONTRAST:g} or more. Look at them, or choose images=[...]."
+            f"{contrast:.1f}, that of real cells at least {LEAST_CONTRAST:g}. Check them, or choose images=[...]."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)

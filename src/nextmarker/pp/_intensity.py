@@ -1,4 +1,4 @@
-"""Mean intensity of every marker in a circle around every cell."""
+"""Mean intensity of each marker in a circle around each cell."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ TILE_SIZE = 1024
 
 
 def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_size: int = TILE_SIZE) -> np.ndarray:
-    """Average the pixels whose centre lies within `radius` of the centre of a cell; each chunk is read once.
+    """Average the pixels whose centre is within `radius` of a cell centre; each chunk is read once.
 
     Parameters
     ----------
     region
-        Image and cells; its rows count from 0 to the number of its cells.
+        Image and cells, with rows numbered from 0.
     markers
         Channels to average.
     radius
-        Pixels, at least 1, so that no circle is without a pixel.
+        In pixels, at least 1, so that every circle contains a pixel.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_
     """
     means = np.zeros((len(region.rows), len(markers)), np.float32)
     size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
-    for tile in stream_tiles(region, markers, tile_size=tile_size, halo=int(np.ceil(radius)) + 1):
+    for tile in stream_tiles(region, markers, tile_size=tile_size, margin=int(np.ceil(radius)) + 1):
         origin = np.rint(region.centres[tile.rows[0]] - 0.5 - tile.centres[0]).astype(int)
         means[tile.rows] = tile.circle_means(radius, first=-origin, end=size - origin)
     return means

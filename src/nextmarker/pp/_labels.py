@@ -1,4 +1,4 @@
-"""Labelled pixels to centroids: the objects of a label image, and the connected pieces of a foreground."""
+"""Centroids of the objects of a label image, and of the connected pieces of a foreground."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 TILE_SIZE = 2048
 
-_FEW_LABELS = 10  # so few may be the values of a mask of foreground, or of types of tissue
+_FEW_LABELS = 10  # with so few values, it may be a mask of foreground or of tissue types
 
 
 class Pieces:
-    """Connected foreground, gathered block by block from left to right and from top to bottom."""
+    """Connected foreground, collected block by block, from left to right and from top to bottom."""
 
     def __init__(self, image_width: int) -> None:
         self._above = np.zeros(image_width, np.int64)  # the piece at the lowest known pixel of each column
@@ -57,9 +57,9 @@ def label_centroids(
     Parameters
     ----------
     labels
-        Whole numbers, (y, x), lazy; zero is background.
+        Integers, (y, x), lazy; zero is background.
     name
-        What messages call it.
+        Name in error messages.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def label_centroids(
     Raises
     ------
     ValueError
-        If a value is negative or no whole number, or few labels are in many pieces: a mask of foreground, or of types.
+        If a value is negative or not an integer, or if few labels are in many pieces: a mask of foreground or types.
     """
     sums = [
         _sums(_whole(labels.isel(y=rows, x=columns).to_numpy(), name), (rows.start, columns.start))
@@ -83,10 +83,10 @@ def label_centroids(
 
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # what has no place among the integers differs afterwards
+    with np.errstate(invalid="ignore"):  # values that are not integers differ afterwards
         whole = values.astype(np.int64)
     if (whole < 0).any() or (whole != values).any():
-        msg = f"{name} has values that are negative or not whole numbers. Labels of cells are 1, 2, 3 and so on."
+        msg = f"{name} has values that are negative or not integers. Labels of cells are 1, 2, 3 and so on."
         raise ValueError(msg)
     return whole
 
@@ -117,7 +117,7 @@ def _total(group: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
 
 
 def connected_groups(first: np.ndarray, second: np.ndarray, n: int) -> tuple[int, np.ndarray]:
-    """Count and number the connected groups of `n` things, of which `first` and `second` are linked in pairs."""
+    """Count and number the connected groups of `n` items, given pairs of linked items."""
     if n == 0:
         return 0, np.empty(0, np.int64)
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))

@@ -1,8 +1,8 @@
-"""Pixels to centres: nuclei of a nuclear channel.
+"""Detects nuclei in the pixels of the nuclear channels.
 
-Everything is read tile by tile, and the same comes out whatever the size of the tiles: a pixel is filtered with all
-pixels in reach of it, what is summed over an image is summed in integers, and what depends on the order of the cells
-is decided once all of them are known.
+Images are read tile by tile, and the result does not depend on the size of the tiles: each pixel is filtered with all
+pixels in reach, sums over an image are sums of integers, and steps that depend on the order of the cells come after all
+of them are known.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 Method = Literal["maxima", "blobs", "threshold"]
 METHODS = get_args(Method)
 
-# What is looked at to tell cells from noise, so that a slide costs no more than a small image.
+# Limits of the sample on which the contrast is measured, so that a slide takes no longer than a small image.
 _CHECKED_CELLS = 300
 _CHECKED_TILES = 8
 
-# Widths of the Gaussians that look for the size of the nuclei, half an octave apart.
+# Widths of the Gaussians for estimating the size of the nuclei, half an octave apart.
 _WIDTHS = 2.0 ** np.arange(0, 4.75, 0.5)
-# The difference of the Gaussians w and sqrt(2) w is strongest, in square, for nuclei that are Gaussians of width
+# The mean square of the difference of the Gaussians w and sqrt(2) w is largest for nuclei that are Gaussians of width
 # w / 1.185; the diameter of such a nucleus is taken as four times its width.
 _DIAMETER_PER_WIDTH = 4 / 1.185
-_REACH = 4.0  # widths at which a Gaussian is cut off
+_REACH = 4.0  # Gaussians are truncated at so many widths
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class NuclearImage:
-    """The nuclear channels of one image, joined into one and read in tiles.
+    """The nuclear channels of one image, combined into one and read in tiles.
 
-    A single channel is used as it is. Several are divided by the 99th percentile of their nonzero pixels and summed,
-    so that no channel dominates by its scale.
+    A single channel is used as it is. Several are divided by the 99th percentile of their nonzero pixels and summed, so
+    that they have equal weight.
     """
 
     name: str
@@ -74,7 +74,7 @@ class NuclearImage:
         return grid(self.pixels, self.tile_size)
 
     def blocks(self, halo: int, tiles: Sequence[tuple[slice, slice]] | None = None) -> Iterator[_Block]:
-        """Walk over the image, or over some tiles; `halo` pixels surround each block where the image goes on."""
+        """Iterate over the image, or over some tiles, with a halo of `halo` pixels where the image continues."""
         for rows, columns in self.tiles() if tiles is None else tiles:
             top, left = min(rows.start, halo), min(columns.start, halo)
             raw = self._read(
@@ -102,9 +102,9 @@ class NuclearImage:
 
 
 class _Histogram:
-    """Counts of values in bins of 1/32 octave, from zero to the largest float; negative values count as zero."""
+    """Histogram in bins of 1/32 octave, from zero to the largest float; negative values count as zero."""
 
-    # The exponent and the first five bits of the mantissa are the bin: exact, and as fine for counts of 1 as of 10,000.
+    # Exponent and first five bits of the mantissa give the bin: exact, and as fine for counts of 1 as of 10,000.
     _SHIFT = 52 - 5
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class _Histogram:
         return float(values[np.searchsorted(np.cumsum(counts), q * counts.sum())]) if counts.size else 0.0
 
     def foreground_level(self) -> float:
-        """Otsu's threshold of the square roots: the noise of counts is as large in bright pixels as in dim ones."""
+        """Otsu's threshold of the square roots, whose noise is equal in bright and dim pixels."""
         counts, values = self._filled()
         if counts.size < 2:
             return np.inf
@@ -133,14 +133,14 @@ class _Histogram:
 
 
 def estimate_diameter(images: Sequence[NuclearImage]) -> float | None:
-    """Estimate the diameter of the nuclei from the size at which the images hold most detail.
+    """Estimate the diameter of the nuclei from the scale at which the images show most detail.
 
-    Differences of Gaussians of growing width are taken of the square roots of the pixels. The mean square of such a
-    difference falls with the square of the width where there is noise alone; what exceeds that peaks at the nuclei.
+    The square roots of the pixels are filtered with differences of Gaussians of increasing width. For noise alone, the
+    mean square of the difference falls with the square of the width; the excess over this has its peak at the nuclei.
 
     Returns
     -------
-    Pixels, with one decimal, or None where there is no signal.
+    Pixels, with one decimal, or None if there is no signal.
     """
     energy = np.zeros(len(_WIDTHS) - 1)
     for image in images:
@@ -151,7 +151,7 @@ def estimate_diameter(images: Sequence[NuclearImage]) -> float | None:
                 coarser = _smooth(pixels, width)
                 energy[scale] += np.square((finer - coarser)[block.core]).sum()
                 finer = coarser
-    # Rounded, so that the order in which tiles were summed does not show.
+    # Rounded, so that the order in which tiles are summed has no effect.
     energy = energy.astype(np.float32).astype(np.float64)
     if energy.max() == 0:
         return None
@@ -160,7 +160,7 @@ def estimate_diameter(images: Sequence[NuclearImage]) -> float | None:
 
 
 def _peak(widths: np.ndarray, energy: np.ndarray) -> float:
-    """Width of the largest energy, by a parabola through the three points around it on logarithmic axes."""
+    """Width of the largest energy, from a parabola through three points on logarithmic axes."""
     best = int(np.argmax(energy))
     if not 0 < best < len(energy) - 1 or not energy[best - 1 : best + 2].all():
         return float(widths[best])
@@ -170,7 +170,7 @@ def _peak(widths: np.ndarray, energy: np.ndarray) -> float:
 
 
 def find_nuclei(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
-    """Find the nuclei of an image.
+    """Detect the nuclei of an image.
 
     Parameters
     ----------
@@ -193,15 +193,15 @@ def _as_centres(row_column: np.ndarray) -> np.ndarray:
 
 
 def _peaks(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
-    """Row and column of the strongest responses that lie in the foreground and half a diameter apart."""
+    """Row and column of the strongest responses in the foreground, at least half a diameter apart."""
     levels = _Histogram()
     found = []
-    blob_width = diameter / np.sqrt(8)  # where the Laplacian of Gaussian answers most to a disc of this diameter
+    blob_width = diameter / np.sqrt(8)  # at which the Laplacian of Gaussian responds most to a disc of this diameter
     for block in image.blocks(_reach(blob_width) + 1):
         smooth = _smooth(block.pixels, diameter / 4)
         levels.add(smooth[block.core])
         response = smooth if method == "maxima" else -ndi.gaussian_laplace(block.pixels, blob_width, truncate=_REACH)
-        # Of a flat top the rim is enough. The middle of a flat image is no peak.
+        # Only the rim of a flat top counts; a flat image has no peak.
         is_peak = (response == ndi.maximum_filter(response, 3)) & (response > ndi.minimum_filter(response, 3))
         is_peak &= response > 0
         rows, columns = np.nonzero(is_peak[block.core])
@@ -213,7 +213,7 @@ def _peaks(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
 
 
 def _join_ties(position: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put one peak into the middle of neighbouring pixels that are peaks: these are equally high."""
+    """Replace neighbouring peaks, which are equally high, by one in their middle."""
     if len(position) == 0:
         return position, response
     first, second = KDTree(position).query_pairs(1.5, output_type="ndarray").T
@@ -226,7 +226,7 @@ def _join_ties(position: np.ndarray, response: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _apart(position: np.ndarray, response: np.ndarray, distance: float) -> np.ndarray:
-    """Keep the strongest first, and drop whatever lies within `distance` of one that is kept."""
+    """Keep the strongest peaks, and drop all others within `distance` of one that is kept."""
     if len(position) == 0:
         return position
     position = position[np.lexsort((position[:, 1], position[:, 0], -response))]
@@ -238,8 +238,8 @@ def _apart(position: np.ndarray, response: np.ndarray, distance: float) -> np.nd
 
 
 def _components(image: NuclearImage, diameter: float) -> np.ndarray:
-    """Row and column of the centroids of connected foreground, without pieces under a quarter of a nucleus."""
-    width = diameter / 8  # enough to join the counts of one nucleus
+    """Row and column of the centroids of connected foreground, without pieces below a quarter of a nucleus."""
+    width = diameter / 8  # enough to connect the counts of one nucleus
     levels = _Histogram()
     for block in image.blocks(_reach(width)):
         levels.add(_smooth(block.pixels, width)[block.core])
@@ -253,12 +253,12 @@ def _components(image: NuclearImage, diameter: float) -> np.ndarray:
 
 
 def contrast_to_noise(image: NuclearImage, centres: np.ndarray, diameter: float) -> np.ndarray:
-    """Measure how far cells stand out from their surroundings, in standard deviations of the noise.
+    """Measure the contrast of cells to their surroundings, in standard deviations of the noise.
 
-    The signal is the mean at the centre less that around it, weighted by Gaussians of a quarter and a half of the
-    diameter. Noise is what changes from one pixel to the next in the same place. It is independent in each pixel, so
-    its share in the signal is known: shot noise at any rate, noise of a camera and hot pixels all give values around
-    1.6, and nuclei, which are larger than a pixel, give 5 and more.
+    The signal is the mean at the centre minus that around it, weighted by Gaussians with widths of a quarter and half
+    of the diameter. The noise is the difference between neighbouring pixels at the same place. It is independent in
+    each pixel, so its effect on the signal is known: shot noise at any rate, camera noise and hot pixels give values
+    around 1.6, and nuclei, which are larger than a pixel, 5 and more.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def contrast_to_noise(image: NuclearImage, centres: np.ndarray, diameter: float)
 
     Returns
     -------
-    One value for each cell of a sample, float64 (cells,): a few hundred cells, spread over the image.
+    One value for each cell of a sample of a few hundred cells across the image, float64 (cells,).
     """
     sample = np.floor(centres[:: -(-len(centres) // _CHECKED_CELLS) or 1, ::-1]).astype(int)
     tiles = [tile for tile in image.tiles() if _within(sample, tile).any()]
@@ -293,11 +293,11 @@ def _within(row_column: np.ndarray, tile: tuple[slice, slice]) -> np.ndarray:
 
 
 def _window(pixels: np.ndarray, centre: np.ndarray, reach: int) -> np.ndarray:
-    """Cut a square around a pixel; beyond the border the image is mirrored."""
+    """Cut out a square around a pixel; beyond the border the image is mirrored."""
     places = []
     for middle, size in zip(centre, pixels.shape, strict=True):
         mirrored = (size - 1) - np.abs((size - 1) - np.abs(np.arange(middle - reach, middle + reach + 1)))
-        places.append(np.clip(mirrored, 0, size - 1))  # an image smaller than the square
+        places.append(np.clip(mirrored, 0, size - 1))  # if the image is smaller than the square
     return pixels[np.ix_(*places)]
 
 
@@ -306,7 +306,7 @@ def _contrast(window: np.ndarray, width: float) -> float:
     narrow, wide = (np.exp(-((offsets / w) ** 2) / 2) for w in (width, 2 * width))
     narrow, wide = (np.outer(profile, profile) / profile.sum() ** 2 for profile in (narrow, wide))
     weights = narrow - wide
-    # Neighbours with independent noise differ by twice its variance on average, along rows and along columns.
+    # The mean squared difference of neighbours with independent noise is twice its variance, along rows and columns.
     differences = np.square(np.diff(window, axis=0)[:, 1:]) + np.square(np.diff(window, axis=1)[1:])
     variance = (differences * narrow[1:, 1:]).sum() / 4
     signal = (window * weights).sum()
@@ -320,5 +320,5 @@ def _smooth(pixels: np.ndarray, width: float) -> np.ndarray:
 
 
 def _reach(width: float) -> int:
-    """Pixels that a Gaussian of this width sees on either side."""
+    """Pixels that a Gaussian of this width uses on either side."""
     return int(_REACH * width + 0.5)

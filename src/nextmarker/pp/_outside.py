@@ -1,4 +1,4 @@
-"""Remove cells that a crop has cut off from their image."""
+"""Removes cells that lie outside their image after cropping."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
 
 
 def remove_outside_cells(sdata: SpatialData, *, table_key: str = _keys.TABLE) -> int:
-    """Remove the cells whose centre lies outside of their image, or is not a number.
+    """Remove cells whose centre is outside their image or not a number.
 
-    `spatialdata.polygon_query` keeps every cell whose circle touches the polygon, also where the centre lies outside of
-    the image that is left. Such cells cannot be embedded.
+    `spatialdata.polygon_query` keeps every cell whose circle touches the polygon, even if its centre is outside the
+    cropped image. Such cells cannot be embedded.
 
     Parameters
     ----------
     sdata
-        Images, and a table of cells.
+        Images with cells and a table.
     table_key
         Name of the table in `sdata.tables`.
 
     Returns
     -------
-    The number of cells removed. They are removed, in place, from `sdata.tables[table_key]` and from their circles in
+    Number of cells removed. They are removed in place from `sdata.tables[table_key]`, and their circles from
     `sdata.shapes`. All results of the other cells are kept.
 
     Raises
     ------
     KeyError
-        If there is no such table, or an element it names is missing.
+        If the table, or an element that it refers to, does not exist.
     ValueError
-        If no cell would be left.
+        If no cell would remain.
 
     Examples
     --------
     >>> import nextmarker as nm, shapely
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> crop = sdata.query.polygon(shapely.box(20, 20, 60, 50), target_coordinate_system="tissue_1")
     >>> removed = nm.pp.remove_outside_cells(crop)
     >>> len(crop["cells"]) == crop["table"].n_obs
@@ -56,7 +56,7 @@ def remove_outside_cells(sdata: SpatialData, *, table_key: str = _keys.TABLE) ->
     for region in regions:
         kept[region.rows] = ~outside(region.pixels, region.centres)
     if not kept.any():
-        msg = "No cell lies in its image. Find the cells again: nm.pp.detect_cells(sdata, ..., overwrite=True)."
+        msg = "No cell is inside its image. Detect the cells again: nm.pp.detect_cells(sdata, ..., overwrite=True)."
         raise ValueError(msg)
     if not kept.all():
         _keep(sdata, table_key, adata, kept)

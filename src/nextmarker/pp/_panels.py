@@ -1,4 +1,4 @@
-"""Match images whose panels differ."""
+"""Matches the panels of images."""
 
 from __future__ import annotations
 
@@ -28,43 +28,44 @@ def match_panels(
     join: Join = "intersection",
     images: Sequence[str] | str | None = None,
 ) -> pd.DataFrame:
-    """Give images whose panels differ in order, extent or spelling the same channels, matched by name.
+    """Match the panels of images that differ in the order, number or spelling of their channels.
 
     Parameters
     ----------
     sdata
-        Images of any origin, of one or several scales. Call it before cells are made: a table is not changed.
+        Images from any reader, with one or several scales. Match panels before detecting cells: tables are not changed.
     aliases
-        Name of a channel in some image to the name it gets: `{"CD45RO": "CD45-RO"}`.
+        New names for channels, by their present name in any image: `{"CD45RO": "CD45-RO"}`.
     join
-        `"intersection"` keeps the markers that all images have. `"union"` keeps all markers; one that an image lacks is
-        zero there, which a network cannot tell from a marker without signal.
+        `"intersection"` keeps the markers that all images have. `"union"` keeps all markers; a marker that an image
+        lacks is filled with zeros, which the model cannot distinguish from a marker without signal.
     images
-        Images to match, by default all.
+        Images to match; by default all.
 
     Returns
     -------
-    DataFrame, images x markers, of
+    DataFrame, images x markers, with the values
 
     ``"present"``, ``"alias"``
-        The image has the marker, under this name or another.
+        The image has the marker, under this name or an alias.
     ``"filled"``
-        It lacks the marker, which is zero now.
+        The image lacks the marker, which is now zero.
     ``"dropped"``, ``"missing"``
-        The marker was left out, and the image had it or not.
+        The marker was removed; the image had it (dropped) or not (missing).
 
-    Replaces in place, lazily, the elements of `sdata.images` whose channels change: channels in the order of the first
-    image, and in the union then those of the next. Data types, scales and transformations stay. The same table is
-    recorded in ``sdata.attrs["nextmarker_panels"]``, image to marker to str, and ``sdata.attrs["nextmarker_channels"]``
-    keeps the names before. A store that `sdata` was read from is not changed.
+    Images whose channels change are replaced in place, lazily. Channels are in the order of the first image; in a union
+    those that only later images have follow. Data types, scales and transformations are kept. The table is also stored
+    in ``sdata.attrs["nextmarker_panels"]``, image to marker to str; ``sdata.attrs["nextmarker_channels"]`` keeps the
+    previous names. A store that `sdata` was read from is not changed.
 
     Raises
     ------
     KeyError
         If an image does not exist.
     ValueError
-        If `join` is something else, an alias is in no image, makes two channels of an image one, or leads to another
-        alias; if the images share no marker, or one has several channels of one name. Nothing is changed then.
+        If `join` has another value; if an alias is not in any image, gives two channels of an image the same name, or
+        refers to another alias; if the images have no marker in common, or an image has several channels of the same
+        name. Nothing is changed then.
 
     Examples
     --------
@@ -92,7 +93,9 @@ def match_panels(
     every = list(dict.fromkeys(name for panel in renamed.values() for name in panel))
     wanted = every if join == "union" else [name for name in every if all(name in p for p in renamed.values())]
     if not wanted:
-        msg = f"The images {listed(chosen)} share no marker. Choose with images=[...] or aliases=..."
+        msg = (
+            f"The images {listed(chosen)} have no marker in common. Choose others, images=[...], or rename, aliases=..."
+        )
         raise ValueError(msg)
     places = {image: [panel.index(m) if m in panel else None for m in wanted] for image, panel in renamed.items()}
     changed = {image: places[image] for image, panel in before.items() if panel != wanted}
@@ -102,7 +105,7 @@ def match_panels(
         {image: _statuses(before[image], renamed[image], wanted, columns) for image in chosen}, index=columns
     ).T
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Oo]verwriting")  # that is what is wanted
+        warnings.filterwarnings("ignore", message=".*[Oo]verwriting")  # which is intended
         for image, element in elements.items():
             sdata.images[image] = element
     _record(sdata, before, places, wanted, report)
@@ -116,14 +119,14 @@ def _rename(panels: Mapping[str, list[str]], aliases: Mapping[str, str]) -> dict
         raise ValueError(no_such("channel", unknown, "the images", every, "Rename others: aliases=..."))
     chained = [name for name in aliases.values() if aliases.get(name, name) != name]
     if chained:
-        msg = f"aliases lead to {chained}, which are aliases too. Give every name the one it gets in the end."
+        msg = f"aliases refer to {chained}, which are aliases themselves. Map every name to its final name."
         raise ValueError(msg)
     renamed = {image: [aliases.get(name, name) for name in panel] for image, panel in panels.items()}
     for image, panel in renamed.items():
         repeated = sorted({name for name in panel if panel.count(name) > 1})
         if repeated:
             both = [old for old, new in zip(panels[image], panel, strict=True) if new in repeated]
-            msg = f"aliases make {both} of image {image!r} one: {repeated}. Rename one of them, or drop it."
+            msg = f"aliases give {both} of image {image!r} the same name: {repeated}. Rename or drop one of them."
             raise ValueError(msg)
     return renamed
 
@@ -146,7 +149,7 @@ def _statuses(
 def _select(
     element: xr.DataArray | xr.DataTree, places: Sequence[int | None], markers: Sequence[str]
 ) -> xr.DataArray | xr.DataTree:
-    """Take channels by their places; those without one are zero."""
+    """Select channels by position; zeros for those without one."""
     if isinstance(element, xr.DataArray):
         return _select_channels(element, places, markers)
     scales = {

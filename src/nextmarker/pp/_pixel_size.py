@@ -1,4 +1,4 @@
-"""State how large the pixels of images are."""
+"""Sets the pixel size of images."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 def set_pixel_size(
     sdata: SpatialData, pixel_size: float | Mapping[str, float], *, images: Sequence[str] | str | None = None
 ) -> None:
-    """State the pixel size of images that were not read by `nm.io.read`, or correct it.
+    """Set the pixel size of images that were not read with `nm.io.read`, or correct it.
 
-    Readers of other packages place an image in a coordinate system, and do not say whether that is in micrometres. All
-    steps take the pixel size from the coordinate system `"micrometre"`, which this function gives to the images. It is
-    kept by spatialdata when images are cropped, joined, renamed or saved.
+    Readers of other packages place an image in a coordinate system without stating whether it is in micrometres. All
+    steps take the pixel size from the coordinate system `"micrometre"`, which this function adds to the images.
+    spatialdata keeps it when images are cropped, joined, renamed or saved.
 
     Parameters
     ----------
     sdata
         Images.
     pixel_size
-        Micrometres per pixel: one number, or a dict of one for each image.
+        Micrometres per pixel: a number, or a dict from image to number.
     images
-        Images to which one number applies; by default all.
+        Images to which a single number applies; by default all.
 
     Returns
     -------
-    None. Writes in place (of a backed object in memory only, until it is saved):
+    None. Writes in place (if the object is backed by a store, only in memory until it is saved):
 
     `sdata.images[image]`
-        Its transformation to the coordinate system `"micrometre"`. The cells and the masks of the image, where they
-        exist, move with it. Pixels and other coordinate systems stay as they are.
+        The transformation to the coordinate system `"micrometre"`. Cells and masks of the image, if there are any, get
+        it too. Pixels and other coordinate systems are not changed.
     `sdata.attrs["nextmarker_pixel_size"]`
-        Name of the image to micrometres per pixel.
+        Micrometres per pixel, by image.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def set_pixel_size(
     TypeError
         If a size is not a number.
     ValueError
-        If a size does not lie between 0.01 and 100 micrometres. Nothing is changed then.
+        If a size is not between 0.01 and 100 micrometres. Nothing is changed then.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def _sizes(
         given = dict.fromkeys(choose_images(sdata, images), pixel_size)
     for image, size in given.items():
         if isinstance(size, bool) or not isinstance(size, (int, float, np.number)):
-            msg = f"The pixel size of image {image!r} is {size!r}. Give it as a number, in micrometres per pixel."
+            msg = f"The pixel size of image {image!r} is {size!r}. It must be a number, in micrometres per pixel."
             raise TypeError(msg)
         check_plausible(size, f"image {image!r}", "as one number or one for each image")
     return {image: float(size) for image, size in given.items()}
@@ -102,12 +102,12 @@ def _set(sdata: SpatialData, image: str, size: float, relations: Mapping[str, np
 
 
 def _relation(sdata: SpatialData, element: str, image: str) -> np.ndarray:
-    """Affine matrix from an element to the pixels of its image; the system in micrometres is the last to be asked."""
+    """Affine matrix from an element to the pixels of its image, through the micrometre system only if necessary."""
     return between(sdata[element], sdata[image], shared_systems(sdata, element, image)[0])
 
 
 def _parts(sdata: SpatialData, image: str) -> list[str]:
-    """Masks, circles and other elements that belong to this image alone, by name or by a coordinate system."""
+    """Masks, circles and other elements that belong only to this image, by name or coordinate system."""
     names = {f"{_keys.MASKS}_{image}"}
     for table in sdata.tables.values():
         if {_keys.REGION, _keys.IMAGE} <= set(table.obs):
@@ -121,5 +121,5 @@ def _parts(sdata: SpatialData, image: str) -> list[str]:
 
 
 def _images_of(sdata: SpatialData, element: str) -> list[str]:
-    """Images that share a coordinate system with an element, other than that in micrometres."""
+    """Images that share a coordinate system with an element, other than micrometres."""
     return [image for image in sdata.images if not all(map(is_micrometre, shared_systems(sdata, element, image)))]

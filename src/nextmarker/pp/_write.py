@@ -1,4 +1,4 @@
-"""The one writer of cells: circles and their table, from centres."""
+"""Writes cells: circles and their table, from centres."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """Where cells will be written, checked before anything is computed."""
+    """Where cells will be written; checked before anything is computed."""
 
     images: list[str]
     markers: list[str]
@@ -39,7 +39,7 @@ class Target:
     table_key: str
 
     def element(self, image: str) -> str:
-        """Name of the circles of an image: one image needs no suffix."""
+        """Name of the circles of an image; a single image needs no suffix."""
         return self.key_added if len(self.images) == 1 else f"{self.key_added}_{image}"
 
 
@@ -52,19 +52,19 @@ def check_target(
     table_key: str,
     overwrite: bool,
 ) -> Target:
-    """Check that cells can be written, before they are looked for.
+    """Check that cells can be written, before they are computed.
 
     Raises
     ------
     ValueError
-        If the panels of the images differ, a pixel size is contradictory, or what would be written exists already.
+        If the panels of the images differ, a pixel size is contradictory, or an element of this name exists already.
     """
     wanted = as_list(markers) if markers is not None else None
     if wanted is not None:
         check_each_once("markers", wanted)
     target = Target(images, shared_markers(sdata, images, wanted), key_added, table_key)
     for image in images:
-        pixel_size(sdata, image)  # refused if contradictory
+        pixel_size(sdata, image)  # an error if contradictory
     _check_names(sdata, target, overwrite)
     return target
 
@@ -80,22 +80,22 @@ def write_cells(
     source_ids: Mapping[str, np.ndarray] | None = None,
     progress: bool = True,
 ) -> None:
-    """Write the circles of every image, and one table for all of them.
+    """Write the circles of each image, and one table for all of them.
 
     Parameters
     ----------
     target
-        What :func:`check_target` returned.
+        From :func:`check_target`.
     centres
-        Image to centres (x, y) in its intrinsic coordinates, float64 (cells, 2).
+        Centres (x, y) in intrinsic coordinates, float64 (cells, 2), by image.
     step
         Name of the record.
     parameters
-        What the record keeps beside markers, radius and coordinate systems.
+        Parameters to record, besides markers, radius and coordinate systems.
     lone_radius
         Radius in pixels for each image if no image has two cells.
     source_ids
-        Image to the name that each cell had where it came from.
+        Names of the cells in their source, by image.
 
     Raises
     ------
@@ -104,11 +104,12 @@ def write_cells(
     """
     found = [image for image in target.images if len(centres[image])]
     if not found:
-        msg = f"No cells in {listed(target.images)}. Choose other channels, nuclear=[...], or nm.pp.add_cells(...)."
+        fix = "Choose other channels, nuclear_channels=[...], or nm.pp.add_cells(...)."
+        msg = f"No cells in {listed(target.images)}. {fix}"
         raise ValueError(msg)
     for image in target.images:
         if image not in found:
-            warnings.warn(f"No cells in image {image!r}: it gets no circles.", UserWarning, stacklevel=3)
+            warnings.warn(f"No cells in image {image!r}, so it gets no circles.", UserWarning, stacklevel=3)
     regions = _regions(sdata, target, {image: centres[image] for image in found})
     radius = _radii(regions, lone_radius)
     systems = {image: spatial_system(sdata, image) for image in found}
@@ -127,10 +128,12 @@ def write_cells(
 def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
     places = {target.element(image): "shapes" for image in target.images}
     if target.table_key in places:
-        msg = f"key_added and table_key both lead to {target.table_key!r}. Choose different names."
+        msg = f"key_added and table_key both give {target.table_key!r}. Choose different names."
         raise ValueError(msg)
     places[target.table_key] = "tables"
-    taken = {name.lower(): (name, kind) for kind, name, _ in sdata.gen_elements()}  # names differ by more than case
+    taken = {
+        name.lower(): (name, kind) for kind, name, _ in sdata.gen_elements()
+    }  # names must differ by more than case
     own: list[str] = []
     foreign: list[str] = []
     for name, kind in places.items():
@@ -141,8 +144,8 @@ def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
             there, its_kind = taken[name.lower()]
             (own if (there, its_kind) == (name, kind) else foreign).append(f"sdata.{its_kind}[{there!r}]")
     if foreign or (own and not overwrite):
-        mend = "choose others with key_added=... and table_key=..." + (", or overwrite=True" if not foreign else "")
-        msg = f"These names are taken: {', '.join(foreign or own)}; {mend}."
+        fix = "choose others with key_added=... and table_key=..." + (", or overwrite=True" if not foreign else "")
+        msg = f"These elements exist already: {', '.join(foreign or own)}; {fix}."
         raise ValueError(msg)
 
 
@@ -159,7 +162,7 @@ def _regions(sdata: SpatialData, target: Target, centres: Mapping[str, np.ndarra
 def _radii(regions: Sequence[Region], lone_radius: Mapping[str, float]) -> dict[str, float]:
     """Half the median distance between nearest neighbours, in pixels of each image: neighbouring circles touch.
 
-    The median is taken over all images, in micrometres where all pixel sizes are known. It is at least one pixel.
+    The median is over all images, in micrometres if all pixel sizes are known. The radius is at least one pixel.
     """
     known = all(region.pixel_size is not None for region in regions)
     units = {region.image: (region.pixel_size or 1.0) if known else 1.0 for region in regions}
@@ -212,7 +215,7 @@ def _obs(sdata: SpatialData, region: Region, source_ids: Mapping[str, np.ndarray
 
 
 def _var(sdata: SpatialData, markers: Sequence[str], images: Sequence[str]) -> pd.DataFrame:
-    """What the markers are called in the files, and on which metals they are; several where images differ."""
+    """Original names and metals of the markers; several where images differ."""
     known = sdata.attrs.get(_keys.CHANNELS, {})
     var = pd.DataFrame(index=list(markers))
     for column in (_keys.ORIGINAL_NAME, _keys.METAL):
@@ -228,7 +231,7 @@ def _var(sdata: SpatialData, markers: Sequence[str], images: Sequence[str]) -> p
 
 
 def _assign(sdata: SpatialData, target: Target, circles: Mapping[str, gpd.GeoDataFrame], adata: AnnData) -> None:
-    for image in target.images:  # an image that has no cells any more must not keep its old circles
+    for image in target.images:  # an image without cells must not keep its old circles
         if target.element(image) in sdata.shapes:
             del sdata.shapes[target.element(image)]
     if target.table_key in sdata.tables:

@@ -1,4 +1,4 @@
-"""Which markers make a cluster: average activation, and the exact split of its embedding."""
+"""Markers of clusters: mean activation, and the contribution of each marker to the embedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import listed, no_such
-from nextmarker._provenance import check_clusters, choose_examples, read_attribution
+from nextmarker._provenance import check_clusters, choose_examples
 from nextmarker._table import (
     get_table,
     made_from,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EMBED = "nm.tl.embed(sdata)"
 JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
-SAMPLE = 10_000  # cells whose F is compared with that of their I
+SAMPLE = 10_000  # cells for which F is compared with I
 
 
 def marker_attribution(
@@ -40,23 +40,23 @@ def marker_attribution(
     key_added: str = _keys.ATTRIBUTION,
     table_key: str = _keys.TABLE,
 ) -> None:
-    """Attribute clusters to markers.
+    """Compute which markers set each cluster apart.
 
-    The embedding is linear in the interpretability, F = sum of W_m I_m + b over the markers m. So the difference d
-    between the mean embedding of a cluster and that of all other cells splits exactly into one share per marker, d .
-    W_m (mean I_m in the cluster - mean I_m elsewhere) / (d . d). The shares of a cluster sum to 1; a share is
-    negative where a marker draws the cluster towards the other cells. A marker may contribute by its absence: compare
-    `mean` with `mean_elsewhere`.
+    The embedding is linear in the interpretability, F = sum over markers of W_m I_m + b. So the difference d between
+    the mean embedding of a cluster and that of all other cells can be split exactly: the contribution of marker m is
+    d . W_m (mean I_m in the cluster - mean I_m elsewhere) / (d . d). The contributions to a cluster sum to 1. A
+    negative contribution makes the cluster more like the other cells. A marker can contribute by being absent: compare
+    `mean` and `mean_elsewhere`.
 
     Parameters
     ----------
     data
-        Table with embedding and clusters, or the SpatialData object that holds it.
+        Table with embedding and clusters, or the SpatialData object that contains it.
     groupby
         Clusters, or any other categorical column of `.obs`. Cells without a category are left out.
     threshold
-        Activation above which a cell counts as positive: one number, or one per marker. By default, and for markers
-        without a number, the marker's median over all cells.
+        Activation above which a cell counts as positive: one value, or a dictionary with values of some markers. The
+        default is the median of the marker over all cells.
     key_added
         Name of the result.
     table_key
@@ -67,43 +67,42 @@ def marker_attribution(
     None. Writes into the table:
 
     `.uns[key_added]` : DataFrame with one row per cluster and marker
-        The clusters in their order, in each the markers by contribution, largest first. Columns:
+        Sorted by cluster, then by contribution, largest first. Columns:
 
         - `cluster`, `marker`: categorical
         - `n_cells`: size of the cluster
         - `mean`, `mean_elsewhere`: mean activation in the cluster and in all other cells
         - `fraction`: share of the cluster's cells above the threshold
-        - `contribution`: share of the marker in the difference of the embedding from all other cells; zero if there
-          are no others, or no difference
+        - `contribution`: share of the marker in the difference of the embedding to that of all other cells; zero if
+          there are no other cells or no difference
     `.uns["nextmarker"]["marker_attribution"]`
-        The record: `groupby`, `threshold` of each of `markers`, the embedding it was made from, and some cells of each
-        cluster, by which it is recognized if it is renamed. For another `key_added` it is
-        `["marker_attribution_<key_added>"]`.
+        A record: `groupby`, the `threshold` of each of `markers`, the embedding, and some cells of each cluster, by
+        which it is recognized if it is renamed. For another `key_added` it is `["marker_attribution_<key_added>"]`.
 
     Warns
     -----
     UserWarning
-        If the clusters were made from an earlier embedding.
+        If the clusters were computed from another embedding.
 
     Raises
     ------
     KeyError
         If the table, its embedding or the column is missing.
     ValueError
-        If the column is not categorical or empty, `threshold` names unknown markers, the markers of the table were
-        changed after embedding, I, its weights and F do not belong together, cells were embedded by several models, or
-        the clusters are those of several tables that were clustered one by one. Nothing is written then.
+        If the column is not categorical or empty, `threshold` has unknown markers, the markers of the table were
+        changed after embedding, I, its weights and F do not belong together, cells were embedded by different models,
+        or the clusters are from several tables that were clustered separately. The table is not changed.
 
     Notes
     -----
-    The result is long, not wide, since names such as "HLA-DR/DP" cannot name columns in a file. Wide tables are one
-    call away, see the example.
+    The table is long, not wide, since marker names such as "HLA-DR/DP" cannot be column names in a file. The example
+    shows how to make a wide table.
 
     Examples
     --------
     >>> import numpy as np, pandas as pd, nextmarker as nm
     >>> from anndata import AnnData
-    >>> activation = np.array([[0.9, 0.0], [0.1, 0.0], [0.1, 0.4]])  # of three cells, each a cluster here
+    >>> activation = np.array([[0.9, 0.0], [0.1, 0.0], [0.1, 0.4]])  # three cells, each a cluster
     >>> adata = AnnData(
     ...     obs=pd.DataFrame({"nextmarker": pd.Categorical(["0", "1", "2"])}, index=["a", "b", "c"]),
     ...     var=pd.DataFrame(index=["CD3", "CD20"]),
@@ -148,54 +147,6 @@ def marker_attribution(
     write_results(adata, record_name(_keys.ATTRIBUTION, key_added), {f"uns/{key_added}": rows}, record)
 
 
-def top_markers(
-    data: AnnData | SpatialData, n: int = 3, *, key: str = _keys.ATTRIBUTION, table_key: str = _keys.TABLE
-) -> pd.DataFrame:
-    """List the markers that set each cluster apart by their presence.
-
-    Parameters
-    ----------
-    data
-        Table after `nm.tl.marker_attribution`, or the SpatialData object that holds it.
-    n
-        Markers per cluster, at most: those with the largest contribution among the markers whose mean activation is
-        higher in the cluster than elsewhere.
-    key
-        Name of the attribution in `.uns`.
-    table_key
-        Name of the table in the SpatialData object.
-
-    Returns
-    -------
-    Rows of `.uns[key]`, cluster by cluster, the first marker first. Clusters that were renamed after the attribution
-    have their new names.
-
-    Warns
-    -----
-    UserWarning
-        If the table has only some of the cells that the attribution describes.
-
-    Raises
-    ------
-    KeyError
-        If there is no such table or attribution.
-    ValueError
-        If the cells were embedded or clustered again, or clusters merged, after the attribution.
-
-    Examples
-    --------
-    >>> import pandas as pd, nextmarker as nm
-    >>> from anndata import AnnData
-    >>> table = pd.DataFrame({"cluster": ["0", "0"], "marker": ["CD8", "CD20"], "contribution": [0.7, 0.3]})
-    >>> adata = AnnData(uns={"marker_attribution": table.assign(mean=[0.2, 0.8], mean_elsewhere=[0.5, 0.1])})
-    >>> nm.tl.top_markers(adata, n=1)["marker"].tolist()
-    ['CD20']
-    """
-    table = read_attribution(get_table(data, table_key), key)
-    raised = table[table["mean"] > table["mean_elsewhere"]]
-    return raised.groupby("cluster", observed=True).head(n).reset_index(drop=True)
-
-
 def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read activation (cells, markers), I (cells, markers, features) and W (markers, embedding, features)."""
     refuse_several_models(adata)
@@ -211,7 +162,7 @@ def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _refuse_other_weights(embedding: np.ndarray, features: np.ndarray, crosstalk: np.ndarray) -> None:
-    """Refuse weights of another model: F = sum of W_m I_m + b, with one b for all cells."""
+    """Raise an error if the weights are from another model: F = sum of W_m I_m + b, with one b for all cells."""
     rows = np.unique(np.linspace(0, len(embedding) - 1, SAMPLE).astype(int))
     flat = features[rows].reshape(len(rows), -1)
     weights = crosstalk.transpose(0, 2, 1).reshape(flat.shape[1], -1)
@@ -220,23 +171,23 @@ def _refuse_other_weights(embedding: np.ndarray, features: np.ndarray, crosstalk
         places = (
             f".obsm[{_keys.EMBEDDING!r}], .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] and .varm[{_keys.CROSSTALK!r}]"
         )
-        msg = f"{places} do not belong together: one is of another model. Embed again: {EMBED}."
+        msg = f"{places} do not belong together: one is from another model. Embed again: {EMBED}."
         raise ValueError(msg)
 
 
 def _read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:
-    """Read the categories that have cells, named by strings; a cell without category has code -1."""
+    """Read the categories that have cells, as strings. A cell without a category has code -1."""
     categorical = [name for name, column in adata.obs.items() if isinstance(column.dtype, pd.CategoricalDtype)]
     if groupby not in adata.obs:
-        mend = "Cluster the cells, nm.tl.cluster(adata), or name another: groupby=..."
-        raise KeyError(no_such("categorical column", groupby, ".obs of the table", categorical, mend))
+        fix = "Cluster the cells, nm.tl.cluster(adata), or choose another: groupby=..."
+        raise KeyError(no_such("categorical column", groupby, ".obs of the table", categorical, fix))
     if groupby not in categorical:
         column = f"adata.obs[{groupby!r}]"
-        msg = f".obs[{groupby!r}] is not categorical. Make it so: {column} = {column}.astype('category')."
+        msg = f".obs[{groupby!r}] is not categorical. Convert it: {column} = {column}.astype('category')."
         raise ValueError(msg)
     clusters = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
     if clusters.categories.empty:
-        msg = f"No cell has a category in .obs[{groupby!r}]. Name another: groupby=..., of {listed(categorical)}."
+        msg = f"No cell has a category in .obs[{groupby!r}]. Choose another: groupby=..., of {listed(categorical)}."
         raise ValueError(msg)
     return clusters.rename_categories(str)
 
@@ -247,7 +198,7 @@ def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Ma
     chosen = dict(threshold or {})
     unknown = [name for name in chosen if name not in markers]
     if unknown:
-        raise ValueError(no_such("marker", unknown, "the table", markers, "Name others: threshold=..."))
+        raise ValueError(no_such("marker", unknown, "the table", markers, "Choose among these: threshold=..."))
     medians = pd.Series(np.median(activation, axis=0), markers, dtype=float)
     return medians.where(~markers.isin(chosen), markers.map(chosen)).to_numpy()
 
@@ -260,7 +211,7 @@ def _means(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
 
 
 def _elsewhere(mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Average over all other cells, from the averages of the clusters; NaN if there are no others."""
+    """Average over all other cells, from the averages of the clusters; NaN if there are none."""
     if len(sizes) == 1:
         return np.full_like(mean, np.nan)
     others = np.where(np.eye(len(sizes), dtype=bool), 0, sizes) / (sizes.sum() - sizes)[:, None]
@@ -287,4 +238,4 @@ def _as_rows(tables: Mapping[str, np.ndarray], sizes: np.ndarray, names: pd.Inde
         }
     )
     rows = rows.sort_values(["cluster", "contribution"], ascending=[True, False], kind="stable", ignore_index=True)
-    return rows.set_axis(rows.index.astype(str))  # as files give it back
+    return rows.set_axis(rows.index.astype(str))  # as it is read from files

@@ -1,4 +1,4 @@
-"""Cells to clusters: PhenoGraph's graph of shared neighbours, divided by Leiden."""
+"""Clusters cells as PhenoGraph does: a graph of shared neighbours, divided by the Leiden algorithm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Backend = Literal["igraph", "leidenalg", "phenograph"]
 
-# The exact search is quadratic: under a minute for this many cells of 256 features on two cores.
+# The time of an exact search is quadratic: under a minute for this many cells with 256 features on two cores.
 EXACT_UP_TO = 50_000
 ROWS_AT_ONCE = 10_000
 
@@ -52,32 +52,32 @@ def cluster(
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> None:
-    """Cluster cells as PhenoGraph does: by the neighbours they share.
+    """Cluster cells by shared nearest neighbours, as PhenoGraph does.
 
-    Each cell is linked to its nearest neighbours by Euclidean distance, each link weighs the Jaccard index of the two
-    sets of neighbours (a cell is not its own neighbour), averaged over both directions, and Leiden divides this graph
-    by modularity. All backends optimize the same objective until it no longer improves. Every cell gets a cluster,
-    however small.
+    Each cell is linked to its nearest neighbours by Euclidean distance. The weight of a link is the Jaccard index of
+    the two sets of neighbours, averaged over both directions; a cell is not its own neighbour. The Leiden algorithm
+    divides this graph by modularity until it no longer improves, with the same objective in all backends. Every cell
+    belongs to a cluster, however small.
 
-    Neighbours are exact up to 50,000 cells; above, they come from pynndescent, which finds nearly all of them.
+    Neighbours are exact up to 50,000 cells. Above, they are found by pynndescent, which misses a few.
 
-    A cluster with hardly any cells from more than one image often shows how images were stained, not a cell type. If
-    the table names the image of each cell, in the column `image`, such clusters are reported; so are those of one
-    sample, if there is a column `sample`. Cells without an image or sample do not count.
+    A cluster with hardly any cells from more than one image is often due to the staining, not a cell type. A warning
+    lists such clusters if the column `image` of the table gives the image of each cell, and likewise for one `sample`.
+    Cells without an image or sample do not count.
 
     Parameters
     ----------
     data
-        Table with an embedding, or the SpatialData object that holds it.
+        Table with an embedding, or the SpatialData object that contains it.
     use_rep
-        Representation to cluster, in `.obsm`: numbers, (cells, features).
+        Representation to cluster, in `.obsm`, (cells, features).
     n_neighbors
-        Nearest neighbours of each cell.
+        Number of nearest neighbours of each cell.
     resolution
-        Higher values give more clusters. The default keeps well separated types in one piece; raise it to look for
+        Higher values give more clusters. The default keeps well separated types in one piece; increase it to find
         subtypes. PhenoGraph uses 1.
     backend
-        `"igraph"`, the fastest; `"leidenalg"`; or `"phenograph"`, the package itself from the neighbours on, which
+        `"igraph"`, the fastest; `"leidenalg"`; or `"phenograph"`, the original package, given the neighbours, which
         starts one process per processor.
     key_added
         Name of the results.
@@ -91,34 +91,33 @@ def cluster(
     -------
     None. Writes into the table:
 
-    - `.obs[key_added]`: clusters, categorical of strings, `"0"` the largest
+    - `.obs[key_added]`: clusters, categorical, from the largest, `"0"`
     - `.obsp[f"{key_added}_connectivities"]`: Jaccard graph, symmetric CSR, float64 (cells, cells)
     - `.obsp[f"{key_added}_distances"]`: distances to the neighbours, CSR, (cells, cells)
-    - `.uns[f"{key_added}_neighbors"]`: where the graph is, for scanpy's `neighbors_key`
-    - `.uns["nextmarker"]["cluster"]`: the record of this step, with the embedding it was made from; for another
-      `key_added` it is `["cluster_<key_added>"]`. If the cells come from several images, its entries
-      `largest_image` and `largest_image_share` are the image with most cells of each cluster, in the order of the
-      clusters, and their fraction (empty and NaN if no image is known); `largest_sample` and `largest_sample_share`
-      likewise
+    - `.uns[f"{key_added}_neighbors"]`: describes the graph for scanpy's `neighbors_key`
+    - `.uns["nextmarker"]["cluster"]`, or `["cluster_<key_added>"]` for another `key_added`: a record of parameters and
+      embedding. If the cells come from several images, `largest_image` and `largest_image_share` are the image with
+      most cells of each cluster, in the order of the clusters, and its share (empty and NaN if no image is known);
+      likewise `largest_sample` and `largest_sample_share`
 
     Warns
     -----
     UserWarning
-        If at least 80 % of the cells of a cluster come from one image, or from one sample, and the sizes of the images
-        do not explain it: the image has less than 80 % of all cells, and other images have at most half as large a
-        share of the cluster as of the whole table, which is hardly chance (p < 0.001). Either the staining or
-        background of the images differs, or these cells occur in one image only.
+        If at least 80 % of the cells of a cluster come from one image or sample, and this is not explained by its size:
+        the image has less than 80 % of all cells, the share of other images in the cluster is at most half of their
+        share in the table, and p < 0.001 by chance. Either the staining or background of the images differs, or these
+        cells occur in one image only.
         `nm.metrics.batch_mixing(adata, "image")` measures how well images mix, and
         `nm.pl.cells(sdata, image, color="nextmarker")` shows where the cells are.
 
     Raises
     ------
     KeyError
-        If there is no such table or embedding.
+        If the table or the embedding does not exist.
     ValueError
-        If the table has too few cells, the embedding holds values that are not finite, cells were embedded by several
-        models, `X_interpretability` is out of step with the markers, `backend` is unknown, or a result would replace
-        something that nextmarker did not write. Nothing is written then.
+        If the table has too few cells, the embedding has values that are infinite or NaN, cells were embedded by
+        different models, `X_interpretability` does not fit the markers, `backend` is unknown, or a result would replace
+        something that nextmarker did not write. The table is not changed.
 
     Examples
     --------
@@ -195,7 +194,7 @@ def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int) -> np.ndarra
 
 
 def _nearest_neighbors(embedding: np.ndarray, n_neighbors: int, random_state: int) -> sparse.csr_matrix:
-    """Find the distances to the nearest neighbours, without the cell itself: `n_neighbors` entries per row."""
+    """Compute the distances to the nearest neighbours, `n_neighbors` per row, excluding the cell itself."""
     if len(embedding) <= EXACT_UP_TO:
         graph = NearestNeighbors(n_neighbors=n_neighbors).fit(embedding).kneighbors_graph(mode="distance")
         return sparse.csr_matrix(graph)
@@ -203,16 +202,16 @@ def _nearest_neighbors(embedding: np.ndarray, n_neighbors: int, random_state: in
 
     indices, distances = NNDescent(embedding, n_neighbors=n_neighbors + 1, random_state=random_state).neighbor_graph
     is_other = indices != np.arange(len(indices))[:, None]
-    is_other[is_other.all(axis=1), -1] = False  # the cell itself was not found among its duplicates
+    is_other[is_other.all(axis=1), -1] = False  # if the cell itself was not found, among duplicates
     ends = np.arange(len(indices) + 1) * n_neighbors
     return sparse.csr_matrix((distances[is_other], indices[is_other], ends), shape=(len(indices), len(indices)))
 
 
 def _jaccard_graph(distances: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Weigh each link by the Jaccard index of the two sets of neighbours, averaged over both directions."""
+    """Weight each link by the Jaccard index of the two sets of neighbours, averaged over both directions."""
     ones = np.ones_like(distances.data, dtype=np.float64)
     neighbors = sparse.csr_matrix((ones, distances.indices, distances.indptr), shape=distances.shape)
-    # in blocks: the product holds all pairs with a common neighbour, a hundred times the links kept
+    # in blocks: the product has all pairs with a common neighbour, a hundred times as many as links
     blocks = [neighbors[start : start + ROWS_AT_ONCE] for start in range(0, neighbors.shape[0], ROWS_AT_ONCE)]
     shared = sparse.vstack([(block @ neighbors.T).multiply(block) for block in blocks], format="csr")
     n_neighbors = neighbors.indptr[1]
@@ -264,13 +263,13 @@ def _phenograph(distances: sparse.csr_matrix, resolution: float, random_state: i
             clustering_algo="leiden",
             resolution_parameter=resolution,
             seed=random_state,
-            min_cluster_size=0,  # smaller clusters would be lumped together as -1
+            min_cluster_size=0,  # smaller clusters would all be labelled -1
         )
     return membership
 
 
 def _largest_first(membership: np.ndarray) -> pd.Categorical[str]:
-    """Name clusters by rank of size, equal sizes by their first cell."""
+    """Number clusters from the largest; clusters of equal size are ordered by their first cell."""
     _, first, codes, sizes = np.unique(membership, return_index=True, return_inverse=True, return_counts=True)
     rank = np.argsort(np.lexsort([first, -sizes]))
     return pd.Categorical.from_codes(rank[codes], categories=pd.Index([str(number) for number in range(len(sizes))]))

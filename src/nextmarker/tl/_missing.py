@@ -1,4 +1,4 @@
-"""Markers of a model that the table or an image lacks."""
+"""Markers of a model that are missing in the table or in an image."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 
 
 def lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]) -> dict[str, list[str]]:
-    """Find the markers of the model that the table or an image lacks, by image.
+    """Find the markers of the model that the table or an image lacks, for each image.
 
     Raises
     ------
     ValueError
-        If an image has none of them.
+        If an image has none of the markers.
     """
     lacking = {}
     for region in regions:
         here = adata.var_names.intersection(region.pixels["c"].to_numpy())
-        absent = [marker for marker in model.architecture.markers if marker not in here]
-        if len(absent) == len(model.architecture.markers):
+        absent = [marker for marker in model.config.markers if marker not in here]
+        if len(absent) == len(model.config.markers):
             there = region.pixels["c"].to_numpy()
-            mend = "Train a model on this panel: nm.tl.train(sdata)."
-            raise ValueError(no_such("marker", absent, f"image {region.image!r} and its table", there, mend))
+            fix = "Train a model on this panel: nm.tl.train(sdata)."
+            raise ValueError(no_such("marker", absent, f"image {region.image!r} and its table", there, fix))
         if absent:
             lacking[region.image] = absent
     return lacking
 
 
 def refuse_lacking(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions: Sequence[Region]) -> None:
-    """Refuse the first image that lacks markers, and say how to go on.
+    """Raise an error for the first image that lacks markers.
 
     Raises
     ------
     ValueError
-        If there is one.
+        If there is such an image.
     """
     for region in regions:
         absent = lacking.get(region.image)
@@ -54,8 +54,8 @@ def refuse_lacking(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions
             continue
         unknown = [marker for marker in absent if marker not in adata.var_names]
         holder, names = ("the table", adata.var_names) if unknown else (f"image {region.image!r}", region.pixels["c"])
-        mend = 'Train on this panel, nm.tl.train(sdata), rename channels, or give the model zeros: missing="zero".'
-        raise ValueError(no_such("marker", unknown or absent, holder, names.to_numpy(), mend))
+        fix = 'Train on this panel, nm.tl.train(sdata), rename channels, or take their counts as zero: missing="zero".'
+        raise ValueError(no_such("marker", unknown or absent, holder, names.to_numpy(), fix))
 
 
 def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, regions: Sequence[Region]) -> None:
@@ -64,14 +64,12 @@ def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, reg
         return
     images = len({region.image for region in regions})
     times = Counter(marker for absent in lacking.values() for marker in absent)
-    named = [
-        f"{marker} in {times[marker]} of {images} images" for marker in model.architecture.markers if times[marker]
-    ]
-    warnings.warn(f"Markers filled with zero counts, since they are missing: {', '.join(named)}.", stacklevel=3)
+    named = [f"{marker} in {times[marker]} of {images} images" for marker in model.config.markers if times[marker]]
+    warnings.warn(f"Counts of missing markers are taken as zero: {', '.join(named)}.", stacklevel=3)
 
 
 def fill_with_zero(pixels: xr.DataArray, absent: Sequence[str]) -> xr.DataArray:
-    """Give an image channels of zero counts, in place of any of these names, without reading it."""
+    """Add channels of zero counts to an image, replacing any of these names, without reading pixels."""
     kept = pixels.sel(c=[name for name in pixels["c"].to_numpy() if name not in absent])
     zeros = xr.zeros_like(kept.isel(c=[0] * len(absent))).assign_coords(c=list(absent))
     return xr.concat([kept, zeros], "c") if absent else pixels

@@ -1,4 +1,4 @@
-"""Which image and sample the cells of each cluster come from: notices clusters made of one."""
+"""Finds the images and samples that the cells of each cluster come from, and clusters that consist of one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOSTLY = 0.8
-CHANCE = 0.001  # below it, cells drawn at random do not explain the share
-NAMED = 3  # clusters that a warning names
+CHANCE = 0.001  # a less probable share is not explained by chance
+NAMED = 3  # clusters that a warning lists
 
 
 def largest_origins(clusters: pd.Categorical[str], obs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -27,25 +27,25 @@ def largest_origins(clusters: pd.Categorical[str], obs: pd.DataFrame) -> dict[st
 
     Returns
     -------
-    By column of `obs`, `"image"` and `"sample"`, where it is there and has two values or more: a table with one row for
-    each cluster, in their order. Its columns are
+    For each of the columns `"image"` and `"sample"` of `obs` that has two or more values, a table with one row for each
+    cluster and the columns
 
     - `name`: the image with most cells of the cluster, empty if none is known
     - `share`: their fraction, NaN if none is known
-    - `is_one`: whether they make up so much of the cluster, and far more than the sizes of the images explain
+    - `is_one`: whether the cluster consists mostly of this image, far more than the sizes of the images explain
     """
     names = {column: _names(obs[column]) for column in (_keys.IMAGE, _keys.SAMPLE) if column in obs}
     return {column: _largest(clusters, values) for column, values in names.items() if values.nunique() > 1}
 
 
 def as_record(origins: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
-    """Bring names and shares into the form in which the record of a clustering keeps them."""
+    """Convert names and shares to entries of the record of a clustering."""
     names = {f"largest_{column}": table["name"].to_numpy(dtype=object) for column, table in origins.items()}
     return names | {f"largest_{column}_share": table["share"].to_numpy() for column, table in origins.items()}
 
 
 def warn_of_one_origin(origins: Mapping[str, pd.DataFrame], clusters: pd.Categorical[str]) -> None:
-    """Warn of clusters made of one image, and of those made of several images of one sample."""
+    """Warn of clusters from one image, and of those from several images of one sample."""
     reported: set[int] = set()
     for column, table in origins.items():
         found = table[table["is_one"] & ~table.index.isin(reported)]
@@ -58,13 +58,13 @@ def warn_of_one_origin(origins: Mapping[str, pd.DataFrame], clusters: pd.Categor
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         msg = (
             f"In {len(found)} of {len(table)} clusters at least {100 * MOSTLY:.0f} % of the cells come from one "
-            f"{column}: {listed}{more}. Does staining differ? See nm.metrics.batch_mixing(adata, {column!r})."
+            f"{column}: {listed}{more}. Does the staining differ? See nm.metrics.batch_mixing(adata, {column!r})."
         )
         warnings.warn(msg, stacklevel=3)
 
 
 def _names(labels: pd.Series) -> pd.Series:
-    """Values as strings, NaN where there is none."""
+    """Values as strings, NaN if missing."""
     names = labels.astype(object).map(str)
     return names.where((labels.notna() & (names.str.strip() != "")).to_numpy())
 
@@ -78,7 +78,7 @@ def _largest(clusters: pd.Categorical[str], names: pd.Series) -> pd.DataFrame:
 
     share, usual = largest["cells"] / in_cluster, of_name / len(cells)
     by_chance = hypergeom.sf(largest["cells"] - 1, len(cells), of_name, in_cluster)
-    # an image with most of all cells has most of those of a mixed cluster too
+    # an image with most of all cells also has most cells of a mixed cluster
     unusual = (usual < MOSTLY) & (1 - share <= (1 - usual) / 2) & (by_chance < CHANCE)
     table = pd.DataFrame({"name": largest["name"], "share": share, "is_one": (share >= MOSTLY) & unusual})
     table = table.reindex(range(len(clusters.categories)))

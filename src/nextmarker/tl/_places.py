@@ -1,4 +1,4 @@
-"""Notice cells that are not where they were when they were made: their mean intensity is found beside them."""
+"""Detects cells that are not where they were detected, by comparing their mean intensities."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
 
 MEASURED_AGAIN = 64
-"""Cells of an image whose places are checked."""
+"""Number of cells of an image that are checked."""
 FARTHEST = 3
-"""Pixels by which cells may be displaced, one for each of several crops, and it is noticed."""
+"""Largest shift in pixels that is detected; each of several crops can add one pixel."""
 
 
 class PlaceCheck:
-    """Notices cells that lie one pixel off: spatialdata places them so after some crops that begin within a pixel.
+    """Detects shifted cells: some crops with spatialdata that begin within a pixel shift all cells by one pixel.
 
-    A crop of such a crop adds another pixel. The table holds the mean intensity of each cell. Some cells of each image
-    are measured again, in the first of its tiles; only if all of them have that intensity a few pixels away, and not
-    where they are, is the displacement proven. A table whose intensities were changed, by a logarithm for instance,
-    proves nothing.
+    Each further crop can add a pixel. The table holds the mean intensity of each cell. Some cells of each image are
+    measured again, in its first tile. They are shifted if all of them have the recorded intensity a few pixels away,
+    but not at their centres. If the intensities in the table were changed, for example log-transformed, nothing is
+    detected.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class PlaceCheck:
     table_key
         Name of the table.
     markers
-        Channels of the tiles, in their order.
+        Channels of the tiles, in this order.
     """
 
     def __init__(self, sdata: SpatialData, table_key: str, markers: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class PlaceCheck:
         Raises
         ------
         ValueError
-            If they are displaced.
+            If they are shifted.
         """
         if region.image in self.checked or self.adata.X is None or not self.markers:
             return
@@ -71,15 +71,16 @@ class PlaceCheck:
         pixels = tile.pixels[:, :, [self.channels[best]]]
         off = _displacement(pixels, tile.centres[chosen], float(radius[local[chosen[0]]]), recorded[:, best])
         if off:
+            shift = "one pixel" if off == 1 else f"{off} pixels"
             msg = (
-                f"The cells of image {region.image!r} lie {'one pixel' if off == 1 else f'{off} pixels'} off. Crop the "
-                "whole image again, beginning at a multiple of the pixel size, in a system in which it is not turned."
+                f"The cells of image {region.image!r} are shifted by {shift}. Crop the whole image again, from a "
+                "multiple of the pixel size, in a coordinate system without rotation."
             )
             raise ValueError(msg)
 
 
 def _displacement(pixels: np.ndarray, centres: np.ndarray, radius: float, recorded: np.ndarray) -> int:
-    """By how many pixels, at most, the places at which some cells have their intensity lie further; 0 if unproven."""
+    """Largest shift in pixels at which all cells have their recorded intensity; 0 if there is none."""
     around = (FARTHEST, FARTHEST)
     padded = np.pad(pixels, (around, around, (0, 0)))  # a shifted circle may leave the tile
 

@@ -17,13 +17,13 @@ from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table, write_results
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
-from nextmarker.nn.model import MIN_PATCH_SIZE, Architecture, Network, NeXtMarker
+from nextmarker.nn.model import MIN_PATCH_SIZE, ModelConfig, NetworkConfig, NeXtMarker
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.presets import PRESETS
-from nextmarker.nn.training import PROJECTION, Settings, fit, learning_rate
+from nextmarker.nn.training import PROJECTION, TrainingConfig, fit, learning_rate
 from nextmarker.nn.whitening import whiten_features
 from nextmarker.nn.zero import set_scale
-from nextmarker.tl._fields import Fields
+from nextmarker.tl._sampler import CellSampler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
 
 PATCH_PER_DISTANCE = 4 / 3
-"""Patch size by default, in median distances between neighbouring centres."""
+"""Default patch size, in median distances between neighbouring cells."""
 LEAST_GAIN = 0.05
-"""Mean similarity of views of one cell, above that of other cells, from which training counts as having worked."""
+"""Training worked if the mean similarity of views of the same cell exceeds that of different cells by this much."""
 
 
 def train(
@@ -44,118 +44,121 @@ def train(
     *,
     unit: Literal["pixel", "micrometre"] = "pixel",
     preset: str = "default",
-    settings: Settings | None = None,
-    network: Network | None = None,
+    training: TrainingConfig | None = None,
+    network: NetworkConfig | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
     device: str | None = None,
     progress: bool = True,
 ) -> NeXtMarker:
-    """Train a model by contrast: views of one cell attract, views of other cells repel.
+    """Train a model by contrastive learning (SimCLR).
 
-    Needs no labels and no masks, only centres. What it learns are the markers of the table, on the images of the table.
+    Augmented views of one cell are positives, views of all other cells negatives. Training needs neither labels nor
+    masks, only cell centres. The model learns the markers of the table, from the images of the table.
 
     Parameters
     ----------
     sdata
         Images, and a table of cells made by `nm.pp.detect_cells` or `nm.pp.add_cells`.
     patch_size
-        Side of the square that the model sees around a centre. By default 4/3 of the median distance between
-        neighbouring centres; the choice is logged.
+        Width of the square around a cell centre that the model sees. By default 4/3 of the median distance between
+        neighbouring cells; the value is logged.
     unit
-        Unit of `patch_size`. Images of different pixel sizes are resampled to the finest of them.
+        Unit of `patch_size`. Images of different pixel sizes are resampled to the finest one.
     preset
-        Name of settings and network in `nm.nn.PRESETS`: `"default"`, or `"paper-synthetic"` or `"paper-imc"`, those of
-        the paper's experiments. The patch sizes of `"paper-imc"` are 10, 8 and 6 px with `patch_size=10`.
-    settings
-        Steps, views, augmentations, schedule, in place of the preset's.
+        Name of a configuration in `nm.nn.PRESETS`: `"default"`, or `"paper-synthetic"` or `"paper-imc"`, those of the
+        experiments in the paper. `"paper-imc"` has patches of 10, 8 and 6 px with `patch_size=10`.
+    training
+        Steps, views, augmentations and learning rate, instead of those of the preset.
     network
-        Axis of the sigmoids, widths, depth, pooling and scale, in place of the preset's.
+        Architecture of the network, instead of that of the preset.
     table_key
         Table in `sdata.tables`.
     random_state
         Seed. The same seed, data and device give the same model.
     device
-        Torch device; by default a GPU where there is one.
+        Torch device, by default a GPU if there is one.
     progress
-        Show a progress bar, and log the chosen patch size and how training went.
+        Show a progress bar, and log the patch size and the outcome of the training.
 
     Returns
     -------
-    The trained model, on the CPU. How training went is recorded in `.uns["nextmarker"]["train"]`, beside its settings:
+    The trained model, on the CPU. Its configuration and the outcome of the training are recorded in
+    `.uns["nextmarker"]["train"]`, with
 
     `loss`, `learning_rates` : float64 (steps,)
-        Of every step; the loss is NT-Xent, without the penalty on the sigmoids.
+        Values of every step. The loss is NT-Xent, without the penalty on the sigmoids.
     `final_loss`, `random_loss` : float
-        NT-Xent averaged over the last twentieth of the steps, and that of random embeddings.
+        Loss averaged over the last 5 % of the steps, and the loss of random embeddings.
     `markers`, `markers_without_signal` : object (markers,)
-        Names of all markers, and of those without a positive pixel among those sampled (up to two million).
+        Names of all markers, and of those without positive pixels in a sample of up to two million pixels.
     `x_c`, `slope`, `x_c_start`, `slope_start` : float32 (markers,)
-        The learned sigmoids and where they started: centres in counts above the offset, and slopes (see
-        `nm.nn.Normalization`).
+        Learned and initial sigmoids: centres in counts above the offset, and slopes (see `nm.nn.Normalization`).
 
     Warns
     -----
     UserWarning
-        If the loss ends no better than that of random embeddings, or markers carry no signal.
+        If the final loss is no better than that of random embeddings, or markers have no signal.
 
     Raises
     ------
     KeyError
         If the table or one of its images is missing.
     TypeError
-        If `settings` are not `nm.nn.Settings`, or `network` is not an `nm.nn.Network`.
+        If `training` is not an `nm.nn.TrainingConfig`, or `network` not an `nm.nn.NetworkConfig`.
     ValueError
-        If there is no such preset, settings and network do not go together, there are fewer than two cells, panels
-        differ, pixels are not finite, only some images have a pixel size, or the loss does not stay finite. The table
-        is as before.
+        If the preset does not exist, training and network do not fit together, there are fewer than two cells, panels
+        differ, pixels are not finite, only some images have a pixel size, or the loss becomes infinite or NaN. The
+        table is not changed.
 
     Examples
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> model = nm.tl.train(sdata, patch_size=12, settings=nm.nn.Settings(steps=20), progress=False)
-    >>> model.architecture.patch_size
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=20), progress=False)
+    >>> model.config.patch_size
     12
     """
     check_option("preset", preset, PRESETS)
-    settings, network = settings or PRESETS[preset][0], network or PRESETS[preset][1]
-    _check_kinds(settings, network)
-    if settings.penalty == "paper" and network.axis != "linear":
-        msg = "penalty='paper' is for sigmoids on the linear axis. Say network=nm.nn.Network(axis='linear')."
+    training, network = training or PRESETS[preset][0], network or PRESETS[preset][1]
+    _check_types(training, network)
+    if training.penalty == "paper" and network.axis != "linear":
+        msg = "penalty='paper' needs sigmoids on the linear axis: network=nm.nn.NetworkConfig(axis='linear')."
         raise ValueError(msg)
     regions = read_regions(sdata, table_key)
     adata = get_table(sdata, table_key)
     markers = shared_markers(sdata, [region.image for region in regions], adata.var_names)
     if adata.n_obs < 2:
-        msg = "Contrast needs at least two cells, and the table has one. Check the centres: nm.pl.cells(sdata)."
+        msg = "Contrastive learning needs at least two cells, and the table has one. Check it: nm.pl.cells(sdata)."
         raise ValueError(msg)
 
     pixel_size = _common_pixel_size(regions)
     side = _patch_size(regions, patch_size, unit, pixel_size, progress=progress)
-    seed = torch.Generator().manual_seed(random_state)
-    fields = Fields(regions, markers, side, pixel_size, settings, seed, pick_device(device), zero=network.zero)
-    start = start_centres(fields.sample_pixels(), settings.start)
+    generator = torch.Generator().manual_seed(random_state)
+    sampler = CellSampler(
+        regions, markers, side, pixel_size, training, generator, pick_device(device), zero=network.zero
+    )
+    start = start_centres(sampler.sample_pixels(), training.sigmoid_start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
-        msg = f"Markers without signal in the pixels sampled: {silent}. Their activation is zero where they have none."
+        msg = f"Markers without signal in the sampled pixels: {silent}. Without signal, their activation is zero."
         warnings.warn(msg, stacklevel=2)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        model = NeXtMarker(Architecture(tuple(markers), side, pixel_size, network), start).to(fields.device)
-        loss = fit_and_scale(model, fields, settings, seed=seed, progress=progress)
+        model = NeXtMarker(ModelConfig(tuple(markers), side, pixel_size, network), start).to(sampler.device)
+        loss = fit_and_scale(model, sampler, training, generator=generator, progress=progress)
     model.cpu()
     record = {
-        **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()},
+        **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(training).items()},
         **asdict(network),
         "random_state": random_state,
         "patch_size": side,
         "pixel_size": pixel_size,
         "loss": loss,
-        "learning_rates": np.array([learning_rate(step, settings) for step in range(settings.steps)]),
+        "learning_rates": np.array([learning_rate(step, training) for step in range(training.steps)]),
         "final_loss": float(loss[-max(len(loss) // 20, 1) :].mean()),
-        "random_loss": _random_loss(fields, settings),
+        "random_loss": _random_loss(sampler, training),
         "markers": np.array(markers, dtype=object),
         "markers_without_signal": np.array(silent, dtype=object),
         **model.normalization.as_arrays(),
@@ -169,30 +172,30 @@ def train(
 
 
 def fit_and_scale(
-    model: NeXtMarker, fields: Fields, settings: Settings, *, seed: torch.Generator, progress: bool
+    model: NeXtMarker, sampler: CellSampler, training: TrainingConfig, *, generator: torch.Generator, progress: bool
 ) -> np.ndarray:
-    """Train a model in place, set the scale of I before and after, and whiten its features; return the loss."""
-    set_scale(model, fields.sample_cells)
-    loss = fit(model, fields.draw, settings, seed=seed, progress=progress)
-    set_scale(model, fields.sample_cells)  # training makes the features of some markers stronger
-    if settings.whiten_features:
-        whiten_features(model, fields.sample_cells(), settings, seed=seed)
+    """Train a model in place, set its scale before and after, whiten its features, and return the loss."""
+    set_scale(model, sampler.sample_cells)
+    loss = fit(model, sampler.draw, training, generator=generator, progress=progress)
+    set_scale(model, sampler.sample_cells)  # training makes the response of some markers stronger
+    if training.whiten_features:
+        whiten_features(model, sampler.sample_cells(), training, generator=generator)
     return loss
 
 
-def _check_kinds(settings: object, network: object) -> None:
-    for name, value, kind in (("settings", settings, Settings), ("network", network, Network)):
-        if not isinstance(value, kind):
-            msg = f"{name} is of type {type(value).__name__}. Make it with nm.nn.{kind.__name__}(...)."
+def _check_types(training: object, network: object) -> None:
+    for name, value, expected in (("training", training, TrainingConfig), ("network", network, NetworkConfig)):
+        if not isinstance(value, expected):
+            msg = f"{name} is of type {type(value).__name__}. Give an nm.nn.{expected.__name__}(...)."
             raise TypeError(msg)
 
 
 def _common_pixel_size(regions: Sequence[Region]) -> float | None:
-    """Pixel size of the model: the finest of the images, None where no image says."""
+    """Pixel size of the model: the finest of the images, or None if it is unknown for all."""
     sizes = {region.image: region.pixel_size for region in regions}
     unknown = [image for image, size in sizes.items() if size is None]
     if unknown and len(unknown) < len(sizes):
-        msg = f"The pixel size of {listed(unknown)} is not known, and that of other images is. {STATE_SIZE}"
+        msg = f"The pixel size of {listed(unknown)} is unknown, that of other images is known. {STATE_SIZE}"
         raise ValueError(msg)
     return None if unknown else min(size for size in sizes.values() if size is not None)
 
@@ -200,53 +203,54 @@ def _common_pixel_size(regions: Sequence[Region]) -> float | None:
 def _patch_size(
     regions: Sequence[Region], patch_size: float | None, unit: str, pixel_size: float | None, *, progress: bool
 ) -> int:
-    """Side of a patch in pixels of the model; chosen from the data, and logged, if not given."""
+    """Width of a patch in pixels of the model. If not given, it is chosen from the data and logged."""
     check_option("unit", unit, ("pixel", "micrometre"))
     if patch_size is None:
-        distances = np.concatenate([region.neighbour_distances() / region.step(pixel_size) for region in regions])
+        distances = np.concatenate([region.neighbour_distances() / region.scale(pixel_size) for region in regions])
         if not distances.size:
-            msg = "No image has two cells, so no patch size can be chosen. Give one: patch_size=10."
+            msg = "No image has two cells, so the patch size cannot be chosen from the data. Give one: patch_size=10."
             raise ValueError(msg)
         median = float(np.median(distances))
         side = max(round(PATCH_PER_DISTANCE * median), MIN_PATCH_SIZE)
         physical = f" ({side * pixel_size:.1f} um)" if pixel_size else ""
         if progress:
             logger.info(
-                f"patch size: {side} px{physical}, 4/3 of the distance between neighbouring centres, {median:.1f} px"
+                f"patch size: {side} px{physical}, 4/3 of the median distance to the nearest cell, {median:.1f} px"
             )
         return side
     if unit == "micrometre" and pixel_size is None:
-        msg = f"A patch size in micrometres needs the pixel size of the images, which is not known. {STATE_SIZE}"
+        msg = f"A patch size in micrometres needs the pixel size of the images, which is unknown. {STATE_SIZE}"
         raise ValueError(msg)
     exact = patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size
     if not MIN_PATCH_SIZE <= exact < np.inf:
-        msg = f"patch_size={patch_size} {unit} gives {exact:g} px, and must give at least {MIN_PATCH_SIZE}."
+        msg = f"patch_size={patch_size} {unit} gives {exact:g} px. It must be at least {MIN_PATCH_SIZE} px."
         raise ValueError(msg)
     return round(exact)
 
 
-def _random_loss(fields: Fields, settings: Settings) -> float:
-    cells = min(settings.batch_size, fields.n_cells)
-    return random_nt_xent(cells, settings.views * len(settings.patch_scales), settings.temperature, PROJECTION)
+def _random_loss(sampler: CellSampler, training: TrainingConfig) -> float:
+    cells = min(training.batch_size, sampler.n_cells)
+    return random_nt_xent(cells, training.views * len(training.patch_scales), training.temperature, PROJECTION)
 
 
 def _log_outcome(record: Mapping[str, Any]) -> None:
     logger.info(
-        f"trained {record['steps']} steps: loss {record['loss'][0]:.2f} at first, {record['final_loss']:.2f} at last, "
-        f"{record['random_loss']:.2f} for random embeddings"
+        f"trained {record['steps']} steps: loss from {record['loss'][0]:.2f} to {record['final_loss']:.2f}, "
+        f"random embeddings {record['random_loss']:.2f}"
     )
-    moved = []
+    factors = []
     for name in ("x_c", "slope"):
         factor = record[name] / record[f"{name}_start"]
-        moved.append(f"{name} {factor.min():.2f} to {factor.max():.2f} (median {np.median(factor):.2f})")
-    logger.info(f"learned normalization, times its start: {', '.join(moved)}")
+        factors.append(f"{name} {factor.min():.2f} to {factor.max():.2f} (median {np.median(factor):.2f})")
+    logger.info(f"learned normalization relative to its start: {', '.join(factors)}")
 
 
 def _warn_of_failure(record: Mapping[str, Any]) -> None:
-    """Warn unless views of one cell became more alike than those of others: that wins up to 1 / temperature of loss."""
+    """Warn unless views of the same cell became more similar, which lowers the loss by up to 1 / temperature."""
     if record["final_loss"] > record["random_loss"] - LEAST_GAIN / record["temperature"]:
         msg = (
-            f"Training did not work: its loss ends at {record['final_loss']:.2f}, that of random embeddings is "
-            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), or train longer: Settings(steps=...)."
+            f"Training did not work: the final loss is {record['final_loss']:.2f}, that of random embeddings "
+            f"{record['random_loss']:.2f}. Check the cell centres with nm.pl.cells(sdata), or train longer: "
+            "training=nm.nn.TrainingConfig(steps=...)."
         )
         warnings.warn(msg, stacklevel=3)

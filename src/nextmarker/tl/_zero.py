@@ -1,4 +1,4 @@
-"""The zero of an image, measured on a bounded sample of its pixels."""
+"""Measures the zero of an image on a sample of its pixels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from nextmarker._errors import listed
-from nextmarker._tiles import read_windows
-from nextmarker.nn.device import to_device
-from nextmarker.nn.views import Crops, reach
+from nextmarker._tiles import sample_windows
+from nextmarker.nn.patches import CellTile, patch_margin
 from nextmarker.nn.zero import EMPTY, cut_turned, empty_response, pixel_offset
 
 if TYPE_CHECKING:
@@ -22,54 +21,54 @@ if TYPE_CHECKING:
     from nextmarker.nn.model import NeXtMarker
 
 NO_SIGNAL = 6
-"""Standard deviations of the noise that no cell rises above its image's zero where a marker has no signal."""
+"""A marker has no signal if no cell exceeds the zero of its image by this many standard deviations of the noise."""
 NAMED = 3
-"""Images without signal of a marker that are named."""
+"""Maximum number of images that a warning lists for a marker."""
 NO_STRUCTURE = 0.05
-"""Correlation of neighbouring pixels below which an image may be noise alone."""
+"""Correlation of neighbouring pixels below which an image may be pure noise."""
 
 
 @dataclass(frozen=True)
 class Zero:
-    """What a model meets in the empty places of an image."""
+    """The empty places of an image, as a model sees them."""
 
     response: torch.Tensor
-    """Response of every marker, (markers, features)."""
+    """Response, (markers, features)."""
     noise: torch.Tensor
-    """Standard deviation of the response from place to place, (markers, features)."""
+    """Standard deviation of the response over all places, (markers, features)."""
     structure: torch.Tensor
-    """Correlation of neighbouring pixels, (markers,): about 0 where the image shows noise alone."""
+    """Correlation of neighbouring pixels, (markers,): about 0 for pure noise."""
     offset: torch.Tensor
-    """Counts that a camera added to every pixel, (markers,)."""
+    """Counts that the camera added to every pixel, (markers,)."""
     background: torch.Tensor
-    """Mean counts of a pixel, the offset among them, (markers,)."""
+    """Mean counts per pixel, including the offset, (markers,)."""
 
 
 def measure_zero(model: NeXtMarker, region: Region, device: torch.device) -> Zero | None:
-    """Measure the zero of an image; None for a model that subtracts none.
+    """Measure the zero of an image, or return None if the model does not subtract it.
 
     Parameters
     ----------
     model
         On `device`.
     region
-        The image; its cells do not matter.
+        The image; its cells are not used.
     """
-    known = model.architecture
+    known = model.config
     if not known.network.zero:
         return None
-    step = region.step(known.pixel_size)
-    halo = reach(known.patch_size, step)
-    tiles = [*read_windows(region, known.markers, halo=halo)]
-    pixels = np.concatenate([tile.pixels.reshape(-1, len(known.markers)) for tile in tiles])
-    offset = torch.from_numpy(pixel_offset(pixels)).to(device)
+    scale = region.scale(known.pixel_size)
+    margin = patch_margin(known.patch_size, scale)
+    tiles = [*sample_windows(region, known.markers, margin=margin)]
+    counts = np.concatenate([tile.pixels.reshape(-1, len(known.markers)) for tile in tiles])
+    offset = torch.from_numpy(pixel_offset(counts)).to(device)
     responses, levels, pairs = [], [], []
     for tile in tiles:
-        crops = Crops(to_device(tile.pixels, device), torch.from_numpy(tile.centres).to(device), step, offset)
-        for patches in cut_turned(crops, known.patch_size):
+        places = CellTile(torch.from_numpy(tile.pixels), torch.from_numpy(tile.centres), scale, offset).to(device)
+        for patches in cut_turned(places, known.patch_size):
             responses.append(model.respond(patches))
             levels.append(patches.mean((2, 3)))
-        inside = (crops.pixels[halo:-halo, halo:-halo].float() - offset).clamp(min=0).permute(2, 0, 1)
+        inside = (places.pixels[margin:-margin, margin:-margin].float() - offset).clamp(min=0).permute(2, 0, 1)
         pairs.append(_neighbours(model.normalization.signal(inside[None])[0]))
     response = torch.cat(responses)
     background = offset + torch.cat(levels).quantile(EMPTY, dim=0)
@@ -77,12 +76,12 @@ def measure_zero(model: NeXtMarker, region: Region, device: torch.device) -> Zer
 
 
 def _neighbours(signal: torch.Tensor) -> torch.Tensor:
-    """Pixels of (markers, height, width) and their neighbours to the right, (markers, pairs, 2)."""
+    """Pair each pixel of (markers, height, width) with its right neighbour, (markers, pairs, 2)."""
     return torch.stack([signal[..., :-1], signal[..., 1:]], -1).flatten(1, 2)
 
 
 def _correlate(pairs: torch.Tensor) -> torch.Tensor:
-    """Correlation of pairs, (markers, pairs, 2), for each marker; 0 where all pixels are alike."""
+    """Correlation of the pairs of each marker, (markers, pairs, 2); 0 if all pixels are equal."""
     first, second = (pairs - pairs.mean(1, keepdim=True)).unbind(-1)
     return (first * second).mean(1) / ((first**2).mean(1) * (second**2).mean(1)).sqrt().clamp(min=1e-12)
 
@@ -94,12 +93,12 @@ def warn_of_no_signal(
     interpretability: np.ndarray,
     zeros: Mapping[str, Zero],
 ) -> None:
-    """Warn of markers of which an image shows noise alone, and no cell more than that."""
-    markers = np.array(model.architecture.markers)
+    """Warn of markers that show only noise in an image, in all of its cells."""
+    markers = np.array(model.config.markers)
     silent: dict[str, list[str]] = {}
     for image, zero in zeros.items():
         rows = np.concatenate([region.rows for region in regions if region.image == image])
-        noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # of rounding
+        noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # rounding errors
         brightest = interpretability[rows].mean(2).max(0)
         none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise)
         for name in markers[none].tolist():
@@ -107,12 +106,12 @@ def warn_of_no_signal(
                 silent.setdefault(name, []).append(image)
     if silent:
         where = [f"{name} in {len(s)} of {len(zeros)} images ({listed(s, NAMED)})" for name, s in silent.items()]
-        msg = f"Markers without signal above the background: {', '.join(where)}. Look at them before you trust them."
+        msg = f"Markers without signal above the background: {', '.join(where)}. Check them in the images."
         warnings.warn(msg, stacklevel=3)
 
 
 def describe_zeros(zeros: Mapping[str, Zero]) -> dict[str, np.ndarray]:
-    """The zeros of all images as arrays, (images, markers), for the record."""
+    """Collect the zeros of all images in arrays, (images, markers), for the record."""
     if not zeros:
         return {}
     columns = {

@@ -117,7 +117,7 @@ def test_what_is_written_is_read(sdata, store):
 
 def test_results_of_the_whole_chain_can_be_written(tmp_path):
     sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=40)
-    nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=6, progress=False)
     nm.io.write(sdata, tmp_path / "a.zarr")
     assert_equal(sdata, spatialdata.read_zarr(tmp_path / "a.zarr"))
 

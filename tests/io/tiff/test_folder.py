@@ -71,15 +71,15 @@ def test_masks_beside_stacks_are_left_out_with_a_warning(tmp_path, counts):
 
 
 def test_a_folder_without_images_says_what_is_there(tmp_path):
-    with pytest.raises(ValueError, match="It holds nothing"):
+    with pytest.raises(ValueError, match="It contains nothing"):
         nm.io.read(tmp_path)
     (tmp_path / "panel.csv").touch()
-    with pytest.raises(ValueError, match=r"No images in .* It holds panel\.csv"):
+    with pytest.raises(ValueError, match=r"No images in .* It contains panel\.csv"):
         nm.io.read(tmp_path)
     (tmp_path / "old").mkdir()
     with pytest.raises(ValueError, match=r"old: it has no TIFF files"):
         nm.io.read(tmp_path)
-    with pytest.raises(ValueError, match=r"no TIFF file; it holds old/, panel\.csv"):
+    with pytest.raises(ValueError, match=r"no TIFF file; it contains old/, panel\.csv"):
         nm.io.read_folder(tmp_path)
 
 

@@ -143,7 +143,7 @@ def test_mcmicro_markers_separated_otherwise(tmp_path, separator):
 
 
 def test_mcmicro_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no output of MCMICRO: it needs a file markers\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"is not an output folder of MCMICRO: it needs a file markers\.csv"):
         nm.io.read_mcmicro(tmp_path)
     write_mcmicro(tmp_path / "a", markers=["DNA", "CD3"])
     with pytest.raises(ValueError, match=r"has 3 channels, and .*markers\.csv names 2"):

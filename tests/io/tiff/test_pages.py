@@ -122,7 +122,7 @@ def test_damaged_pixels_stop_an_analysis_with_that_message(tmp_path):
     write(path, compression="zlib")
     damage_page(path, 0)
     with pytest.raises(ValueError, match="Channel 'DNA1' cannot be read"):
-        nm.pp.detect_cells(read(path), nuclear=["DNA1"])
+        nm.pp.detect_cells(read(path), nuclear_channels=["DNA1"])
 
 
 def test_strips_of_another_size_than_their_pixels(tmp_path):

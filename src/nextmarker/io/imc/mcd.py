@@ -1,4 +1,4 @@
-"""The .mcd files of imaging mass cytometry, acquisition by acquisition, with their exports where these are better."""
+"""Reads .mcd files of imaging mass cytometry by acquisition, or their exports if these are more complete."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ if TYPE_CHECKING:
 def read_mcd(
     path: str | Path, *, panel: str | Path | pd.DataFrame | None = None, pixel_size: float | None = None
 ) -> SpatialData:
-    """Read all acquisitions of an .mcd file (imaging mass cytometry), lazily.
+    """Read all acquisitions of an .mcd file (imaging mass cytometry) lazily.
 
     Parameters
     ----------
     path
-        A file. The .txt exports beside it, `STEM_DESCRIPTION_ID.txt` for `STEM.mcd`, take the place of acquisitions
-        that are damaged or incomplete. Panoramas are left out.
+        An .mcd file. Acquisitions that are damaged or incomplete are read from the .txt exports in the same folder,
+        `STEM_DESCRIPTION_ID.txt` for `STEM.mcd`. Panoramas are left out.
     panel
-        Which channels to keep and what to call them; see :func:`nextmarker.io.read`.
+        Channels to keep and their new names, see :func:`nextmarker.io.read`.
     pixel_size
-        Micrometres per pixel. By default what the file says, which is 1 as a rule.
+        Micrometres per pixel. By default the value in the file, usually 1.
 
     Returns
     -------
-    SpatialData with one image per acquisition, float32 (c, y, x), named `STEM_DESCRIPTION_ID` as its export; dask, in
-    blocks of all channels and 1024 x 1024 pixels, since the file stores the channels of a pixel together. See
-    :func:`nextmarker.io.read` for what else it holds, and for how channels are named.
+    SpatialData with one image per acquisition, float32 (c, y, x), named `STEM_DESCRIPTION_ID` like its export; a dask
+    array in blocks of all channels and 1024 x 1024 pixels, since the file stores the channels of a pixel together. See
+    :func:`nextmarker.io.read` for the other contents and the channel names.
 
-    An acquisition that stopped early has the rows that were scanned; what is missing of the last row is zero. One that
-    holds no pixels or is damaged is skipped if it has no export. :func:`nextmarker.io.report` lists all of this.
+    An acquisition that stopped early has the rows that were scanned, with zeros for the missing part of the last row.
+    An acquisition without pixels, or a damaged one without an export, is skipped. :func:`nextmarker.io.report` lists
+    all of this.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
-        If `panel` or `pixel_size` is of the wrong type.
+        If `panel` or `pixel_size` has the wrong type.
     ValueError
-        If no acquisition can be read, or the panel is not valid or keeps a channel that no acquisition has. Computing
-        pixels raises it if their places in the file are impossible.
+        If no acquisition can be read, or the panel is not valid or keeps a channel that no acquisition has. Also when
+        pixels are computed, if their positions in the file are impossible.
 
     Warns
     -----
@@ -75,7 +76,7 @@ def read_mcd(
 
 
 def is_mcd(path: Path) -> bool:
-    """Whether a file calls itself an .mcd file."""
+    """Whether this is an .mcd file, by its name."""
     return path.suffix.lower() == ".mcd" and path.is_file()
 
 

@@ -1,4 +1,4 @@
-"""Directories of steinbock: images, the panel that names their channels, and masks."""
+"""Reads steinbock directories: images, the panel with their channel names, and masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-# column of images.csv to what it tells
+# column of images.csv to key and type of the acquisition
 METADATA = {
     "acquisition_id": ("acquisition", int),
     "acquisition_description": ("description", str),
@@ -31,38 +31,38 @@ METADATA = {
 def read_steinbock(
     path: str | Path, *, panel: str | Path | pd.DataFrame | None = None, pixel_size: float | None = None
 ) -> SpatialData:
-    r"""Read a directory of steinbock, lazily.
+    r"""Read a steinbock directory lazily.
 
     Parameters
     ----------
     path
-        A folder with `panel.csv` and `img/`, one TIFF of several channels for each image. Masks are read from `masks/`,
-        or else from the first folder in order of the alphabet whose name begins with `masks`; they have the name of
-        their image. `images.csv` tells where an image comes from, if it is there.
+        A folder with `panel.csv` and `img/`, which contains one multi-channel TIFF per image. Masks, with the name of
+        their image, are read from `masks/`, otherwise from the first folder in alphabetical order whose name starts
+        with `masks`. Information on the acquisition is read from `images.csv` if it exists.
     panel
-        A panel of your own, on top of `panel.csv`; see :func:`nextmarker.io.read`.
+        A panel to apply after `panel.csv`, see :func:`nextmarker.io.read`.
     pixel_size
-        Micrometres per pixel. By default what `images.csv` says, and unknown without it.
+        Micrometres per pixel. By default the value in `images.csv`, or unknown without it.
 
     Returns
     -------
-    SpatialData with one image per TIFF, (c, y, x), named as the file, its channels as those that `panel.csv` keeps; and
-    the masks, int (y, x), as `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for what else it holds.
+    SpatialData with one image per TIFF, (c, y, x), named like the file, with the channels that `panel.csv` keeps, and
+    the masks, int (y, x), in `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for the other contents.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such folder, or `panel.csv` or `img/` is missing.
+        If the folder, `panel.csv` or `img/` does not exist.
     TypeError
-        If `panel` or `pixel_size` is of the wrong type.
+        If `panel` or `pixel_size` has the wrong type.
     ValueError
         If no image can be read, or a panel is not valid.
 
     Warns
     -----
     UserWarning
-        If an image is skipped, since it is damaged or has another number of channels than `panel.csv` keeps; or if its
-        masks are, since they are damaged or of another size.
+        If an image is skipped because it is damaged or its number of channels differs from `panel.csv`; or if masks are
+        skipped because they are damaged or of another size.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The .txt exports of imaging mass cytometry: one acquisition each, a line for every pixel."""
+"""Reads .txt exports of imaging mass cytometry: one acquisition per file, one line per pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from spatialdata import SpatialData
 
-PIXEL_SIZE = 1.0  # micrometres from one laser shot to the next, where the file does not say
+PIXEL_SIZE = 1.0  # micrometres between laser shots, if the file does not state it
 COLUMNS = b"Start_push\tEnd_push\tPushes_duration\tX\tY\tZ\t"  # then the channels
 UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -22,32 +22,32 @@ UTF8_MARK = b"\xef\xbb\xbf"
 def read_imc_txt(
     path: str | Path, *, panel: str | Path | pd.DataFrame | None = None, pixel_size: float | None = None
 ) -> SpatialData:
-    r"""Read a .txt export of one acquisition (imaging mass cytometry), lazily.
+    r"""Read a .txt export of one acquisition (imaging mass cytometry) lazily.
 
     Parameters
     ----------
     path
-        A file of tab-separated values, one line for each pixel, as the instrument writes it.
+        A file with tab separated values, one line per pixel, as written by the instrument.
     panel
-        Which channels to keep and what to call them; see :func:`nextmarker.io.read`.
+        Channels to keep and their new names, see :func:`nextmarker.io.read`.
     pixel_size
-        Micrometres per pixel. The file does not tell; 1 by default, the distance between the shots of the laser.
+        Micrometres per pixel, which the file does not contain; by default 1, the distance between laser shots.
 
     Returns
     -------
-    SpatialData with one image, float32 (c, y, x), named as the file; values are rounded to three decimals in an export.
-    See :func:`nextmarker.io.read` for what else it holds, and for how channels are named. The places of the pixels are
-    read at once, their values when they are needed, and then the whole file.
+    SpatialData with one image, float32 (c, y, x), named like the file; exports have values rounded to three decimals.
+    See :func:`nextmarker.io.read` for the other contents and the channel names. The positions of the pixels are read
+    immediately, their values when they are needed; then the whole file is read.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
-        If `panel` or `pixel_size` is of the wrong type.
+        If `panel` or `pixel_size` has the wrong type.
     ValueError
-        If the file is no such export, or rows are missing; if the panel is not valid or keeps a channel that is not
-        there. Computing pixels raises it if a value is no number.
+        If the file is not such an export, or rows are missing; if the panel is not valid or keeps a channel that does
+        not exist. Also when pixels are computed, if a value is not a number.
 
     Warns
     -----
@@ -72,7 +72,7 @@ def read_imc_txt(
 
 
 def existing_file(path: str | Path) -> Path:
-    """Refuse a path that is no file."""
+    """Raise an error for a path that is not a file."""
     path = Path(path).expanduser()
     if not path.is_file():
         msg = f"{path} is a folder: read it with nm.io.read." if path.is_dir() else f"No such file: {path}."

@@ -1,4 +1,4 @@
-"""SpatialData to a Zarr store: checked first, written beside the target, put in place at once."""
+"""Writes SpatialData to a Zarr store: checked first, written next to the target, and then moved into place."""
 
 from __future__ import annotations
 
@@ -29,57 +29,57 @@ from nextmarker.io.store.writable import any_text, check_writable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LAZY = ("images", "labels", "points")  # what spatialdata reads when it is needed
+LAZY = ("images", "labels", "points")  # read by spatialdata on demand
 KINDS = ("tables", "shapes", "points", "labels", "images")  # the quick ones first
 
 
 def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a SpatialData object to a Zarr store: all of it, or nothing.
+    """Write a SpatialData object to a Zarr store, completely or not at all.
 
-    Everything that spatialdata and anndata would refuse, or change without a word, is found before the first byte is
-    written. The store grows in a hidden, private folder beside the target, ``.<name>.<random>.unfinished``, and takes
-    its place in the end. A stop at any moment, even a kill, leaves the old store or the new one. A killed run leaves
-    that folder, which the next write to the same path removes. Where `path` is a link, the store is written to the
-    place that it leads to.
+    Anything that spatialdata and anndata would reject or silently change is reported before writing starts. The store
+    is written to a hidden, private folder next to the target, ``.<name>.<random>.unfinished``, and moved into place at
+    the end. So an interruption at any moment, even a kill, leaves either the old store or the new one. A killed process
+    leaves the hidden folder, which the next write to the same path removes. If `path` is a symbolic link, its target is
+    written.
 
-    The store that `sdata` was read from can be written again, with ``overwrite=True``: images, labels and points that
-    are still those of the store are linked instead of written, so saving new results takes seconds.
+    With ``overwrite=True``, `sdata` can be written to the store from which it was read. Images, labels and points that
+    have not changed are linked instead of copied, so saving new results takes seconds.
 
     Parameters
     ----------
     sdata
-        What to write.
+        Object to write.
     path
-        The store, ``*.zarr`` by custom.
+        Path of the store, usually ``*.zarr``.
     overwrite
-        Replace a store that is there.
+        Replace an existing store.
 
     Returns
     -------
-    Nothing. Afterwards ``sdata`` is backed by ``path``, as after ``sdata.write``. Its elements stay as they are: those
-    read lazily from image files are still read from there. Only what was computed lazily from the replaced store is
-    read from the new one, since its pixels now lie there.
+    None. Afterwards ``sdata`` is backed by ``path``, as after ``sdata.write``. Its elements do not change: those read
+    lazily from image files are still read from there. Only elements that are lazily computed from the replaced store
+    are read from the new one.
 
     Raises
     ------
     FileNotFoundError
-        If the folder to write into does not exist, or a store or file that elements are read from is gone.
+        If the folder does not exist, or a store or file from which elements are read is missing.
     FileExistsError
-        If `path` exists and `overwrite` is not set, or is no Zarr store.
+        If `path` exists and `overwrite` is not set, or if it is not a Zarr store.
     OSError
-        If the folder cannot be written, the disk is full, or another process is writing the same store.
+        If the folder is not writable, the disk is full, or another process is writing the same store.
     TypeError
-        If `sdata` is not a SpatialData object, or `path` no path.
+        If `sdata` is not a SpatialData object, or `path` is not a path.
     ValueError
-        If something cannot be written: values or names that the format does not know, a table out of step with its
-        shapes. All are listed, with place and remedy. Also if `path` lies within a store, or if `sdata` was read from
-        it without all of its images, labels and points, which would be lost.
+        If something cannot be written: values or names that the format does not support, or a table that does not match
+        its shapes. All problems are listed, with their location and solution. Also if `path` is inside a store, or if
+        `sdata` was read from it without all of its images, labels and points, which would be lost.
 
     Examples
     --------
     >>> import tempfile, nextmarker as nm, spatialdata
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=50)
-    >>> nm.pp.detect_cells(sdata, nuclear=["DNA1", "DNA2"], diameter=6, progress=False)
+    >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=6, progress=False)
     >>> folder = tempfile.TemporaryDirectory()
     >>> nm.io.write(sdata, f"{folder.name}/tissue.zarr")
     >>> stored = spatialdata.read_zarr(f"{folder.name}/tissue.zarr")

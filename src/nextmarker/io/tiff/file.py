@@ -1,4 +1,4 @@
-"""The TIFF family: OME-TIFF, QPTIFF, MIBItiff, and plain stacks."""
+"""Reads TIFF files: OME-TIFF, QPTIFF, MIBItiff and plain stacks."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ if TYPE_CHECKING:
 def read_tiff(
     path: str | Path, *, channel_names: Sequence[str] | None = None, pixel_size: float | None = None
 ) -> SpatialData:
-    """Read one OME-TIFF, QPTIFF, MIBItiff or TIFF stack, lazily.
+    """Read an OME-TIFF, QPTIFF, MIBItiff or TIFF stack lazily.
 
     Parameters
     ----------
     path
-        A file with one image of several channels, or an OME-TIFF with several images. Of a pyramid the full resolution
-        is read. Thumbnails, and pictures of the slide and its label, are left out.
+        A file with one image of several channels, or an OME-TIFF with several images. Pyramids are read at full
+        resolution; thumbnails and photographs of the slide and its label are left out.
     channel_names
-        Names of the channels, in the order of the file. Needed where the header has none; they take the place of those
-        in the header otherwise. If they name every plane of a colour picture, or of a stack with time points or
-        z-planes, these are read as channels: page by page, the colours of a page one after another. In an ImageJ
-        hyperstack all channels of the first z-plane of the first time point come first, then those of its next
-        z-plane, then the next time point; in an OME-TIFF the `DimensionOrder` of its header says.
+        Names of the channels, in the order of the file. Required if the header has none; otherwise they replace those
+        in the header. If there is a name for every plane of a colour image, or of a stack with time points or z-planes,
+        the planes are read as channels: page by page, with the colours of a page one after another. An ImageJ
+        hyperstack starts with all channels of the first z-plane of the first time point, followed by its next z-planes,
+        then the next time point; in an OME-TIFF the order is given by `DimensionOrder` in the header.
     pixel_size
-        Micrometres per pixel. By default what the header says, and unknown where it says nothing.
+        Micrometres per pixel. By default the value in the header, or unknown if there is none.
 
     Returns
     -------
-    SpatialData with one image, (c, y, x), named as the file, or all images of an OME-TIFF, named as they are
-    there. Channels are named
+    SpatialData with one image, (c, y, x), named like the file, or with all images of an OME-TIFF, with their names in
+    the file. Channel names are taken
 
-    - after the header of an OME-TIFF, or the labels of an ImageJ stack, or else the names of the pages (the tag
-      PageName), as MCDViewer writes them;
-    - after the biomarker of a page of a QPTIFF (Akoya, PerkinElmer), or else its dye; the dyes are the original names;
-    - after the target of a page of a MIBItiff (Ionpath), its mass as the metal; other pages than those of ion counts
-      are left out.
+    - from the header of an OME-TIFF or the labels of an ImageJ stack, otherwise from the names of the pages (the tag
+      PageName), as written by MCDViewer;
+    - in a QPTIFF (Akoya, PerkinElmer), from the biomarker of the page, otherwise the dye; dyes are the original names;
+    - in a MIBItiff (Ionpath), from the target of the page, with its mass as the metal; only pages with ion counts are
+      read.
 
-    Names that repeat are numbered, and channels without a name get one by their place. Negative pixels are read as they
-    are. See :func:`nextmarker.io.read` for what else it holds.
+    Repeated names are numbered, and channels without a name are named by their position. Negative pixels are kept. See
+    :func:`nextmarker.io.read` for the other contents.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
         If `channel_names` are not strings, or `pixel_size` is not a number.
     ValueError
-        If the file is no TIFF, is damaged or cut short; if its planes differ in size; if a strip or tile of it would
-        take more than 1 GiB of memory; if it is a colour picture, or has several time points or z-planes, and
-        `channel_names` does not name every plane; if channel names are missing, of another number, or given twice; if
-        pixels are not square, or their size is implausible. A damaged strip or tile raises when its pixels are needed.
+        If the file is not a TIFF, damaged or truncated; if its planes differ in size; if a strip or tile would take
+        more than 1 GiB of memory; if it is a colour image, or has several time points or z-planes, and `channel_names`
+        does not name every plane; if channel names are missing, repeated, or not as many as channels; if pixels are not
+        square, or their size is implausible. A damaged strip or tile causes an error when its pixels are read.
 
     Warns
     -----

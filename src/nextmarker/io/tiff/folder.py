@@ -1,4 +1,4 @@
-"""Folders of TIFFs: one file for each channel, one for each image, or the output of MCMICRO."""
+"""Reads folders of TIFFs: one file per channel, one file per image, or the output of MCMICRO."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ CHANNELS_WITHIN = "TIFs"  # where MIBI instruments put the channels of a field o
 
 
 def read_folder(path: str | Path, *, pixel_size: float | None = None) -> SpatialData:
-    """Read a folder of one TIFF per channel, lazily.
+    """Read a folder with one TIFF per channel lazily.
 
     Parameters
     ----------
     path
-        A folder. Each TIFF in it is a channel, named after its OME header, or else after the file; the channels are
-        sorted by the names of the files. If it holds no TIFF but folders of these, they are the cycles of one image.
+        A folder. Each TIFF in it is a channel, named by its OME header, otherwise by the file; the channels are sorted
+        by file name. If it contains no TIFF but folders with TIFFs, these are the cycles of one image.
     pixel_size
-        Micrometres per pixel. By default what a header says, and unknown where none does.
+        Micrometres per pixel. By default the value in the headers, or unknown if there is none.
 
     Returns
     -------
-    SpatialData with one image, (c, y, x), named as the folder. See :func:`nextmarker.io.read` for what else it holds.
+    SpatialData with one image, (c, y, x), named like the folder. See :func:`nextmarker.io.read` for the other contents.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     TypeError
         If `pixel_size` is not a number.
     ValueError
-        If the folder has no TIFF that can be read; if a TIFF has several channels; if the channels differ in shape,
-        data type or pixel size; if pixels are not square, or their size is implausible; if the folders in it hold the
-        same channels, as those of several images do.
+        If the folder has no readable TIFF; if a TIFF has several channels; if the channels differ in shape, data type
+        or pixel size; if pixels are not square, or their size is implausible; if the folders in it contain the same
+        channels, which means that they are different images.
 
     Warns
     -----
     UserWarning
-        If a file cannot be read, or is a colour picture: it is skipped. If two channels have one name: the second is
-        numbered. If every name in the headers repeats: the channels are named by their files.
+        If a file is skipped because it cannot be read or is a colour image; if two channels have the same name, and the
+        second is numbered; or if every name in the headers repeats, and the channels are named by their files.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def _as_one_image(path: Path, pixel_size: float | None) -> tuple[list[Image], li
             msg = f"The folders in {path} hold the same channels: they are images of their own. Use nm.io.read instead."
             raise ValueError(msg)
     if not stacks and not skipped:
-        msg = f"{path} has no TIFF file; it holds {listed(path)}."
+        msg = f"{path} has no TIFF file; it contains {listed(path)}."
         raise ValueError(msg)
     return [join(path, stacks, pixel_size)] if stacks else [], skipped
 

@@ -1,4 +1,4 @@
-"""The output folder of MCMICRO: registered images, the table of markers, and masks."""
+"""Reads the output folder of MCMICRO: registered images, the table of markers, and masks."""
 
 from __future__ import annotations
 
@@ -35,39 +35,39 @@ class Marker:
 
 
 def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> SpatialData:
-    r"""Read the output folder of MCMICRO, lazily.
+    r"""Read the output folder of MCMICRO lazily.
 
     Parameters
     ----------
     path
-        A folder with `markers.csv`, whose column `marker_name` names the channels, and `registration/*.ome.tif`, or
-        `dearray/*.ome.tif` with the cores of a tissue array, which come before the whole slides. Where background was
-        subtracted, `background/*.ome.tif` comes before `registration/`, with the names in `markers_bs.csv`. Channels
-        whose column `remove` in `markers.csv` is TRUE are left out, of raw images too. Masks are read from
-        `segmentation/<method>-<image>/cell.ome.tif`, or else from those of the nuclei.
+        A folder with `markers.csv`, whose column `marker_name` has the channel names, and `registration/*.ome.tif`, or
+        `dearray/*.ome.tif` with the cores of a tissue array, which are read instead of whole slides. If background was
+        subtracted, `background/*.ome.tif` is read instead of `registration/`, with the names in `markers_bs.csv`.
+        Channels with `remove` TRUE in `markers.csv` are left out, also from raw images. Masks are read from
+        `segmentation/<method>-<image>/cell.ome.tif`, otherwise from the masks of the nuclei.
     pixel_size
-        Micrometres per pixel. By default what the OME headers say, and unknown where they say nothing.
+        Micrometres per pixel. By default the value in the OME headers, or unknown if there is none.
 
     Returns
     -------
-    SpatialData with one image per file, (c, y, x), named as the file; and the masks, int (y, x), as
-    `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for what else it holds. The report lists raw images
-    that were left out for those with the background subtracted, and channels that were removed.
+    SpatialData with one image per file, (c, y, x), named like the file, and the masks, int (y, x), in
+    `sdata.labels["masks_" + name]`. See :func:`nextmarker.io.read` for the other contents. The report lists raw images
+    that were replaced by those with background subtracted, and channels that were removed.
 
     Raises
     ------
     FileNotFoundError
-        If the folder is not laid out like this.
+        If the folder does not have this structure.
     TypeError
         If `pixel_size` is not a number.
     ValueError
-        If `markers.csv` cannot be read, or no image can: it is damaged, or has another number of channels.
+        If `markers.csv` cannot be read, or all images are damaged or have another number of channels.
 
     Warns
     -----
     UserWarning
-        If an image or its masks cannot be read, or markers have the same name: the second is numbered. If the
-        background was subtracted from some images and not from others.
+        If an image or its masks cannot be read; if markers have the same name, and the second is numbered; or if
+        background was subtracted only from some images.
 
     Examples
     --------
@@ -86,15 +86,15 @@ def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> Spatia
     folder = Path(path).expanduser()
     if not is_mcmicro(folder):
         msg = (
-            f"{folder} is no output of MCMICRO: it needs a file {MARKERS} and images in {WHOLE_SLIDES}/ or {CORES}/, "
-            "*.ome.tif."
+            f"{folder} is not an output folder of MCMICRO: it needs a file {MARKERS} and images in {WHOLE_SLIDES}/ or "
+            f"{CORES}/, *.ome.tif."
         )
         raise FileNotFoundError(msg)
     return to_spatialdata(*mcmicro_images(folder, pixel_size))
 
 
 def is_mcmicro(folder: Path) -> bool:
-    """Whether a folder is laid out as MCMICRO does."""
+    """Whether a folder has the structure of MCMICRO."""
     return (folder / MARKERS).is_file() and any(_files(folder, part) for part in (CORES, SUBTRACTED, WHOLE_SLIDES))
 
 

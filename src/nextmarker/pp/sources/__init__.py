@@ -1,1 +1,1 @@
-"""Where cells are that come from elsewhere: one file for each kind of source."""
+"""Positions of cells from other sources, one file per kind of source."""

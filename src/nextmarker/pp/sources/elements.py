@@ -1,4 +1,4 @@
-"""Where cells are in elements of the object: labels, shapes and points."""
+"""Positions of cells in elements of the object: labels, shapes and points."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def spatial_elements(sdata: SpatialData) -> set[str]:
-    """Names of the elements that can hold cells."""
+    """Names of the elements that can contain cells."""
     return {*sdata.labels, *sdata.shapes, *sdata.points}
 
 
 def elements_by_image(sdata: SpatialData, name: str, images: list[str]) -> dict[str, str]:
-    """Match images to an element, or to the elements that share a part of their names; empty if there is none.
+    """Match images to an element, or to elements with a common part in their names; empty if there is none.
 
     Raises
     ------
@@ -39,28 +39,28 @@ def elements_by_image(sdata: SpatialData, name: str, images: list[str]) -> dict[
     unclear = {image: found for image, found in matches.items() if len(found) != 1}
     if unclear:
         call = f"nm.pp.add_cells(sdata, {{{images[0]!r}: ...}})"
-        msg = f"{name!r} does not name one element for each image: {unclear}. Name them, {call}, or images=[...]."
+        msg = f"{name!r} does not name one element for each image: {unclear}. Name them, {call}, or set images=[...]."
         raise ValueError(msg)
     return {image: found for image, (found,) in matches.items()}
 
 
 def _image_of(sdata: SpatialData, element: str, images: list[str]) -> str:
-    """Find the one image that shares a coordinate system with an element, or, of several, the one in its name."""
+    """Find the image that shares a coordinate system with an element; if several do, the one in its name."""
     shared = {image: shared_systems(sdata, element, image) for image in images}
-    # all images are in the system in micrometres, which relates an element to none in particular
+    # the micrometre system is common to all images, so it does not identify one
     candidates = [image for image in images if not all(map(is_micrometre, shared[image]))]
     candidates = candidates or [image for image in images if shared[image]]
     if len(candidates) > 1:
         candidates = [i for i in candidates if element.startswith(f"{i}_") or element.endswith(f"_{i}")]
     if len(candidates) != 1:
         call = f"nm.pp.add_cells(sdata, {{{images[0]!r}: {element!r}}})"
-        msg = f"Which of the images {listed(images)} do the cells of {element!r} belong to? Say it: {call}."
+        msg = f"Which of the images {listed(images)} do the cells of {element!r} belong to? Name it: {call}."
         raise ValueError(msg)
     return candidates[0]
 
 
 def element_centroids(sdata: SpatialData, name: str, image: str) -> pd.DataFrame:
-    """Read the centres of labels, shapes or points, and bring them into the pixels of an image."""
+    """Read the centres of labels, shapes or points, in pixels of an image."""
     matrix = to_pixels(sdata, name, image)
     if name in sdata.labels:
         ids, xy = label_centroids(_flat(sdata.labels[name], name))
@@ -77,7 +77,7 @@ def _flat(element: xr.DataArray | xr.DataTree, name: str) -> xr.DataArray:
     labels = full_resolution(element)
     if set(labels.dims) != {"y", "x"}:
         call = f"nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)"
-        msg = f"The labels {name!r} have the dimensions {labels.dims} instead of (y, x). Give a mask: {call}."
+        msg = f"The labels {name!r} have the dimensions {labels.dims} instead of (y, x). Pass a mask: {call}."
         raise ValueError(msg)
     check_whole(name, labels)
     return labels.transpose("y", "x")

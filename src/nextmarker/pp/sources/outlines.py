@@ -1,4 +1,4 @@
-"""Outlines of cells that other programs made: label masks in memory or in files, and GeoJSON."""
+"""Outlines of cells from other programs: label masks in memory or files, and GeoJSON."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ MASKS = (".npy", ".tif", ".tiff", ".btf")
 
 
 def is_mask(source: object) -> TypeGuard[Array | Path]:
-    """Whether this is an array, or a file that holds one."""
+    """Whether this is an array, or a file with an array."""
     return isinstance(source, Array) or (isinstance(source, Path) and source.suffix.lower() in MASKS)
 
 
 def is_geojson(source: object) -> TypeGuard[Path]:
-    """Whether this is a file of GeoJSON, by its name."""
+    """Whether this is a GeoJSON file, by its name."""
     return isinstance(source, Path) and source.suffix.lower() in GEOJSON
 
 
@@ -46,9 +46,9 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
     Parameters
     ----------
     source
-        Whole numbers, (y, x), one label for each cell and zero elsewhere; or a .npy file or TIFF of such.
+        Integers, (y, x), one label per cell and zero elsewhere, or a .npy file or TIFF with these.
     image
-        Name of the image, for messages.
+        Name of the image, for error messages.
     size
         Height and width of the image.
 
@@ -59,13 +59,13 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
     Raises
     ------
     ValueError
-        If the file cannot be read, the mask has another size than the image, or does not tell cells apart.
+        If the file cannot be read, or the mask does not have the size of the image or does not number the cells.
     """
     name = f"The mask of image {image!r}"
     labels = _open_array(source) if isinstance(source, Path) else source
     labels = labels.squeeze() if labels.ndim > 2 else labels
     if labels.ndim == 2 and labels.shape[1] == 2 < size[1]:
-        msg = "This array is no mask. Give coordinates as a table: pandas.DataFrame(array, columns=['x', 'y'])."
+        msg = "This array is not a mask. Pass coordinates as a table: pandas.DataFrame(array, columns=['x', 'y'])."
         raise ValueError(msg)
     if labels.shape != size:
         found = " x ".join(map(str, labels.shape))
@@ -84,21 +84,21 @@ def _open_array(path: Path) -> np.ndarray | da.Array:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            msg = f"{str(path)!r} is no NumPy array that can be read ({error}). Save one with numpy.save."
+            msg = f"{str(path)!r} is not a readable NumPy array ({error}). Save one with numpy.save."
             raise ValueError(msg) from error
     stacks, _ = open_file(path)
     planes = sum(stack.n_channels for stack in stacks)
     if planes != 1:
-        msg = f"{str(path)!r} has {planes} planes; a mask is one. Give the plane as an array."
+        msg = f"{str(path)!r} has {planes} planes; a mask has one. Pass the plane as an array."
         raise ValueError(msg)
     return stacks[0].pixels()[0]
 
 
 def geojson_centroids(path: Path) -> pd.DataFrame:
-    """Read the centroids of the cells in a file of GeoJSON, as QuPath and :func:`nextmarker.io.write_geojson` write it.
+    """Read the centroids of the cells in a GeoJSON file from QuPath or :func:`nextmarker.io.write_geojson`.
 
-    Polygons and multipolygons are one cell each, and every point is one. Annotations beside detections are regions, not
-    cells, and left out with a warning.
+    Every polygon, multipolygon and point is a cell. If there are detections, annotations are regions, not cells, and
+    are left out with a warning.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def geojson_centroids(path: Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the file is no GeoJSON, or holds something else than polygons and points.
+        If the file is not GeoJSON, or contains anything but polygons and points.
     """
     features = _cells_among(_read_features(path), path)
     names: list[Any] = []
@@ -129,18 +129,18 @@ def _read_features(path: Path) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         content = content.get("features", [content])
     if not isinstance(content, list) or not all(isinstance(f, dict) and f.get("type") == "Feature" for f in content):
-        msg = f"{str(path)!r} is no GeoJSON of cells: neither a FeatureCollection nor a list of features."
+        msg = f"{str(path)!r} is not GeoJSON of cells: neither a FeatureCollection nor a list of features."
         raise ValueError(msg)
     return content
 
 
 def _cells_among(features: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
     cells = [feature for feature in features if not re.search("annotation|tma|root", _kind(feature), re.IGNORECASE)]
-    if not cells:  # cells that were drawn by hand
+    if not cells:  # cells were annotated by hand
         return features
     if len(cells) < len(features):
         n_regions = len(features) - len(cells)
-        warnings.warn(f"{n_regions} annotations in {str(path)!r} are not taken for cells.", UserWarning, stacklevel=6)
+        warnings.warn(f"{n_regions} annotations in {str(path)!r} are not imported as cells.", UserWarning, stacklevel=6)
     return cells
 
 
@@ -150,7 +150,7 @@ def _properties(feature: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kind(feature: dict[str, Any]) -> str:
-    """What QuPath says that it is; old versions say it in place of an identifier."""
+    """Object type according to QuPath; old versions store it as the identifier."""
     properties = _properties(feature)
     return str(properties.get("objectType") or properties.get("object_type") or feature.get("id"))
 
@@ -163,7 +163,7 @@ def _centroids(feature: dict[str, Any], path: Path, number: int) -> Iterator[Bas
     try:
         geometry = shape(feature["geometry"])
     except (LookupError, TypeError, ValueError, AttributeError, ShapelyError) as error:
-        msg = f"Feature {number} of {str(path)!r} has no geometry that can be read: {error!r}"
+        msg = f"Feature {number} of {str(path)!r} has no readable geometry: {error!r}"
         raise ValueError(msg) from error
     if geometry.is_empty or geometry.geom_type not in ("Polygon", "MultiPolygon", "Point", "MultiPoint"):
         found = f"{'an empty ' * geometry.is_empty}{geometry.geom_type}"

@@ -1,4 +1,4 @@
-"""Where cells are in tables of other programs, in which unit, and in which image."""
+"""Positions of cells in tables of other programs, with their unit and image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Unit: TypeAlias = Literal["pixel", "micrometre"]
 UNITS = get_args(Unit)
 
-CHUNK = 100_000  # rows of a file that are in memory with all their columns
+CHUNK = 100_000  # rows of a file that are in memory with all columns
 
 _DAMAGE = (OSError, EOFError, zlib.error)
 _IMAGE = (_keys.IMAGE, "Image", "fov", "imageid", "ImageNumber")
@@ -32,18 +32,18 @@ _IDENTIFIER = ("label", "CellID", "CellId", "Object ID", "ObjectNumber", "Object
 
 @dataclass(frozen=True)
 class _Header:
-    """The columns that hold the places of cells."""
+    """The columns with the positions of cells."""
 
     x: str
     y: str
     unit: Unit | None = None
-    """The unit, where the program always writes the same, or the columns name it."""
+    """The unit, if the program always uses the same or the columns name it."""
     first: float = 0.0
-    """What the program calls the middle of the first pixel; SpatialData calls it 0.5."""
+    """Coordinate of the centre of the first pixel in this program; 0.5 in SpatialData."""
     named: bool = False
-    """Whether the columns name the unit, so that no other can be meant."""
-    beside: str | None = None
-    """Another column by which the program is known."""
+    """Whether the columns name the unit."""
+    alongside: str | None = None
+    """Another column by which the program is recognised."""
 
 
 _HEADERS = (
@@ -53,7 +53,7 @@ _HEADERS = (
     _Header("Location_Center_X", "Location_Center_Y", "pixel"),  # CellProfiler
     _Header("AreaShape_Center_X", "AreaShape_Center_Y", "pixel"),
     _Header("X_position", "Y_position", "pixel", first=1),  # histoCAT, which counts as MATLAB does
-    _Header("x_centroid", "y_centroid", "micrometre", beside="transcript_counts"),  # Xenium
+    _Header("x_centroid", "y_centroid", "micrometre", alongside="transcript_counts"),  # Xenium
 )
 _UNCLEAR = _Header("x_centroid", "y_centroid")
 
@@ -66,28 +66,28 @@ _PLACE_WORDS = {"centroid", "center", "centre", "position", "pos", "location", "
 
 
 def read_cell_table(source: pd.DataFrame | Path, unit: Unit | None) -> tuple[pd.DataFrame, Unit | None]:
-    """Read the places of cells from a table in memory or in a file.
+    """Read the positions of cells from a table in memory or in a file.
 
     Parameters
     ----------
     source
-        A table, or a file of comma, semicolon or tab separated values.
+        A table, or a file with comma, semicolon or tab separated values.
     unit
-        The unit of the coordinates, where the user states it.
+        Unit of the coordinates, if the user states it.
 
     Returns
     -------
-    `x` and `y`, float64, from the top left corner of the image, and `image` where the table names images; the index
-    holds the names of the cells. The unit they are in: None, which means pixels, where neither table nor user say.
+    `x` and `y`, float64, from the top left corner of the image, and `image` if the table names images, with the names
+    of the cells as index; and the unit, None (pixels) if neither table nor user states it.
 
     Raises
     ------
     ValueError
-        If the file is no such table, lacks columns with coordinates, or names another unit than the user.
+        If the file is not such a table, lacks coordinate columns, or states another unit than the user.
     """
     if isinstance(source, Path):
         name, layout = repr(str(source)), _layout(source)
-        columns = pd.Index(_read_csv(source, layout, header=None, nrows=1, dtype=str).iloc[0])  # as they are written
+        columns = pd.Index(_read_csv(source, layout, header=None, nrows=1, dtype=str).iloc[0])  # as in the file
     else:
         name, layout, columns = "the table of cells", {}, source.columns
     header = _find_header(columns, unit, name)
@@ -114,9 +114,9 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
     Parameters
     ----------
     frame
-        What :func:`read_cell_table` returned.
+        From :func:`read_cell_table`.
     images
-        The images that cells are wanted of.
+        Images whose cells are needed.
     known
         All images that the table may name.
 
@@ -129,27 +129,27 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
         if len(images) == 1:
             return {images[0]: frame}
         call = f"nm.pp.add_cells(sdata, ..., images={images[0]!r})"
-        msg = f"The table of cells has no column 'image', of {listed(images)}. Add it, or name one image: {call}."
+        msg = f"The table of cells has no column 'image', with {listed(images)}. Add it, or choose one image: {call}."
         raise ValueError(msg)
     column = frame[_keys.IMAGE].map(str)  # missing names too, unlike astype(str) of pandas 3
     names = column.unique().tolist()
     matched = _match_images(names, known)
     if len(names) == len(images) == 1 and not matched:
-        msg = f"The table of cells calls its image {names[0]!r}: its cells are taken for those of {images[0]!r}."
+        msg = f"The table of cells calls its image {names[0]!r}; its cells are assigned to {images[0]!r}."
         warnings.warn(msg, UserWarning, stacklevel=4)
         return {images[0]: frame}
     unknown = sorted(set(names) - set(matched))
     if unknown or (names and not set(images) & set(matched.values())):
-        mend = "Correct its names in the table of cells."
-        raise ValueError(no_such("image", unknown or names, "the chosen images", images, mend))
+        fix = "Correct the names in the table of cells."
+        raise ValueError(no_such("image", unknown or names, "the chosen images", images, fix))
     if len(set(matched.values())) < len(matched):
-        msg = f"The table of cells has several names for one image: {matched}. Correct its names."
+        msg = f"The table of cells has several names for the same image: {matched}. Correct them."
         raise ValueError(msg)
     return {image: frame[column.map(matched) == image] for image in images}
 
 
 def _match_images(names: Iterable[str], images: Sequence[str]) -> dict[str, str]:
-    """Find the images that other programs call by the name of their file, or by the name that they have in it."""
+    """Match images to names from other programs, which are those of the file or of an image in it."""
     matched = {}
     for name in names:
         file, _, part = re.split(r"[\\/]", name)[-1].partition(" - ")  # QuPath: "slide.ome.tif - Image 1"
@@ -165,25 +165,25 @@ def _first_of(names: Iterable[str], columns: pd.Index) -> str | None:
 
 
 def _find_header(columns: pd.Index, unit: Unit | None, name: str) -> _Header:
-    headers = [h for h in _HEADERS if {h.x, h.y, h.beside or h.x} <= set(columns)]
+    headers = [h for h in _HEADERS if {h.x, h.y, h.alongside or h.x} <= set(columns)]
     own = [h for h in headers if h.unit is None]
     named = _named_headers(columns)
     fitting = [h for h in named if h.unit == (unit or h.unit)]
     if found := [*own, *fitting]:
         return found[0]
     if named:
-        msg = f"unit={unit!r} contradicts the column {named[0].x!r} in {name}. Leave unit out."
+        msg = f"unit={unit!r} contradicts the column {named[0].x!r} in {name}. Leave it out."
         raise ValueError(msg)
     if headers:
         return headers[0]
     if {_UNCLEAR.x, _UNCLEAR.y} <= set(columns):
         if unit is None:
-            msg = f'{_UNCLEAR.x!r} in {name} may be in micrometres. Say it: unit="pixel" or unit="micrometre".'
+            msg = f'{_UNCLEAR.x!r} in {name} may be in micrometres. Set unit="pixel" or unit="micrometre".'
             raise ValueError(msg)
         return _UNCLEAR
     missing = [axis for axis in "xy" if axis not in columns]
-    mend = "Name those with the coordinates x and y."
-    raise ValueError(no_such("column", missing, name, columns, mend))
+    fix = "Rename the columns with the coordinates to x and y."
+    raise ValueError(no_such("column", missing, name, columns, fix))
 
 
 def _named_headers(columns: pd.Index) -> list[_Header]:
@@ -204,7 +204,7 @@ def _named_headers(columns: pd.Index) -> list[_Header]:
 
 
 def _layout(path: Path) -> dict[str, str]:
-    """Find out how a file is encoded and what separates its columns."""
+    """Detect the encoding of a file and the separator of its columns."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             start = file.read(1 << 20)
@@ -224,7 +224,7 @@ def _layout(path: Path) -> dict[str, str]:
 
 
 def _read_csv(path: Path, layout: dict[str, str], keep: list[str] | None = None, **kwargs: object) -> pd.DataFrame:
-    """Read all columns, or those to keep; rows of another length than the header are refused."""
+    """Read all columns, or those to keep; rows of another length than the header are an error."""
     arguments = {"index_col": False, "chunksize": CHUNK, **layout, **kwargs}
     try:
         with warnings.catch_warnings():
@@ -238,12 +238,12 @@ def _read_csv(path: Path, layout: dict[str, str], keep: list[str] | None = None,
 def _unreadable(path: Path, reason: str) -> str:
     return (
         f"{str(path)!r} cannot be read as a table: {reason}. Cells are read from .csv, .tsv and .txt, .geojson, .npy "
-        "and label .tif; read other files yourself, and give the DataFrame or the array."
+        "and label .tif; read other files yourself, and pass the DataFrame or array."
     )
 
 
 def _numbers(column: pd.Series) -> pd.Series:
-    """Take what is no number for NaN; decimal commas are points."""
+    """Convert to numbers, with NaN for text; decimal commas are allowed."""
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype(str).str.replace(",", ".")
     return pd.to_numeric(column, errors="coerce").astype(np.float64)

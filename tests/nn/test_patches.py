@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from nextmarker.nn.views import (
-    Crops,
+from nextmarker.nn.patches import (
+    CellTile,
     cut_patches,
     fixed_rotations,
+    patch_margin,
     random_gains,
     random_transforms,
-    reach,
     swap_surroundings,
 )
 
@@ -26,7 +26,7 @@ def rotation(degrees):
 def crops_of(function, centre, step=1.0, size=41, dtype=torch.float32):
     """A tile that shows a function of (x, y), and one cell in it."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    return Crops(function(x, y)[..., None].to(dtype), torch.tensor([centre], dtype=torch.float64), step)
+    return CellTile(function(x, y)[..., None].to(dtype), torch.tensor([centre], dtype=torch.float64), step)
 
 
 IDENTITY = torch.eye(2)[None]
@@ -34,15 +34,15 @@ IDENTITY = torch.eye(2)[None]
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.float32])
 def test_without_transformation_an_odd_patch_is_a_slice(dtype):
-    crops = crops_of(lambda x, y: (x * 3 + y) % 251, (20, 17), dtype=dtype)
-    patch = cut_patches(crops, 5, IDENTITY)
+    tile = crops_of(lambda x, y: (x * 3 + y) % 251, (20, 17), dtype=dtype)
+    patch = cut_patches(tile, 5, IDENTITY)
     assert patch.dtype == torch.float32
-    torch.testing.assert_close(patch[0, 0], crops.pixels[15:20, 18:23, 0].float())
+    torch.testing.assert_close(patch[0, 0], tile.pixels[15:20, 18:23, 0].float())
 
 
 def test_quarter_turn_is_numpys():
-    crops = crops_of(lambda x, y: (x * 7 + y * 3) % 100, (20, 20))
-    straight, turned = (cut_patches(crops, 7, matrix)[0, 0].numpy() for matrix in (IDENTITY, rotation(90)))
+    tile = crops_of(lambda x, y: (x * 7 + y * 3) % 100, (20, 20))
+    straight, turned = (cut_patches(tile, 7, matrix)[0, 0].numpy() for matrix in (IDENTITY, rotation(90)))
     np.testing.assert_allclose(turned, np.rot90(straight), atol=1e-3)
 
 
@@ -50,9 +50,9 @@ def test_quarter_turn_is_numpys():
 @pytest.mark.parametrize(("scale", "step"), [(1.0, 1.0), (1.4, 1.0), (0.7, 2.0)])
 def test_a_plane_stays_a_plane_under_any_transformation(degrees, scale, step):
     """Bilinear interpolation is exact on a plane, so the patch has a closed form."""
-    crops = crops_of(lambda x, y: 2.0 * x + 5.0 * y, (20.3, 19.6), step)
+    tile = crops_of(lambda x, y: 2.0 * x + 5.0 * y, (20.3, 19.6), step)
     matrix = rotation(degrees) / scale
-    patch = cut_patches(crops, 6, matrix)[0, 0].numpy()
+    patch = cut_patches(tile, 6, matrix)[0, 0].numpy()
     row, column = np.indices((6, 6)) - 2.5
     offset = step * np.stack([column, row], -1) @ matrix[0].numpy().T
     expected = 2 * (20.3 + offset[..., 0]) + 5 * (19.6 + offset[..., 1])
@@ -63,17 +63,17 @@ def test_a_cell_gives_the_same_patch_in_every_tile():
     whole = torch.rand(60, 60, 3)
     centre = torch.tensor([[30.37, 28.81]], dtype=torch.float64)
     matrix = rotation(33) / 1.2
-    part = Crops(whole[10:50, 15:55].contiguous(), centre - torch.tensor([15, 10]), 1.0)
-    assert torch.equal(cut_patches(Crops(whole, centre, 1.0), 9, matrix), cut_patches(part, 9, matrix))
+    part = CellTile(whole[10:50, 15:55].contiguous(), centre - torch.tensor([15, 10]), 1.0)
+    assert torch.equal(cut_patches(CellTile(whole, centre, 1.0), 9, matrix), cut_patches(part, 9, matrix))
 
 
 def test_an_offset_is_taken_off_and_nothing_falls_below_zero():
     pixels = torch.randint(95, 400, (41, 41, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
-    crops = Crops(pixels, torch.tensor([[20.3, 19.6], [18.0, 22.5]], dtype=torch.float64), 1.0)
+    tile = CellTile(pixels, torch.tensor([[20.3, 19.6], [18.0, 22.5]], dtype=torch.float64), 1.0)
     matrix = rotation(33).expand(2, 2, 2)
     offset = torch.tensor([0.0, 100.0, 250.0])
-    above = cut_patches(replace(crops, offset=offset), 9, matrix)
-    expected = cut_patches(crops, 9, matrix) - offset[:, None, None]
+    above = cut_patches(replace(tile, offset=offset), 9, matrix)
+    expected = cut_patches(tile, 9, matrix) - offset[:, None, None]
     assert (expected < 0).any()
     torch.testing.assert_close(above, expected.clamp(min=0))
 
@@ -81,10 +81,10 @@ def test_an_offset_is_taken_off_and_nothing_falls_below_zero():
 def test_an_image_with_an_offset_gives_the_patches_of_the_image_without():
     pixels = torch.poisson(torch.full((41, 41, 2), 3.0), generator=torch.Generator().manual_seed(0))
     centres, offset = torch.tensor([[20.3, 19.6]], dtype=torch.float64), torch.tensor([100.0, 7.0])
-    raised = Crops(pixels + offset, centres, 1.0, offset)
+    raised = CellTile(pixels + offset, centres, 1.0, offset)
     torch.testing.assert_close(
         cut_patches(raised, 9, rotation(33)),
-        cut_patches(Crops(pixels, centres, 1.0), 9, rotation(33)),
+        cut_patches(CellTile(pixels, centres, 1.0), 9, rotation(33)),
         atol=1e-4,
         rtol=0,
     )
@@ -92,11 +92,11 @@ def test_an_image_with_an_offset_gives_the_patches_of_the_image_without():
 
 def test_places_stand_in_for_cells():
     centres, places = torch.rand(3, 2, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64)
-    crops = Crops(torch.rand(41, 41, 1), centres, 1.0, places=places)
-    assert crops.at_places().centres is places
-    assert crops.centres is centres
+    tile = CellTile(torch.rand(41, 41, 1), centres, 1.0, places=places)
+    assert tile.at_places().centres is places
+    assert tile.centres is centres
     with pytest.raises(ValueError, match="places"):
-        Crops(crops.pixels, centres, 1.0).at_places()
+        CellTile(tile.pixels, centres, 1.0).at_places()
 
 
 def test_random_transforms_rotate_flip_and_scale_within_range():
@@ -154,11 +154,11 @@ def test_hiding_leaves_the_factors_of_what_is_shown():
 
 @pytest.mark.parametrize(("size", "step", "scaling"), [(10, 1.0, (0.66, 1.5)), (25, 0.5, (1, 1)), (3, 2.0, (0.9, 1.1))])
 def test_reach_holds_every_view(size, step, scaling):
-    halo = reach(size, step, scaling)
-    pixels = torch.rand(2 * halo, 2 * halo, 1)
-    centre = torch.tensor([[halo - 1 + 1e-6, halo - 1e-6]], dtype=torch.float64).expand(720, 2)
+    margin = patch_margin(size, step, scaling)
+    pixels = torch.rand(2 * margin, 2 * margin, 1)
+    centre = torch.tensor([[margin - 1 + 1e-6, margin - 1e-6]], dtype=torch.float64).expand(720, 2)
     angles = torch.cat([rotation(degrees / 2) for degrees in range(720)])
-    cut_patches(Crops(pixels, centre, step), size, angles / min(scaling))  # an index outside raises
+    cut_patches(CellTile(pixels, centre, step), size, angles / min(scaling))  # an index outside raises
 
 
 def swapped(patches, seed=0):

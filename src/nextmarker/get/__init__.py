@@ -1,0 +1,5 @@
+"""Results as tables."""
+
+from nextmarker.get._top_markers import top_markers
+
+__all__ = ["top_markers"]
