@@ -136,8 +136,8 @@ def test_nn_knows_tensors_only() -> None:
     assert not faults(modules_of("nn"), lambda module: reachable(module) & MODULE_FILES.keys() - allowed)
 
 
-def test_only_tools_and_network_need_torch() -> None:
-    others = MODULE_FILES.keys() - {*modules_of("nn", "tl")}
+def test_only_tools_views_and_network_need_torch() -> None:
+    others = MODULE_FILES.keys() - {*modules_of("nn", "tl"), "nextmarker.get", "nextmarker.get._views"}
     assert not faults(others, lambda module: libraries(reachable(module)) & {"torch"})
 
 
@@ -170,8 +170,8 @@ def test_private_files_beside_the_parts_serve_more_than_one() -> None:
     assert not {name: used_by for name, used_by in parts.items() if len(used_by) < 2}
 
 
-def test_only_tools_join_tiles_and_network() -> None:
-    others = MODULE_FILES.keys() - {*modules_of("tl")}
+def test_only_tools_and_views_join_tiles_and_network() -> None:
+    others = MODULE_FILES.keys() - {*modules_of("tl"), "nextmarker.get._views"}
     assert not [module for module in others if within(imports(module), "_tiles") and within(imports(module), "nn")]
 
 

@@ -6,7 +6,7 @@ Submodules are loaded on first use, so ``import nextmarker`` is fast:
 - :mod:`nextmarker.datasets`: synthetic cells and tissue with known cell types
 - :mod:`nextmarker.pp`: pixel sizes, panels and cell centres
 - :mod:`nextmarker.tl`: training, embedding, clusters and their attribution to markers
-- :mod:`nextmarker.get`: results as tables
+- :mod:`nextmarker.get`: results as tables, and views of a cell
 - :mod:`nextmarker.metrics`: scores of embeddings
 - :mod:`nextmarker.pl`: figures
 - :mod:`nextmarker.nn`: the network, which uses tensors only

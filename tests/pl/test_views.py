@@ -56,5 +56,5 @@ def test_a_marker_that_is_not_there(drawn):
 
 def test_needs_views(sdata):
     for wrong in (sdata, sdata["left"], [], ["cell"]):
-        with pytest.raises(TypeError, match=r"nm.tl.draw_views\(sdata, cell\)"):
+        with pytest.raises(TypeError, match=r"nm.get.views\(sdata, cell\)"):
             views(wrong)

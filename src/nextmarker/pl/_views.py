@@ -27,7 +27,7 @@ def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = N
     Parameters
     ----------
     views
-        The cell and its views, from `nm.tl.draw_views`.
+        The cell and its views, from `nm.get.views`.
     markers
         Markers to draw; by default all.
 
@@ -40,19 +40,19 @@ def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = N
     KeyError
         If the views do not have a marker.
     TypeError
-        If `views` was not returned by `nm.tl.draw_views`.
+        If `views` was not returned by `nm.get.views`.
 
     Examples
     --------
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> axes = nm.pl.views(nm.tl.draw_views(sdata, 17, patch_size=12), markers=["DNA1", "CD3"])
+    >>> axes = nm.pl.views(nm.get.views(sdata, 17, patch_size=12), markers=["DNA1", "CD3"])
     >>> [ax.get_title().splitlines()[0] for ax in axes[0]]
     ['cell', 'view 1', 'view 2']
     """
     if not (isinstance(views, list) and views and all(isinstance(view, xr.DataArray) for view in views)):
-        msg = "Draw the views first: nm.pl.views(nm.tl.draw_views(sdata, cell))."
+        msg = "Draw the views first: nm.pl.views(nm.get.views(sdata, cell))."
         raise TypeError(msg)
     markers = _choose_markers(views[0]["marker"].to_numpy().tolist(), markers)
     axes = _grid(len(markers), len(views))

@@ -1,4 +1,4 @@
-"""nm.tl.draw_views: the cell as it is, and views as training draws them."""
+"""nm.get.views: the cell as it is, and views as training draws them."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ import torch
 import nextmarker as nm
 from nextmarker._regions import read_regions
 from nextmarker.nn.training import random_views
-from nextmarker.tl._train import CellSampler
+from nextmarker.tl._sampler import CellSampler
 
 
 def centre_on_pixels(sdata):
@@ -22,7 +22,7 @@ def centre_on_pixels(sdata):
 
 
 def test_the_first_is_the_cell_as_it_is(tissue):
-    cell, *views = nm.tl.draw_views(centre_on_pixels(tissue), 0, patch_size=7)
+    cell, *views = nm.get.views(centre_on_pixels(tissue), 0, patch_size=7)
     np.testing.assert_array_equal(cell, tissue.images["image_0"].to_numpy()[:, 27:34, 37:44])
     assert cell.dims == ("marker", "y", "x")
     assert cell["marker"].to_numpy().tolist() == ["DNA", "CD3", "CD20"]
@@ -44,10 +44,10 @@ def test_views_are_those_of_training(make):
     tile = sampler.draw(1)
     generator.manual_seed(5)
     expected = [random_views(tile, size, training, generator)[0][0] for size in (10, 10, 6, 6)]
-    _, *views = nm.tl.draw_views(sdata, 0, patch_size=10, training=training, random_state=5)
+    _, *views = nm.get.views(sdata, 0, patch_size=10, training=training, random_state=5)
     for view, theirs in zip(views, expected, strict=True):
         np.testing.assert_array_equal(view, theirs)
-    _, *other = nm.tl.draw_views(sdata, 0, patch_size=10, training=training, random_state=6)
+    _, *other = nm.get.views(sdata, 0, patch_size=10, training=training, random_state=6)
     assert not np.array_equal(views[0], other[0])
 
 
@@ -55,7 +55,7 @@ def test_views_are_those_of_training(make):
 def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
     centre_on_pixels(tissue).images["image_0"].data[:] = 100
     training = nm.nn.TrainingConfig(size_scaling=(0.5, 1.5), patch_scales=(1.0, 0.8), marker_dropout=0.0)
-    whole, *views = nm.tl.draw_views(tissue, cell, patch_size=10, training=training)
+    whole, *views = nm.get.views(tissue, cell, patch_size=10, training=training)
     np.testing.assert_allclose(whole, 100, rtol=1e-5)
     gains = np.array([view.mean(("y", "x")) for view in views]) / 100
     for view, gain in zip(views, gains, strict=True):
@@ -67,7 +67,7 @@ def test_counts_are_scaled_by_marker_and_no_corner_is_empty(tissue, cell):
 def test_hidden_markers_are_zero_in_the_views_and_shown_in_the_cell(tissue):
     centre_on_pixels(tissue).images["image_0"].data[:] = 100
     training = nm.nn.TrainingConfig(views=100, marker_dropout=0.3)
-    whole, *views = nm.tl.draw_views(tissue, 0, patch_size=9, training=training)
+    whole, *views = nm.get.views(tissue, 0, patch_size=9, training=training)
     np.testing.assert_allclose(whole, 100, rtol=1e-5)
     hidden = np.array([(view == 0).all(("y", "x")) for view in views])
     shown = np.array([(view >= 49.9).all(("y", "x")) for view in views])
@@ -88,13 +88,13 @@ def test_patch_size_and_settings_are_those_of_the_training(tissue, tmp_path, mar
         swap_surroundings=marker_dropout > 0,
     )
     nm.tl.train(tissue, 12, training=training, progress=False)
-    expected = nm.tl.draw_views(tissue, 7, patch_size=12, training=training)
+    expected = nm.get.views(tissue, 7, patch_size=12, training=training)
     assert [view.shape[-1] for view in expected] == [12, 12, 12, 12, 6, 6, 6]
     tissue["table"].write_h5ad(tmp_path / "table.h5ad")
     read = ad.read_h5ad(tmp_path / "table.h5ad").uns["nextmarker"]
     for record in (tissue["table"].uns["nextmarker"], read):
         tissue["table"].uns["nextmarker"] = record
-        for view, theirs in zip(nm.tl.draw_views(tissue, 7), expected, strict=True):
+        for view, theirs in zip(nm.get.views(tissue, 7), expected, strict=True):
             np.testing.assert_array_equal(view, theirs)
 
 
@@ -105,13 +105,13 @@ def test_pixel_size_of_the_training_is_kept(make, training):
     sdata["table"].uns["nextmarker"]["train"] = trained["table"].uns["nextmarker"]["train"]
     image = sdata.images["image_0"]
     image.data = np.broadcast_to(np.arange(image.sizes["x"], dtype=np.float32), image.shape)
-    (cell, *_), x = nm.tl.draw_views(sdata, 40), sdata["table"].obsm["spatial"][40, 0] / 0.5
+    (cell, *_), x = nm.get.views(sdata, 40), sdata["table"].obsm["spatial"][40, 0] / 0.5
     np.testing.assert_allclose(cell[0, 0], x - 0.5 + 2 * cell["x"], rtol=1e-4)
 
 
 def test_a_cell_by_its_name(tissue):
     name = tissue["table"].obs_names[50]
-    for ours, theirs in zip(*(nm.tl.draw_views(tissue, cell, patch_size=9) for cell in (name, 50)), strict=True):
+    for ours, theirs in zip(*(nm.get.views(tissue, cell, patch_size=9) for cell in (name, 50)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.attrs["cell"] == name
 
@@ -121,9 +121,9 @@ def test_a_name_of_several_cells_is_refused(tissue):
     names[7] = names[2]
     tissue["table"].obs_names = names
     with pytest.raises(ValueError, match=r"2 cells.*row number, such as 2.*obs_names_make_unique"):
-        nm.tl.draw_views(tissue, names[2], patch_size=9)
-    nm.tl.draw_views(tissue, 2, patch_size=9)
-    nm.tl.draw_views(tissue, names[3], patch_size=9)
+        nm.get.views(tissue, names[2], patch_size=9)
+    nm.get.views(tissue, 2, patch_size=9)
+    nm.get.views(tissue, names[3], patch_size=9)
 
 
 def test_only_the_surroundings_are_read(tissue):
@@ -135,7 +135,7 @@ def test_only_the_surroundings_are_read(tissue):
         return block
 
     image.data = image.data.map_blocks(count, dtype=image.dtype, meta=np.empty((0, 0, 0), image.dtype))
-    nm.tl.draw_views(tissue, 1, patch_size=9, training=nm.nn.TrainingConfig(swap_surroundings=False))
+    nm.get.views(tissue, 1, patch_size=9, training=nm.nn.TrainingConfig(swap_surroundings=False))
     assert set(reads) == {(0, 0)}
 
 
@@ -146,13 +146,11 @@ def test_the_cell_itself_is_seen_in_the_surroundings_of_another(tissue):
     frame = pd.DataFrame({"x": [30, 110, 112], "y": [30, 30, 60], "image": "image_0"})
     nm.pp.add_cells(tissue, frame, images=["image_0"], overwrite=True)
     plain = {"views": 20, "intensity_scaling": (1.0, 1.0), "marker_dropout": 0.0}
-    _, *views = nm.tl.draw_views(tissue, 0, patch_size=15, training=nm.nn.TrainingConfig(**plain))
+    _, *views = nm.get.views(tissue, 0, patch_size=15, training=nm.nn.TrainingConfig(**plain))
     for view in views:
         assert view[0, 7, 7] == pytest.approx(1, abs=0.05)
         assert view[0, 0, 0] == pytest.approx(3, abs=0.1)
-    _, *views = nm.tl.draw_views(
-        tissue, 0, patch_size=15, training=nm.nn.TrainingConfig(**plain, swap_surroundings=False)
-    )
+    _, *views = nm.get.views(tissue, 0, patch_size=15, training=nm.nn.TrainingConfig(**plain, swap_surroundings=False))
     np.testing.assert_allclose(views, 1, rtol=1e-5)
 
 
@@ -169,19 +167,19 @@ def test_the_cell_itself_is_seen_in_the_surroundings_of_another(tissue):
 )
 def test_errors(tissue, arguments, error, message):
     with pytest.raises(error, match=message):
-        nm.tl.draw_views(tissue, **arguments)
+        nm.get.views(tissue, **arguments)
 
 
 @pytest.mark.filterwarnings("ignore:Training did not work")  # one step
 def test_settings_of_a_training_may_be_lists(tissue):
     training = nm.nn.TrainingConfig(steps=1, batch_size=8, patch_scales=[1.0, 0.6], size_scaling=[0.9, 1.1])
     nm.tl.train(tissue, 10, training=training, progress=False)
-    assert [view.sizes["x"] for view in nm.tl.draw_views(tissue)] == [10, 10, 10, 6, 6]
+    assert [view.sizes["x"] for view in nm.get.views(tissue)] == [10, 10, 10, 6, 6]
 
 
 def test_a_record_of_another_version_is_refused(tissue):
     record = {"views": 2, "hidden_markers": 0.3, "patch_scales": [1.0], "patch_size": 9}
     tissue["table"].uns["nextmarker"] = {"train": record}
     with pytest.raises(ValueError, match=r"another version.*'marker_dropout'.*training=nm\.nn\.TrainingConfig"):
-        nm.tl.draw_views(tissue, 0)
-    nm.tl.draw_views(tissue, 0, training=nm.nn.TrainingConfig())
+        nm.get.views(tissue, 0)
+    nm.get.views(tissue, 0, training=nm.nn.TrainingConfig())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
 
 
-def draw_views(
+def views(
     sdata: SpatialData,
     cell: str | int = 0,
     *,
@@ -76,9 +76,7 @@ def draw_views(
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> cell, *views = nm.tl.draw_views(
-    ...     sdata, 17, patch_size=10, training=nm.nn.TrainingConfig(patch_scales=(1.0, 0.6))
-    ... )
+    >>> cell, *views = nm.get.views(sdata, 17, patch_size=10, training=nm.nn.TrainingConfig(patch_scales=(1.0, 0.6)))
     >>> cell.shape, [view.shape for view in views]
     ((14, 10, 10), [(14, 10, 10), (14, 10, 10), (14, 6, 6), (14, 6, 6)])
     """

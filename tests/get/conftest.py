@@ -1,0 +1,1 @@
+from tests.tl.conftest import make, tissue, training  # noqa: F401 - fixtures
