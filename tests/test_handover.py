@@ -153,13 +153,12 @@ def test_embedding_is_that_of_before(original, name):
 def test_embedding_in_a_crop_is_about_that_of_before(original, name):
     """A crop is another image: its zero comes from its own empty places, here from half the tissue or less.
 
-    So F moves a little: by 5 to 11 % of what it differs from cell to cell. A centre that is one pixel off moves it by
-    20 %.
+    So F moves a little: by 11 to 16 % of its spread between cells. Centres that are one pixel off move it by 30 %.
     """
     changed = OPERATIONS[name](original)
     nm.tl.embed(changed, model(), progress=False)
     old, new = (frame.to_numpy() for frame in before_and_after(original, changed))
-    assert ((new - old) ** 2).mean() < 0.15**2 * old.var(0).mean()
+    assert ((new - old) ** 2).mean() < 0.2**2 * old.var(0).mean()
 
 
 def test_a_store_keeps_places_and_pixel_size(original, tmp_path):
@@ -350,7 +349,7 @@ def test_names_of_patients_may_end_alike():
 def test_coordinates_of_an_unknown_system_are_refused():
     sdata = analysed(3, 0.5)  # its own system is in pixels, and micrometres are twice as long
     table = ad.concat([sdata["table"]])
-    with pytest.raises(ValueError, match=r"lost its record.*\['tissue_1', 'micrometre'\].*uns_merge='first'"):
+    with pytest.raises(ValueError, match=r"record.*\['tissue_1', 'micrometre'\].*uns_merge='first'"):
         nm.pp.add_cells(sdata, table, key_added="again", table_key="again_table", progress=False)
     kept = ad.concat([sdata["table"]], uns_merge="first")
     nm.pp.add_cells(sdata, kept, key_added="again", table_key="again_table", progress=False)

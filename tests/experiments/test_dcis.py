@@ -145,8 +145,10 @@ def test_tables_of_types_batches_and_stability(folder, tmp_path):
     sdata = dcis.read(folder)
     dcis.measure_intensity(sdata, folder)
     adata = sdata["table"]
-    for seed in (0, 1):
-        values = np.random.default_rng(seed).normal(size=(adata.n_obs, 3)).astype(np.float32)
+    for seed in (0, 1):  # groups that are those of neither the types nor the other seed
+        rng = np.random.default_rng(seed)
+        values = 9 * np.eye(4)[rng.integers(4, size=adata.n_obs)] + rng.normal(size=(adata.n_obs, 4))
+        values = values.astype(np.float32)
         np.savez(tmp_path / f"nextmarker-{seed}.npz", I=values, F=values)
     runs = {
         name: values

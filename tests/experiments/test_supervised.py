@@ -18,7 +18,7 @@ def cells():
 @pytest.fixture(scope="module")
 def model(cells):
     training = nm.nn.TrainingConfig(steps=2, batch_size=32, marker_dropout=0.0, penalty="paper")
-    network = nm.nn.NetworkConfig(axis="linear", embedding=16)
+    network = nm.nn.NetworkConfig(axis="linear", embedding=16, log_threshold=None, zero=False)
     return nm.tl.train(cells, 12, training=training, network=network, progress=False)
 
 
