@@ -74,8 +74,8 @@ def cluster(
     n_neighbors
         Number of nearest neighbours of each cell.
     resolution
-        Higher values give more clusters. The default keeps well separated types in one piece; increase it to find
-        subtypes. PhenoGraph uses 1.
+        Higher values give more clusters. The default keeps well separated types in one piece. In tissue with many
+        types, rare ones may share a cluster with others: compare with 0.5. PhenoGraph uses 1.
     backend
         `"igraph"`, the fastest; `"leidenalg"`; or `"phenograph"`, the original package, given the neighbours, which
         starts one process per processor.
