@@ -156,8 +156,8 @@ def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.Dat
 
 def _clusters(adata: AnnData, values: np.ndarray, seed: int, backend: str = "igraph") -> np.ndarray:
     table = _table(adata.obs, values)
-    resolution = 1.0 if backend == "phenograph" else 0.3  # the defaults of each
-    nm.tl.cluster(table, backend=backend, resolution=resolution, random_state=seed)
+    default = {"resolution": 1.0} if backend == "phenograph" else {}  # of PhenoGraph, and ours
+    nm.tl.cluster(table, backend=backend, random_state=seed, **default)
     return table.obs["nextmarker"].to_numpy()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from spatialdata.models import Labels2DModel, ShapesModel
 
+from nextmarker._errors import check_value
 from nextmarker.io import _image
 
 if TYPE_CHECKING:
@@ -63,6 +64,4 @@ def check_integers(least: int, **numbers: int) -> None:
 def check_levels(least: float = 0.0, /, **levels: float) -> None:
     """Raise an error for a value that is too small or not finite."""
     for name, level in levels.items():
-        if not least <= level < np.inf:
-            msg = f"{name} must be a number of at least {least:g}, not {level!r}."
-            raise ValueError(msg)
+        check_value(name, level, least <= level < np.inf, f"a number of at least {least:g}")
