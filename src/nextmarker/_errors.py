@@ -40,15 +40,15 @@ def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[
 
 
 def check_option(argument: str, value: object, options: Collection[str]) -> None:
-    """Refuse a value that is none of the options.
+    """Raise an error for a value that is not one of the options.
 
     Raises
     ------
     ValueError
-        If it is none of them.
+        If it is not one of them.
     """
     if value not in options:
-        msg = f"{argument}={value!r} is none of {listed(options)}. {_guess([str(value)], list(options))}".rstrip()
+        msg = f"{argument}={value!r} must be one of {listed(options)}. {_guess([str(value)], list(options))}".rstrip()
         raise ValueError(msg)
 
 
