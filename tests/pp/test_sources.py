@@ -172,7 +172,7 @@ def test_header_and_unit_must_not_contradict_each_other() -> None:
     both = micrometres.assign(**FORMS["QuPath, pixels"])
     for unit in (None, "pixel", "micrometre"):
         np.testing.assert_allclose(centres(add(tissue(), both, unit=unit)), CENTRES)
-    assert_refused(tissue(), micrometres, "none of", unit="mm")
+    assert_refused(tissue(), micrometres, "must be one of", unit="mm")
     assert_refused(tissue(um=None), micrometres, "'core'.*nm.pp.set_pixel_size")
 
 
