@@ -40,3 +40,5 @@ EMBEDDED: Final = "nextmarker_embedding"  # obs: the model and the run of nm.tl.
 RECORD: Final = "nextmarker"
 EMBED_STEP: Final = "embed"  # uns[RECORD]: the record of a step
 CLUSTER_STEP: Final = "cluster"
+TRANSFER_STEP: Final = "transfer"
+UNSURE: Final = "unsure"  # the type of a cell whose type is not known well enough
