@@ -3,6 +3,7 @@
 Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
 
+from nextmarker.pl._agreement import agreement
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._normalization import normalization
@@ -10,4 +11,4 @@ from nextmarker.pl._patches import patches
 from nextmarker.pl._training import training
 from nextmarker.pl._views import views
 
-__all__ = ["cells", "marker_attribution", "normalization", "patches", "training", "views"]
+__all__ = ["agreement", "cells", "marker_attribution", "normalization", "patches", "training", "views"]
