@@ -61,7 +61,10 @@ class Learned:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier with calibrated probabilities, and for each type the distance beyond which nothing is known."""
+    """A classifier with calibrated probabilities, and for each type the distance beyond which nothing is known.
+
+    `outside` is the share of the reference cells that would lie beyond it.
+    """
 
     learned: Learned
     temperature: float
@@ -106,7 +109,7 @@ def train_classifier(
     folds
         Fold of each cell, from `divide`.
     quantile
-        Share of the cells predicted to be of a type that lie within its limit.
+        Share of the training cells of a type that lie within its limit.
     """
     kinds = np.unique(codes)
     scores, distance = np.empty((len(codes), len(kinds))), np.empty(len(codes))
@@ -155,8 +158,8 @@ def _learn(cells: np.ndarray, codes: np.ndarray) -> Learned:
 def _temperature(scores: np.ndarray, truth: np.ndarray) -> float:
     """By what scores have to be divided for their probabilities to be right, found by maximum likelihood.
 
-    As with one more cell of each type, that is predicted as any type alike: otherwise no probability would be high
-    enough if all cells are classified rightly.
+    A small share of every cell counts as any type: otherwise no probability would be high enough where all cells are
+    classified rightly.
     """
     n_cells, n_kinds = scores.shape
     rest = 1 / (n_cells + 2)
