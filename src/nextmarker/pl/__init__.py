@@ -1,4 +1,4 @@
-"""Figures. Each function returns the matplotlib Axes.
+"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table.
 
 Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
@@ -6,9 +6,19 @@ Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_nei
 from nextmarker.pl._agreement import agreement
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
+from nextmarker.pl._composition import composition
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._training import training
 from nextmarker.pl._views import views
 
-__all__ = ["agreement", "cells", "marker_attribution", "normalization", "patches", "training", "views"]
+__all__ = [
+    "agreement",
+    "cells",
+    "composition",
+    "marker_attribution",
+    "normalization",
+    "patches",
+    "training",
+    "views",
+]
