@@ -24,7 +24,7 @@ PARTS = ["datasets", "get", "io", "metrics", "nn", "pl", "pp", "tl"]
 HEAVY = {"torch", "scanpy", "squidpy", "matplotlib", "spatialdata", "anndata", "skimage", "sklearn", "dask", "pandas"}
 
 # distributions whose modules have another name
-MODULES = {"scikit-image": "skimage", "scikit-learn": "sklearn"}
+MODULES = {"pyyaml": "yaml", "scikit-image": "skimage", "scikit-learn": "sklearn"}
 
 
 def module_name(path: Path) -> str:

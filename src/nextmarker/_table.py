@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from nextmarker import _keys
-from nextmarker._errors import no_such
+from nextmarker._errors import listed, no_such
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,11 @@ ROWS_AT_ONCE = 65_536  # cells whose features are averaged at one time
 _WRITTEN = "written"
 _EMBEDDING_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")  # the digest of the model, and that of the embedding
 # by step, the name that its result has by default
-_DEFAULT_NAMES = {_keys.CLUSTER_STEP: _keys.CLUSTERS, _keys.ATTRIBUTION: _keys.ATTRIBUTION}
+_DEFAULT_NAMES = {
+    _keys.CLUSTER_STEP: _keys.CLUSTERS,
+    _keys.ATTRIBUTION: _keys.ATTRIBUTION,
+    _keys.ANNOTATE_STEP: _keys.CELL_TYPE,
+}
 _DEFAULT_PLACES = {
     f"obsm/{_keys.EMBEDDING}",
     f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
@@ -293,6 +297,31 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
         raise ValueError(msg)
     categoricals = [pd.Categorical(adata.obs[column][known]).remove_unused_categories() for column in columns.values()]
     return known, [labels.rename_categories(str) for labels in categoricals]
+
+
+def read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:
+    """Read a categorical column: the categories that have cells, as strings. A cell without one has code -1.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If it is not categorical, or empty.
+    """
+    categorical = [name for name, column in adata.obs.items() if isinstance(column.dtype, pd.CategoricalDtype)]
+    if groupby not in adata.obs:
+        fix = "Cluster the cells, nm.tl.cluster(adata), or choose another: groupby=..."
+        raise KeyError(no_such("categorical column", groupby, ".obs of the table", categorical, fix))
+    if groupby not in categorical:
+        column = f"adata.obs[{groupby!r}]"
+        msg = f".obs[{groupby!r}] is not categorical. Convert it: {column} = {column}.astype('category')."
+        raise ValueError(msg)
+    clusters = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
+    if clusters.categories.empty:
+        msg = f"No cell has a category in .obs[{groupby!r}]. Choose another: groupby=..., of {listed(categorical)}."
+        raise ValueError(msg)
+    return clusters.rename_categories(str)
 
 
 def _model(name: str) -> str:

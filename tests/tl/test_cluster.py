@@ -185,7 +185,7 @@ def _nothing(adata):
         (_without_embedding, {}, KeyError, "nm.tl.embed"),
         (_not_finite, {}, ValueError, "1 cells is not finite.*'cell7'"),
         (_foreign_column, {}, ValueError, "key_added"),
-        (_nothing, {"n_neighbors": 300}, ValueError, "301 cells.*has 300.*n_neighbors"),
+        (_nothing, {"n_neighbors": 300}, ValueError, "301 cells.*are 300.*n_neighbors"),
         (_nothing, {"n_neighbors": 0}, ValueError, "at least 2"),
         (_nothing, {"backend": "louvain"}, ValueError, "'igraph', 'leidenalg', 'phenograph'"),
         (_nothing, {"resolution": 0}, ValueError, "positive"),
@@ -270,3 +270,47 @@ def test_features_out_of_step_with_the_markers_are_not_clustered(adata):
     for changed in (table[:, [1, 0, 2]], table[:, :2]):
         with pytest.raises(ValueError, match=r"'X_interpretability'.*nm.tl.embed"):
             cluster(changed.copy(), n_neighbors=15, use_rep="X_interpretability")
+
+
+def divided_table():
+    """Clusters "a" (two groups of 60 cells), "b" (40 cells) and "c" (10 cells)."""
+    rng = np.random.default_rng(0)
+    centres = np.repeat([0.0, 5.0, 20.0, 40.0], [60, 60, 40, 10])
+    names = np.array(["a", "b", "c"]).repeat([120, 40, 10])
+    obs = pd.DataFrame({"nextmarker": pd.Categorical(names)}, index=[f"cell_{row}" for row in range(170)])
+    return AnnData(obs=obs, obsm={"X_nextmarker": rng.normal(centres[:, None], size=(170, 5)).astype(np.float32)})
+
+
+def test_some_clusters_are_divided_and_the_others_stay():
+    adata = divided_table()
+    nm.tl.cluster(adata, restrict_to=("nextmarker", "a"), n_neighbors=10, resolution=0.3)
+    refined = adata.obs["nextmarker_R"]
+    assert refined.cat.categories.tolist() == ["a,0", "a,1", "b", "c"]
+    assert refined.tolist() == ["a,0"] * 60 + ["a,1"] * 60 + ["b"] * 40 + ["c"] * 10
+    assert list(adata.obs["nextmarker"].cat.categories) == ["a", "b", "c"]
+    assert not adata.obsp
+    assert adata.uns["nextmarker"]["cluster_nextmarker_R"]["restrict_to"].tolist() == ["nextmarker", "a"]
+
+
+def test_several_clusters_are_divided_together_and_again():
+    adata = divided_table()[::-1].copy()
+    nm.tl.cluster(adata, restrict_to=("nextmarker", ["c", "b"]), n_neighbors=9, key_added="fine")
+    assert adata.obs["fine"].cat.categories.tolist() == ["a", "b-c,0", "b-c,1"]
+    assert (adata.obs["fine"] == "b-c,1").sum() == 10
+    nm.tl.cluster(adata, restrict_to=("fine", ["a"]), n_neighbors=10, resolution=0.3, key_added="fine")
+    assert adata.obs["fine"].cat.categories.tolist() == ["a,0", "a,1", "b-c,0", "b-c,1"]
+
+
+@pytest.mark.parametrize(
+    ("restrict_to", "error", "problem"),
+    [
+        (("leiden", "a"), KeyError, "'leiden'.*restrict_to"),
+        (("nextmarker", ["a", "z"]), KeyError, "'z'.*restrict_to"),
+        (("nextmarker", "c"), ValueError, "11 cells.*are 10"),
+    ],
+)
+def test_what_cannot_be_divided(restrict_to, error, problem):
+    adata = divided_table()
+    with pytest.raises(error, match=problem):
+        nm.tl.cluster(adata, restrict_to=restrict_to, n_neighbors=10)
+    assert list(adata.obs) == ["nextmarker"]

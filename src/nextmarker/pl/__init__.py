@@ -4,21 +4,25 @@ Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_nei
 """
 
 from nextmarker.pl._agreement import agreement
+from nextmarker.pl._annotation import annotation
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
+from nextmarker.pl._thresholds import thresholds
 from nextmarker.pl._training import training
 from nextmarker.pl._views import views
 
 __all__ = [
     "agreement",
+    "annotation",
     "cells",
     "composition",
     "marker_attribution",
     "normalization",
     "patches",
+    "thresholds",
     "training",
     "views",
 ]

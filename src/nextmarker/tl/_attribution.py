@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._errors import listed, no_such
+from nextmarker._errors import no_such
 from nextmarker._provenance import check_clusters, choose_examples
 from nextmarker._table import (
     get_table,
     made_from,
+    read_clusters,
     read_features,
     read_record,
     record_name,
@@ -121,7 +122,7 @@ def marker_attribution(
     """
     adata = get_table(data, table_key)
     activation, features, crosstalk = _read_embedding(adata)
-    clusters = _read_clusters(adata, groupby)
+    clusters = read_clusters(adata, groupby)
     thresholds = _thresholds(activation, adata.var_names, threshold)
     refuse_foreign_keys(adata, [f"uns/{key_added}"])
     check_clusters(adata, groupby, strict=True)
@@ -173,23 +174,6 @@ def _refuse_other_weights(embedding: np.ndarray, features: np.ndarray, crosstalk
         )
         msg = f"{places} do not belong together: one is from another model. Embed again: {EMBED}."
         raise ValueError(msg)
-
-
-def _read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:
-    """Read the categories that have cells, as strings. A cell without a category has code -1."""
-    categorical = [name for name, column in adata.obs.items() if isinstance(column.dtype, pd.CategoricalDtype)]
-    if groupby not in adata.obs:
-        fix = "Cluster the cells, nm.tl.cluster(adata), or choose another: groupby=..."
-        raise KeyError(no_such("categorical column", groupby, ".obs of the table", categorical, fix))
-    if groupby not in categorical:
-        column = f"adata.obs[{groupby!r}]"
-        msg = f".obs[{groupby!r}] is not categorical. Convert it: {column} = {column}.astype('category')."
-        raise ValueError(msg)
-    clusters = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
-    if clusters.categories.empty:
-        msg = f"No cell has a category in .obs[{groupby!r}]. Choose another: groupby=..., of {listed(categorical)}."
-        raise ValueError(msg)
-    return clusters.rename_categories(str)
 
 
 def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Mapping[str, float] | None) -> np.ndarray:

@@ -12,8 +12,9 @@ import pandas as pd
 from scipy import sparse
 
 from nextmarker import _keys
-from nextmarker._errors import check_option, check_value
+from nextmarker._errors import check_option, check_value, no_such
 from nextmarker._provenance import digest
+from nextmarker._regions import as_list
 from nextmarker._table import (
     OURS,
     get_table,
@@ -30,6 +31,8 @@ from nextmarker.tl._neighbors import nearest_neighbors
 from nextmarker.tl._origins import as_record, largest_origins, warn_of_one_origin
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import igraph
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -46,7 +49,8 @@ def cluster(
     n_neighbors: int = 30,
     resolution: float = 0.3,
     backend: Backend = "igraph",
-    key_added: str = _keys.CLUSTERS,
+    restrict_to: tuple[str, str | Sequence[str]] | None = None,
+    key_added: str | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> None:
@@ -77,8 +81,12 @@ def cluster(
     backend
         `"igraph"`, the fastest; `"leidenalg"`; or `"phenograph"`, the original package, given the neighbours, which
         starts one process per processor.
+    restrict_to
+        Column of `.obs` and one or more of its clusters, such as `("nextmarker", ["3"])`: only the cells of these
+        clusters are clustered, by neighbours among themselves, to find types that share a cluster. The new clusters are
+        named `"3,0"`, `"3,1"` and so on; all other cells keep their cluster.
     key_added
-        Name of the results.
+        Name of the results, by default `"nextmarker"`, or with `restrict_to` its column followed by `_R`, as in scanpy.
     table_key
         Name of the table in the SpatialData object.
     random_state
@@ -87,7 +95,7 @@ def cluster(
 
     Returns
     -------
-    None. Writes into the table:
+    None. Writes into the table (with `restrict_to` only the clusters and the record):
 
     - `.obs[key_added]`: clusters, categorical, from the largest, `"0"`
     - `.obsp[f"{key_added}_connectivities"]`: Jaccard graph, symmetric CSR, float64 (cells, cells)
@@ -111,9 +119,9 @@ def cluster(
     Raises
     ------
     KeyError
-        If the table or the embedding does not exist.
+        If the table, the embedding, or the column or a cluster of `restrict_to` does not exist.
     ValueError
-        If the table has too few cells, the embedding has values that are infinite or NaN, cells were embedded by
+        If there are too few cells, the embedding has values that are infinite or NaN, cells were embedded by
         different models, `X_interpretability` does not fit the markers, `backend` is unknown, or a result would replace
         something that nextmarker did not write. The table is not changed.
 
@@ -131,15 +139,14 @@ def cluster(
     adata = get_table(data, table_key)
     check_option("backend", backend, get_args(Backend))
     check_value("resolution", resolution, resolution > 0, "positive")
-    names = {name: f"{key_added}_{name}" for name in (_keys.CONNECTIVITIES, _keys.DISTANCES, _keys.NEIGHBORS)}
-    places = {
-        "clusters": f"obs/{key_added}",
-        _keys.CONNECTIVITIES: f"obsp/{names[_keys.CONNECTIVITIES]}",
-        _keys.DISTANCES: f"obsp/{names[_keys.DISTANCES]}",
-        _keys.NEIGHBORS: f"uns/{names[_keys.NEIGHBORS]}",
-    }
+    previous, cells = _read_restriction(adata, restrict_to)
+    key_added = key_added or (_keys.CLUSTERS if previous is None else f"{previous.name}_R")
+    graph = {name: f"{key_added}_{name}" for name in (_keys.CONNECTIVITIES, _keys.DISTANCES, _keys.NEIGHBORS)}
+    places = {_keys.CLUSTERS: f"obs/{key_added}"}
+    if previous is None:
+        places |= {name: f"{'uns' if name == _keys.NEIGHBORS else 'obsp'}/{key}" for name, key in graph.items()}
     refuse_foreign_keys(adata, list(places.values()))
-    embedding = _read_embedding(adata, use_rep, n_neighbors)
+    embedding = _read_embedding(adata, use_rep, n_neighbors, cells)
 
     distances = nearest_neighbors(embedding, n_neighbors, random_state)
     connectivities = _jaccard_graph(distances)
@@ -151,14 +158,15 @@ def cluster(
 
     parameters = {"n_neighbors": n_neighbors, "metric": "euclidean", "use_rep": use_rep, "random_state": random_state}
     clusters = _largest_first(membership)
+    clusters = clusters if previous is None else _refine(previous, cells, clusters)
     origins = largest_origins(clusters, adata.obs)
     results = {
-        "clusters": clusters,
+        _keys.CLUSTERS: clusters,
         _keys.CONNECTIVITIES: connectivities,
         _keys.DISTANCES: distances,
         _keys.NEIGHBORS: {
-            "connectivities_key": names[_keys.CONNECTIVITIES],
-            "distances_key": names[_keys.DISTANCES],
+            "connectivities_key": graph[_keys.CONNECTIVITIES],
+            "distances_key": graph[_keys.DISTANCES],
             "params": {"method": "jaccard", **parameters},
         },
     }
@@ -167,6 +175,7 @@ def cluster(
         "resolution": resolution,
         "backend": backend,
         "key_added": key_added,
+        "restrict_to": None if restrict_to is None else np.array([restrict_to[0], *as_list(restrict_to[1])], object),
         "clustering": digest(clusters.codes),
         **as_record(origins),
         **(made_from(adata) if use_rep in OURS else {}),
@@ -176,18 +185,47 @@ def cluster(
     warn_of_one_origin(origins, clusters)
 
 
-def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int) -> np.ndarray:
-    embedding = np.asarray(require(adata, "obsm", use_rep, "nm.tl.embed(sdata)"))
+def _read_restriction(
+    adata: AnnData, restrict_to: tuple[str, str | Sequence[str]] | None
+) -> tuple[pd.Series | None, np.ndarray]:
+    """Read the clusters that only some are divided of, and which cells these have, bool (cells,); all by default."""
+    if restrict_to is None:
+        return None, np.ones(adata.n_obs, dtype=bool)
+    column, chosen = restrict_to
+    fix = "Choose another: restrict_to=(column, clusters)."
+    if column not in adata.obs:
+        raise KeyError(no_such("column", column, ".obs of the table", adata.obs, fix))
+    labels = adata.obs[column].astype("category").cat.remove_unused_categories().cat.rename_categories(str)
+    lacking = [name for name in as_list(chosen) if name not in labels.cat.categories]
+    if lacking:
+        raise KeyError(no_such("cluster", lacking, f".obs[{column!r}]", labels.cat.categories, fix))
+    return labels, labels.isin(as_list(chosen)).to_numpy()
+
+
+def _refine(previous: pd.Series, cells: np.ndarray, clusters: pd.Categorical[str]) -> pd.Categorical[str]:
+    """Put clusters of some of the cells in the place of those that these had, in the order of the previous ones."""
+    divided = previous.cat.categories[previous.cat.categories.isin(previous[cells])]
+    parts = [f"{'-'.join(divided)},{number}" for number in clusters.categories]
+    labels = previous.astype(object).to_numpy()
+    labels[cells] = np.asarray(parts, dtype=object)[clusters.codes]
+    names = previous.cat.categories.tolist()
+    first = names.index(divided[0])
+    after = [name for name in names[first:] if name not in divided]
+    return pd.Categorical(labels, [*names[:first], *parts, *after])
+
+
+def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int, chosen: np.ndarray) -> np.ndarray:
+    embedding = np.asarray(require(adata, "obsm", use_rep, "nm.tl.embed(sdata)"))[chosen]
     if use_rep in OURS:
-        refuse_several_models(adata)
+        refuse_several_models(adata, chosen)
     if use_rep == _keys.INTERPRETABILITY_FEATURES:
         read_features(adata)
     check_value("n_neighbors", n_neighbors, n_neighbors >= 2, "at least 2")
     cells = len(embedding)
     if cells <= n_neighbors:
-        msg = f"{n_neighbors} neighbours need {n_neighbors + 1} cells, and the table has {cells}: lower n_neighbors=..."
+        msg = f"{n_neighbors} neighbours need {n_neighbors + 1} cells, and there are {cells}: lower n_neighbors=..."
         raise ValueError(msg)
-    refuse_infinite(embedding, adata.obs_names, f"The embedding .obsm[{use_rep!r}]")
+    refuse_infinite(embedding, adata.obs_names[chosen], f"The embedding .obsm[{use_rep!r}]")
     return embedding
 
 

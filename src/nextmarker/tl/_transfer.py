@@ -71,7 +71,7 @@ def transfer(
         Table with cell types, or the SpatialData object that contains it.
     label_key
         Column of `.obs` of the reference with the types. Cells without a type (NaN or empty) and those called
-        `"unsure"` are not used.
+        `"unsure"` or `"unknown"` are not used.
     use_rep
         Representation of the cells: a key of `.obsm`, `"X"`, or `"layers/<name>"`.
     threshold
@@ -198,7 +198,7 @@ def _refuse_to_replace(adata: AnnData, reference: AnnData, label_key: str, key: 
 def _read_types(reference: AnnData, label_key: str) -> tuple[np.ndarray, pd.Categorical]:
     """Read which cells of the reference have a type, bool (cells,), and the types of these."""
     labelled, (types,) = read_labels(reference, {"label_key": label_key})
-    sure = np.asarray(types != _keys.UNSURE)
+    sure = ~types.isin([_keys.UNSURE, _keys.UNKNOWN])
     labelled[labelled] = sure
     types = types[sure].remove_unused_categories()
     column = f".obs[{label_key!r}] of the reference"

@@ -1,0 +1,76 @@
+"""Decides in which cells a marker is positive: thresholds from clusters, and how far a cell is above or below them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+FAINT = float(np.log(2))
+"""Activation of a signal at the threshold below which signals count as faint, log(1 + 1)."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Threshold of a marker, and the usual values below and above it."""
+
+    value: float
+    low: float
+    """Mean of the cells at or below the threshold; the threshold if there are none."""
+    high: float
+    """Mean of the cells above the threshold; the threshold if there are none."""
+
+    def positivity(self, values: np.ndarray) -> np.ndarray:
+        """Compute how clearly a marker is positive: 0 at `low`, 0.5 at the threshold, 1 at `high`, (cells,)."""
+        below = (
+            np.interp(values, [self.low, self.value], [0.0, 0.5]) if self.low < self.value else np.zeros(len(values))
+        )
+        above = np.interp(values, [self.value, self.high], [0.5, 1.0])
+        return np.where(values > self.value, above, below)
+
+
+def at_threshold(values: np.ndarray, threshold: float) -> Threshold:
+    """Describe a marker, (cells,), below and above a threshold."""
+    above = values > threshold
+    low = values[~above].mean() if not above.all() else threshold
+    high = values[above].mean() if above.any() else threshold
+    return Threshold(float(threshold), float(low), float(high))
+
+
+def propose_threshold(values: np.ndarray, clusters: pd.Categorical) -> float:
+    """Propose the threshold of a marker that best divides the clusters in two, by their means.
+
+    Otsu's method on the mean of each cluster, weighted by the square root of its number of cells, so that a large
+    cluster does not outweigh a rare type. If the two groups of clusters differ by less than the standard deviation
+    within clusters, the marker does not divide them: `FAINT` is then the threshold, above which all cells may have the
+    marker, or below which all may lack it. Cells without a cluster do not count.
+
+    Parameters
+    ----------
+    values
+        Activation of the marker, (cells,).
+
+    Returns
+    -------
+    Halfway between the two neighbouring means, or `FAINT`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> propose_threshold(np.array([0.1, 0.1, 0.2, 0.9]), pd.Categorical(["a", "a", "b", "c"]))
+    0.55
+    """
+    table = pd.DataFrame({"cluster": clusters.codes, "value": values})[clusters.codes >= 0]
+    groups = table.groupby("cluster")["value"]
+    mean, size, variance = (each.to_numpy() for each in (groups.mean(), groups.size(), groups.var(ddof=0)))
+    order = np.argsort(mean, kind="stable")
+    mean, size, variance = mean[order], size[order], variance[order]
+    weight = np.sqrt(size)
+    below, sum_below = weight.cumsum()[:-1], (weight * mean).cumsum()[:-1]
+    above, sum_above = weight.sum() - below, (weight * mean).sum() - sum_below
+    difference = sum_above / above - sum_below / below
+    best = int((below * above * difference**2).argmax()) if difference.size else 0
+    if not difference.size or difference[best] <= np.sqrt(np.average(variance, weights=weight)):
+        return FAINT
+    return float((mean[best] + mean[best + 1]) / 2)
