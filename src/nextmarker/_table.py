@@ -27,7 +27,11 @@ ROWS_AT_ONCE = 65_536  # cells whose features are averaged at one time
 _WRITTEN = "written"
 _EMBEDDING_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")  # the digest of the model, and that of the embedding
 # by step, the name that its result has by default
-_DEFAULT_NAMES = {_keys.CLUSTER_STEP: _keys.CLUSTERS, _keys.ATTRIBUTION: _keys.ATTRIBUTION}
+_DEFAULT_NAMES = {
+    _keys.CLUSTER_STEP: _keys.CLUSTERS,
+    _keys.ATTRIBUTION: _keys.ATTRIBUTION,
+    _keys.MATCH_STEP: _keys.MATCHED,
+}
 _DEFAULT_PLACES = {
     f"obsm/{_keys.EMBEDDING}",
     f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
@@ -39,6 +43,8 @@ _DEFAULT_PLACES = {
     f"obsp/{_keys.CLUSTERS}_{_keys.DISTANCES}",
     f"uns/{_keys.CLUSTERS}_{_keys.NEIGHBORS}",
     f"uns/{_keys.ATTRIBUTION}",
+    f"obs/{_keys.MATCHED}",
+    f"obs/{_keys.MATCHED}_{_keys.DISTANCE}",
 }
 
 
