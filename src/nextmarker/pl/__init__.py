@@ -5,9 +5,10 @@ Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_nei
 
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
+from nextmarker.pl._matches import matches
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._training import training
 from nextmarker.pl._views import views
 
-__all__ = ["cells", "marker_attribution", "normalization", "patches", "training", "views"]
+__all__ = ["cells", "marker_attribution", "matches", "normalization", "patches", "training", "views"]
