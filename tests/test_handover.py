@@ -182,7 +182,7 @@ def test_every_step_finds_the_same_places(original, name, tmp_path):
     radius = original["table"].uns["nextmarker"]["add_cells"]["radius"]["tissue_1"]
     np.testing.assert_allclose(high - low, 2 * radius, atol=0.03)
     # figure
-    ax = nm.pl.cells(changed, region.image, channel="DNA2")
+    ax = nm.pl.cells(changed, region.image, channels="DNA2")
     np.testing.assert_allclose(ax.collections[0].get_offsets(), region.centres)
     # cells taken from these circles
     nm.pp.add_cells(changed, {region.image: region.name}, key_added="again", table_key="again_table", progress=False)

@@ -50,3 +50,5 @@ EMBED_STEP: Final = "embed"  # uns[RECORD]: the record of a step
 CLUSTER_STEP: Final = "cluster"
 MATCH_STEP: Final = "match_cells"
 INTEGRATE_STEP: Final = "integrate"
+TRANSFER_STEP: Final = "transfer"
+UNSURE: Final = "unsure"  # the type of a cell whose type is not known well enough

@@ -24,7 +24,7 @@ from nextmarker._errors import check_each_once, listed, no_such
 from nextmarker._table import get_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import geopandas as gpd
     import xarray as xr
@@ -309,6 +309,6 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
     return first
 
 
-def as_list(names: Sequence[str] | str) -> list[str]:
+def as_list(names: Iterable[str] | str) -> list[str]:
     """Take one name for a list of one."""
     return [names] if isinstance(names, str) else list(names)

@@ -124,9 +124,9 @@ def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> No
         raise ValueError(msg)
 
 
-def made_from(adata: AnnData) -> dict[str, Any]:
-    """Name model and embeddings of the cells, for the record of what is made from them; nothing where not known."""
-    names = embedded_as(adata).cat.categories
+def made_from(adata: AnnData, cells: np.ndarray | None = None) -> dict[str, Any]:
+    """Name model and embeddings of all or some cells, for the record of what is made from them; nothing if unknown."""
+    names = embedded_as(adata if cells is None else adata[cells]).cat.categories
     if names.empty:
         return {}
     return {"model": _model(names[0]), "embedded_as": names.to_numpy(dtype=object)}
@@ -134,7 +134,7 @@ def made_from(adata: AnnData) -> dict[str, Any]:
 
 def record_name(step: str, key: str) -> str:
     """Name the record of a result, so that each `key_added` has its own."""
-    return step if key == _DEFAULT_NAMES[step] else f"{step}_{key}"
+    return step if key == _DEFAULT_NAMES.get(step) else f"{step}_{key}"
 
 
 def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:

@@ -50,3 +50,34 @@ def test_cells_without_a_label_are_left_out_and_counted():
 def test_a_column_that_is_not_there():
     with pytest.raises(KeyError, match=r"'third'.*'first', 'second'.*groupby="):
         nm.metrics.agreement(make(["T"], ["0"]), "first", "third")
+
+
+def test_accuracy_and_kappa_by_hand():
+    """6 of 8 cells have the same name; by chance (4 * 3 + 3 * 3 + 1 * 1) / 64 would."""
+    adata = make(["T", "T", "T", "T", "B", "B", "B", "NK"], ["T", "T", "T", "B", "B", "B", "unsure", "NK"])
+    row = nm.metrics.agreement(adata, "first", "second").iloc[0]
+    chance = (4 * 3 + 3 * 3 + 1 * 1) / 64
+    assert row["accuracy"] == pytest.approx(6 / 8)
+    assert row["kappa"] == pytest.approx((6 / 8 - chance) / (1 - chance))
+
+
+@pytest.mark.parametrize(("first", "second"), [(["T", "B"], ["0", "1"]), (["T", "T"], ["T", "T"])])
+def test_kappa_is_nan_where_it_means_nothing(first, second):
+    row = nm.metrics.agreement(make(first, second), "first", "second").iloc[0]
+    assert np.isnan(row["kappa"])
+    assert np.isnan(row["accuracy"]) == (first != second)
+
+
+def test_scores_of_each_type():
+    adata = make(
+        pd.Categorical(["T", "T", "T", "T", "B", "B", "NK", None], categories=["T", "NK", "B", "none"]),
+        ["T", "T", "T", "B", "B", "T", "unsure", "T"],
+    )
+    table = nm.metrics.agreement(adata, "first", "second", per_type=True).set_index("type")
+    assert table.index.tolist() == ["T", "NK", "B"]
+    assert table["n_cells"].tolist() == [4, 1, 2]
+    assert table["recall"].tolist() == [3 / 4, 0, 1 / 2]
+    np.testing.assert_allclose(table["precision"], [3 / 4, np.nan, 1 / 2])
+    np.testing.assert_allclose(table["f1"], [3 / 4, 0, 1 / 2])
+    with pytest.raises(ValueError, match=r"'B', 'T'.*'0', '1'.*no name in common.*map"):
+        nm.metrics.agreement(make(["T", "B"], [0, 1]), "first", "second", per_type=True)

@@ -1,3 +1,4 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -113,3 +114,38 @@ def test_an_attribution_of_another_embedding_is_not_drawn(sdata):
             marker_attribution(sdata)
     with pytest.raises(ValueError, match=r"another embedding.*nm.tl.marker_attribution\(adata, groupby='group'\)"):
         marker_attribution(sdata)
+
+
+def test_chosen_markers(sdata):
+    ax = marker_attribution(sdata, markers=["Ki 67", "CD3"])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["Ki 67", "CD3"]
+    mean = wide(sdata, "mean")[["Ki 67", "CD3"]].to_numpy()
+    scaled = (mean - mean.min(0)) / (mean.max(0) - mean.min(0))
+    np.testing.assert_allclose(dots(ax).get_facecolors(), colormaps["Reds"](scaled.ravel()))
+    with pytest.raises(KeyError, match="'CD4' in the attribution.*markers="):
+        marker_attribution(sdata, markers=["CD4"])
+    with pytest.raises(ValueError, match="each once"):
+        marker_attribution(sdata, markers=[])
+
+
+def test_dendrogram(sdata):
+    """Clusters 0 and 2 are made alike."""
+    table = sdata["table"].uns["marker_attribution"]
+    table["mean"] = table["mean"].where(table["cluster"] != "2", table["marker"].map(wide(sdata, "mean").loc["0"]))
+    table.loc[(table["cluster"] == "2") & (table["marker"] == "DNA"), "mean"] += 0.1
+    ax = marker_attribution(sdata, dendrogram=True)
+    order = [label.get_text() for label in ax.get_yticklabels()]
+    assert abs(order.index("0") - order.index("2")) == 1
+    np.testing.assert_allclose(dots(ax).get_sizes() / 150, wide(sdata, "fraction").loc[order].to_numpy().ravel() ** 1.5)
+    sizes = {"0": 20, "1": 15, "2": 5}
+    assert [bar.get_width() for other in ax.figure.axes for bar in other.patches] == [sizes[name] for name in order]
+    (tree,) = [other for other in ax.figure.axes if len(other.lines) == 2]
+    assert sorted(tree.lines[0].get_ydata()[[0, -1]]) == sorted(order.index(name) + 0.5 for name in "02")
+
+
+def test_axes_of_any_kind(sdata):
+    for ax in (plt.figure().add_axes((0.1, 0.5, 0.4, 0.4)), plt.figure().subplot_mosaic("AB")["B"]):
+        place = ax.get_position()
+        drawn = marker_attribution(sdata, ax=ax).get_position()
+        assert drawn.x0 >= place.x0 - 1e-6
+        assert drawn.y1 <= place.y1 + 1e-6

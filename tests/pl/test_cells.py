@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.legend import Legend
+from matplotlib.offsetbox import AnchoredOffsetbox
 from scipy import sparse
 from spatialdata.models import Image2DModel
 
@@ -36,7 +38,7 @@ def test_background_is_the_nuclear_channel_in_its_place(sdata):
 
 
 def test_crop(sdata):
-    ax = cells(sdata, "right", channel="CD3", crop=(30, 20, 50, 40))
+    ax = cells(sdata, "right", channels="CD3", crop=(30, 20, 50, 40))
     (image,) = ax.images
     assert (ax.get_xlim(), ax.get_ylim()) == ((30, 80), (50, 20))  # cut off at the lower edge of the image
     assert image.get_array().shape == (30, 50)
@@ -172,7 +174,7 @@ def test_crop_without_cells(sdata):
     ("arguments", "error", "message"),
     [
         ({"image": "middle"}, KeyError, r"'middle'.*'left', 'right'"),
-        ({"channel": "DAPI"}, KeyError, "'DAPI'.*'DNA'"),
+        ({"channels": "DAPI"}, KeyError, "'DAPI'.*'DNA'"),
         ({"color": "type"}, KeyError, "'type'.*'nextmarker'.*'HLA-DR/DP'.*color="),
         ({"color": "CD3", "layer": "arcsinh"}, KeyError, r"'arcsinh' in .layers.*'interpretability'.*layer="),
         ({"color": "area", "layer": "interpretability"}, KeyError, "marker 'area'.*color="),
@@ -187,6 +189,152 @@ def test_errors(sdata, arguments, error, message):
 
 def test_unknown_nuclear_channel(sdata):
     del sdata["table"].uns["nextmarker"]["detect_cells"]
-    with pytest.raises(KeyError, match="channel=.*'DNA'"):
+    with pytest.raises(KeyError, match="channels=.*'DNA'"):
         cells(sdata)
-    assert cells(sdata, channel="Ki 67").images
+    assert cells(sdata, channels="Ki 67").images
+
+
+def test_channels_in_colours_add_up(sdata):
+    counts = np.zeros((4, 60, 90), np.uint16)
+    counts[1, 10, 10] = counts[2, 20, 20] = counts[1, 30, 30] = counts[2, 30, 30] = 8
+    counts[3, 40, 40] = 2
+    sdata["left"] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=["DNA", "CD3", "HLA-DR/DP", "Ki 67"])
+    limits = {"contrast": (0, 8)}
+    picture = cells(sdata, channels=["CD3", "HLA-DR/DP", "Ki 67"], **limits).images[0].get_array()
+    np.testing.assert_allclose(picture[10, 10], [1, 0, 1])  # magenta
+    np.testing.assert_allclose(picture[20, 20], [0, 1, 1])  # cyan
+    np.testing.assert_allclose(picture[30, 30], [1, 1, 1])
+    np.testing.assert_allclose(picture[40, 40], [0.5, 0.5, 0])  # yellow, the root of a quarter
+    assert (picture[50] == 0).all()
+    ax = cells(sdata, channels={"CD3": "red", "Ki 67": (0, 0.5, 0)}, **limits)
+    np.testing.assert_allclose(ax.images[0].get_array()[10, 10], [1, 0, 0])
+    np.testing.assert_allclose(ax.images[0].get_array()[40, 40], [0, 0.25, 0])
+    assert channel_names(ax) == ["CD3", "Ki 67"]
+    assert ax.get_title() == "left: 20 cells"
+    assert cells(sdata, channels=["CD3"]).images[0].get_array().ndim == 2
+
+
+def channel_names(ax):
+    (legend,) = [artist for artist in ax.artists if isinstance(artist, Legend)]
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_contrast(sdata):
+    counts = np.broadcast_to(np.arange(101, dtype=np.uint16), (4, 60, 101)).copy()
+    counts[2] *= 2
+    sdata["left"] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=["DNA", "CD3", "HLA-DR/DP", "Ki 67"])
+
+    def column(channels, contrast):
+        return cells(sdata, channels=channels, contrast=contrast).images[0].get_array()[0] ** 2
+
+    brightest = np.percentile(counts[1], 99.5)
+    np.testing.assert_allclose(column("CD3", None), (np.arange(101) / brightest).clip(0, 1), rtol=1e-5)
+    np.testing.assert_allclose(column("CD3", (20, 60)), ((np.arange(101) - 20) / 40).clip(0, 1), atol=1e-6)
+    np.testing.assert_allclose(column("CD3", (20, "p60")), column("CD3", (20, 60)))
+    both = column({"CD3": "red", "HLA-DR/DP": "lime"}, {"HLA-DR/DP": (0, 50)})
+    np.testing.assert_allclose(both[:, 0], (np.arange(101) / brightest).clip(0, 1), rtol=1e-5)
+    np.testing.assert_allclose(both[:, 1], (np.arange(101) / 25).clip(0, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("image", ["all", ["left", "right"]])
+def test_a_grid_of_images_has_one_scale(sdata, image):
+    axes = cells(sdata, image, channels="CD3", color="area")
+    assert [ax.get_title().split("\n")[0] for ax in axes] == ["left", "right"]
+    for ax, name in zip(axes, ["left", "right"], strict=True):
+        np.testing.assert_allclose(ax.collections[0].get_offsets(), centres(sdata, name))
+    area = sdata["table"].obs["area"]
+    assert {ax.collections[0].get_clim() for ax in axes} == {(area.min(), area.max())}
+    (bar,) = [ax for ax in axes[0].figure.axes if ax not in axes]
+    assert bar.get_ylabel() == "area"
+    counts = {name: sdata[name].sel(c="CD3").to_numpy() for name in ("left", "right")}
+    brightest = np.percentile(np.concatenate([part.ravel() for part in counts.values()]), 99.5)
+    for ax, part in zip(axes, counts.values(), strict=True):
+        np.testing.assert_allclose(ax.images[0].get_array() ** 2, (part / brightest).clip(0, 1), atol=1e-6)
+
+
+def test_a_grid_of_images_has_one_legend(sdata):
+    sdata["table"].obs["type"] = ["a"] * 20 + ["b"] * 20
+    axes = cells(sdata, "all", color="type")
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+    assert len(cells(sdata, ["right"])) == 1
+
+
+def test_several_large_images_share_the_pixels(sdata):
+    for name, size in {"left": (3000, 4500), "right": (100, 130)}.items():
+        counts = da.zeros((4, *size), chunks=(1, 1000, 1500), dtype=np.uint16)
+        sdata[name] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=sdata[name]["c"].to_numpy())
+    left, right = (ax.images[0].get_array().shape for ax in cells(sdata, ["left", "right"]))
+    assert left == (600, 900)
+    assert right == (100, 130)
+
+
+def test_boxes_around_the_cells_of_a_type(sdata):
+    adata = sdata["table"]
+    adata.uns["nextmarker_colors"] = ["#ff0000", "#00ff00", "#0000ff"]
+    ax = cells(sdata, color="nextmarker", boxes="1")
+    ours = (adata.obs["nextmarker"] == "1").to_numpy()[:20]
+    (boxes,) = ax.collections
+    corners = np.array([path.get_extents().get_points() for path in boxes.get_paths()])
+    np.testing.assert_allclose(corners.mean(1), centres(sdata, "left")[ours])
+    np.testing.assert_allclose(np.ptp(corners, axis=1), 11)
+    np.testing.assert_allclose(boxes.get_edgecolors(), [to_rgba("#00ff00")] * ours.sum())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["1"]
+    assert ax.get_title() == f"left: DNA, {ours.sum()} of 20 cells"
+    both = cells(sdata, color="nextmarker", boxes=["0", "1"], size=5).collections[0]
+    assert len(both.get_paths()) == (adata.obs["nextmarker"][:20] != "2").sum()
+
+
+def test_boxes_are_as_wide_as_the_patches_of_the_model(sdata):
+    """The model saw pixels of 1 um, the image has pixels of 0.5 um."""
+    nm.pp.set_pixel_size(sdata, {"left": 0.5, "right": 1.0})
+    sdata["table"].uns["nextmarker"]["embed"]["pixel_size"] = 1.0
+    (boxes,) = cells(sdata, color="nextmarker", boxes="0").collections
+    np.testing.assert_allclose(boxes.get_paths()[0].get_extents().width, 22)
+
+
+def test_scale_bar(sdata):
+    def text(ax):
+        (box,) = [artist for artist in ax.artists if isinstance(artist, AnchoredOffsetbox)]
+        bar, label = box.get_child().get_children()
+        return bar.get_children()[0].get_width(), label.get_text()
+
+    assert text(cells(sdata)) == (20, "20 pixels")
+    nm.pp.set_pixel_size(sdata, {"left": 0.5, "right": 1.0})
+    assert text(cells(sdata)) == (20, "10 µm")
+    assert text(cells(sdata, crop=(0, 0, 30, 30))) == (4, "2 µm")
+    assert text(cells(sdata, "right")) == (20, "20 µm")
+
+
+def test_the_table_is_not_changed(sdata):
+    before = sdata["table"].copy()
+    cells(sdata, "all", color="nextmarker", boxes="0")
+    pd.testing.assert_frame_equal(sdata["table"].obs, before.obs)
+    assert sdata["table"].uns.keys() == before.uns.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"image": ["left", "middle"]}, KeyError, r"'middle'.*'left', 'right'"),
+        ({"image": []}, ValueError, "each once"),
+        ({"channels": ["DNA", "DNA"]}, ValueError, "each once"),
+        ({"channels": ["DNA", "DAPI"]}, KeyError, "'DAPI'.*channels="),
+        ({"channels": {"DNA": "bleu"}}, ValueError, r"channels\['DNA'\]='bleu' must be a colour"),
+        ({"contrast": {"CD3": (0, 1)}}, KeyError, "'CD3' in this figure.*'DNA'"),
+        ({"contrast": (5, 5)}, ValueError, r"contrast=\(5, 5\).*p99"),
+        ({"contrast": (0, "99%")}, ValueError, r"must be \(low, high\)"),
+        ({"contrast": 5}, ValueError, r"must be \(low, high\)"),
+        ({"boxes": "1"}, ValueError, "column: color="),
+        ({"boxes": "1", "color": "area"}, ValueError, "column: color="),
+        ({"boxes": ["1", "T"], "color": "nextmarker"}, KeyError, "'T' in .obs.*'0', '1', '2'"),
+    ],
+)
+def test_errors_of_channels_and_boxes(sdata, arguments, error, message):
+    with pytest.raises(error, match=message):
+        cells(sdata, **arguments)
+
+
+def test_one_axes_for_several_images(sdata):
+    with pytest.raises(ValueError, match="ax=.*several images"):
+        cells(sdata, "all", ax=plt.figure().add_subplot())

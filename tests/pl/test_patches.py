@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from geopandas import GeoDataFrame
 from shapely import points
@@ -146,3 +147,55 @@ def test_patch_size_not_known(sdata):
     with pytest.raises(KeyError, match="size="):
         patches(sdata)
     assert len(patches(sdata, size=9)) == 3
+
+
+def test_chosen_cells_in_the_row_of_their_cluster(sdata):
+    names = sdata["table"].obs_names
+    clusters = sdata["table"].obs["nextmarker"]
+    zero, two = np.flatnonzero(clusters == "0")[[7, 3]], np.flatnonzero(clusters == "2")[:1]
+    chosen = [*zero, *two]
+    drawn = [ax.images[0].get_array() for ax in patches(sdata, cells=names[chosen], markers=["DNA"])]
+    assert [row.shape[1] for row in drawn] == [2 * 12 - 1] * 2
+    assert (drawn[1][:, 12:] == 1).all()
+    for other in (chosen, list(names[chosen]), pd.Series(names[chosen])):
+        for row, again in zip(drawn, patches(sdata, cells=other, markers=["DNA"]), strict=True):
+            np.testing.assert_array_equal(row, again.images[0].get_array())
+    backwards = patches(sdata, cells=chosen[::-1], markers=["DNA"])[0].images[0].get_array()
+    np.testing.assert_array_equal(backwards[:, :11], drawn[0][:, 12:])
+    mask = sdata["table"].obs_names.isin(names[chosen])
+    assert len(patches(sdata, cells=mask)) == 2
+
+
+def test_typical_cells_are_drawn(sdata):
+    table = nm.get.example_cells(sdata, 3)
+    assert len(patches(sdata, cells=table.index)) == 3
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error", "message"),
+    [
+        (["cell3", "cell99"], KeyError, "No cell 'cell99'.*cells="),
+        ([40], ValueError, "row numbers from 0 to 39"),
+        ([-1], ValueError, "row numbers from 0 to 39"),
+        ([], ValueError, "a list of cells"),
+        ([True, False], ValueError, "40 times True or False"),
+        ([False] * 40, ValueError, "40 times True or False"),
+        (["cell3"], ValueError, "no value in .obs.*'cell3'"),
+        (["cell4"], ValueError, "obs_names_make_unique"),
+    ],
+)
+def test_errors_of_cells(sdata, chosen, error, message):
+    adata = sdata["table"]
+    adata.obs.loc["cell3", "nextmarker"] = np.nan
+    if chosen == ["cell4"]:
+        adata.obs_names = ["cell4" if name == "cell5" else name for name in adata.obs_names]
+    with pytest.raises(error, match=message):
+        patches(sdata, cells=chosen, markers=["DNA"])
+
+
+def test_scale_bar_where_the_pixel_size_is_known(sdata):
+    assert not patches(sdata)[-1].lines
+    nm.pp.set_pixel_size(sdata, 0.5)
+    ax = patches(sdata)[-1]
+    assert ax.get_xlabel() == "nextmarker: patches of 11 x 11 pixels, bar 2 µm"
+    assert np.ptp(ax.lines[0].get_xdata()) == 4

@@ -154,7 +154,7 @@ def test_many_cells_go_to_pynndescent(adata, monkeypatch):
             self.neighbor_graph = indices[:, :-1], distances[:, :-1]
 
     cluster(adata, n_neighbors=15, key_added="exact")
-    monkeypatch.setattr(sys.modules["nextmarker.tl._cluster"], "EXACT_UP_TO", 100)
+    monkeypatch.setattr(sys.modules["nextmarker.tl._neighbors"], "EXACT_UP_TO", 100)
     monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
     cluster(adata, n_neighbors=15, key_added="approximate", random_state=4)
     assert asked == {"n_neighbors": 16, "random_state": 4}

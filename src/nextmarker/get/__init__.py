@@ -1,6 +1,7 @@
 """Results as tables, and views of a cell."""
 
+from nextmarker.get._example_cells import example_cells
 from nextmarker.get._top_markers import top_markers
 from nextmarker.get._views import views
 
-__all__ = ["top_markers", "views"]
+__all__ = ["example_cells", "top_markers", "views"]

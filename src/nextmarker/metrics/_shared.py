@@ -27,3 +27,8 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Convert rows to a table whose index is strings, as after saving and reading."""
     table = pd.DataFrame(list(rows))
     return table.set_axis(table.index.astype(str))
+
+
+def shared_names(labels: pd.Categorical, groups: pd.Categorical) -> list[str]:
+    """List the names that are in both labelings, in the order of the first."""
+    return [name for name in labels.categories if name in groups.categories]

@@ -39,9 +39,11 @@ def whiten_features(
     tiles
         Some cells of all images, with places.
     """
-    shown = replace(training, marker_dropout=0.0)
-    views = torch.stack([_features_of_view(model, tiles, shown, generator) for _ in range(VIEWS)])
-    weights = whitening(views).to(views.dtype)  # (markers, features, features)
+    size, shown = model.config.patch_size, replace(training, marker_dropout=0.0)
+    views, gains = zip(*(random_views(tiles, size, shown, generator) for _ in range(VIEWS)), strict=True)
+    gain = torch.stack([each[..., 0, 0] for each in gains], 1)  # (cells, views, markers)
+    features = interpret_views(model, tiles, views, gain, size, shown, generator).unflatten(0, (VIEWS, -1))
+    weights = whitening(features).to(features.dtype)  # (markers, features, features)
     crosstalk = model.crosstalk_by_marker() @ weights  # (markers, embedding, features)
     model.crosstalk.weight.copy_(crosstalk.transpose(0, 1).flatten(1))
 
@@ -75,12 +77,3 @@ def _covariance(deviations: Tensor) -> Tensor:
     """Covariance of the features of each marker, from deviations (..., markers, features)."""
     flat = deviations.flatten(0, -3)
     return torch.einsum("nmf,nmg->mfg", flat, flat) / len(flat)
-
-
-def _features_of_view(
-    model: NeXtMarker, tiles: Sequence[CellTile], training: TrainingConfig, generator: torch.Generator
-) -> Tensor:
-    """Compute I of one random view of every cell, (cells, markers, features)."""
-    size = model.config.patch_size
-    counts, gains = random_views(tiles, size, training, generator)
-    return interpret_views(model, tiles, [counts], gains[:, None, :, 0, 0], size, training, generator)

@@ -1,14 +1,26 @@
-"""Figures. Each function returns the matplotlib Axes.
+"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table.
 
 Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
 
+from nextmarker.pl._agreement import agreement
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
+from nextmarker.pl._composition import composition
 from nextmarker.pl._matches import matches
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._training import training
 from nextmarker.pl._views import views
 
-__all__ = ["cells", "marker_attribution", "matches", "normalization", "patches", "training", "views"]
+__all__ = [
+    "agreement",
+    "cells",
+    "composition",
+    "marker_attribution",
+    "matches",
+    "normalization",
+    "patches",
+    "training",
+    "views",
+]

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scanpy as sc
-from anndata import AnnData
-from scipy import sparse
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
+from scipy.cluster.hierarchy import dendrogram as lay_out
+from scipy.cluster.hierarchy import leaves_list, linkage
 
 from nextmarker import _keys
-from nextmarker._errors import check_option
+from nextmarker._errors import check_each_once, check_option, no_such
 from nextmarker._provenance import read_attribution
 from nextmarker._table import get_table, read_record, record_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
 Method = Literal["activation", "contribution"]
+ROW, COLUMN, COLOR_BAR, KEY_WIDTH = 0.28, 0.28, 1.5, 2.4
+"""Height of a row, width of a column, length of the colour bar, and width of the key to the sizes, in inches."""
+LARGEST_DOT = 150
+"""Area of a dot in square points where all cells are above the threshold, as in scanpy."""
 
 
 def marker_attribution(
@@ -27,6 +37,8 @@ def marker_attribution(
     *,
     method: Method = "activation",
     standard_scale: bool = True,
+    markers: Sequence[str] | None = None,
+    dendrogram: bool = False,
     key: str = _keys.ATTRIBUTION,
     table_key: str = _keys.TABLE,
     ax: Axes | None = None,
@@ -46,6 +58,11 @@ def marker_attribution(
     standard_scale
         Scale the activation of each marker from 0 in its lowest to 1 in its highest cluster, so that weak and strong
         markers can be compared. Contributions are not scaled.
+    markers
+        Markers to draw, in this order; by default all in the order of the table.
+    dendrogram
+        Order the clusters by similarity, and draw their dendrogram: average linkage of the Euclidean distances between
+        the mean activations of the markers drawn, each scaled from 0 to 1.
     key
         Name of the attribution in `.uns`.
     table_key
@@ -61,10 +78,10 @@ def marker_attribution(
     Raises
     ------
     KeyError
-        If the table or the attribution does not exist.
+        If the table, the attribution or a marker does not exist.
     ValueError
-        If `method` is unknown, or the cells were embedded or clustered again, or clusters merged, after the
-        attribution.
+        If `method` is unknown, a marker is named twice, or the cells were embedded or clustered again, or clusters
+        merged, after the attribution.
 
     Examples
     --------
@@ -87,53 +104,107 @@ def marker_attribution(
     check_option("method", method, get_args(Method))
     table = read_attribution(adata, key)
     groupby = read_record(adata, record_name(_keys.ATTRIBUTION, key)).get("groupby", "cluster")
+    shown = _choose_markers(table, markers)
+    profiles = _stretch(_widen(table, "mean")[shown])
+    tree = linkage(profiles, "average", optimal_ordering=True) if dendrogram and len(profiles) > 1 else None
+    clusters = profiles.index if tree is None else profiles.index[leaves_list(tree)]
 
-    fraction = table.pivot(index="cluster", columns="marker", values="fraction")
-    if method == "activation":
-        color = table.pivot(index="cluster", columns="marker", values="mean")
-        color = _stretch(color) if standard_scale else color
-        title = "Mean activation\n(per marker, 0 to 1)" if standard_scale else "Mean activation"
-        cmap, lowest, highest = "Reds", 0.0, None
+    if method == "contribution":
+        values, label, color_map = _widen(table, "contribution"), "contribution (share)", "RdBu_r"
+    elif standard_scale:
+        values, label, color_map = profiles, "mean activation\n(per marker, 0 to 1)", "Reds"
     else:
-        color = table.pivot(index="cluster", columns="marker", values="contribution")
-        title = "Contribution\n(share)"
-        highest = float(color.abs().to_numpy().max()) or 1.0
-        cmap, lowest = "RdBu_r", -highest
+        values, label, color_map = _widen(table, "mean"), "mean activation", "Reds"
+    values = values.loc[clusters, shown]
+    highest = float(values.abs().to_numpy().max()) or 1.0
+    colors = ScalarMappable(Normalize(-highest if method == "contribution" else 0, highest), color_map)
 
-    cells = _stand_in(table, groupby)
-    plot = sc.pl.DotPlot(
-        cells,
-        cells.var_names,
-        groupby,
-        dot_color_df=color.loc[:, cells.var_names],
-        dot_size_df=fraction.loc[:, cells.var_names],
-        num_categories=len(color),
-        vmin=lowest,
-        vmax=highest,
-        ax=ax,
+    dots, branches, bars = _grid(len(clusters), len(shown), tree, ax)
+    _draw_dots(dots, values, _widen(table, "fraction").loc[clusters, shown], colors)
+    _draw_tree(branches, tree)
+    _draw_sizes(bars, table.groupby("cluster", observed=True)["n_cells"].first().loc[clusters])
+    dots.set(xlabel="marker", ylabel=groupby)
+    bar = dots.figure.colorbar(
+        colors, ax=bars, anchor=(0, 1), shrink=min(COLOR_BAR / (ROW * len(clusters)), 1), aspect=12
     )
-    plot.add_totals(color="0.75").style(cmap=cmap, dot_max=1, largest_dot=150, dot_edge_color="0.3")
-    plot.legend(colorbar_title=title, size_title="Cells above\nthreshold (%)")
-    axes = plot.get_axes()
-    for size in axes["group_extra_ax"].texts:
-        size.set(ha="left", position=(3, 10))  # otherwise numbers above a thousand overlap the bars
-    axes["mainplot_ax"].set(xlabel="marker", ylabel=groupby)
-    return axes["mainplot_ax"]
+    bar.set_label(label, fontsize="small")
+    bar.ax.tick_params(labelsize="small")
+    return dots
 
 
-def _stretch(color: pd.DataFrame) -> pd.DataFrame:
+def _choose_markers(table: pd.DataFrame, markers: Sequence[str] | None) -> list[str]:
+    known = table["marker"].cat.categories.astype(str).tolist()
+    if markers is None:
+        return known
+    check_each_once("markers", markers)
+    unknown = [name for name in markers if name not in known]
+    if unknown:
+        raise KeyError(no_such("marker", unknown, "the attribution", known, "Choose others: markers=[...]."))
+    return list(markers)
+
+
+def _widen(table: pd.DataFrame, values: str) -> pd.DataFrame:
+    """One row for each cluster, one column for each marker."""
+    return table.pivot(index="cluster", columns="marker", values=values)
+
+
+def _stretch(means: pd.DataFrame) -> pd.DataFrame:
     """Scale each marker to [0, 1]; a marker that is equal in all clusters to 0."""
-    return ((color - color.min()) / (color.max() - color.min())).fillna(0)
+    return ((means - means.min()) / (means.max() - means.min())).fillna(0)
 
 
-def _stand_in(table: pd.DataFrame, groupby: str) -> AnnData:
-    """Make a table with the right number of cells per cluster, which is all that scanpy needs."""
-    sizes = table.groupby("cluster", observed=True)["n_cells"].first()
-    cluster = np.repeat(np.arange(len(sizes)), sizes)
-    return AnnData(
-        sparse.csr_matrix((len(cluster), table["marker"].cat.categories.size), dtype=np.float32),
-        obs=pd.DataFrame(
-            {groupby: pd.Categorical.from_codes(cluster, sizes.index)}, index=np.arange(len(cluster)).astype(str)
-        ),
-        var=pd.DataFrame(index=table["marker"].cat.categories.astype(str)),
-    )
+def _grid(n_clusters: int, n_markers: int, tree: np.ndarray | None, ax: Axes | None) -> list[Axes]:
+    """Axes of dots, dendrogram and bars, with one row for each cluster, the first at the top."""
+    widths = [max(COLUMN * n_markers, KEY_WIDTH), 0.05 if tree is None else 0.4, 1.0]
+    if ax is None:
+        size = (sum(widths) + 2, max(ROW * n_clusters, COLOR_BAR) + 1.6)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    figure, box = ax.figure, ax.get_position()
+    place = ax.get_subplotspec() or figure.add_gridspec(1, 1, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1)[0]
+    ax.remove()
+    grid = place.subgridspec(1, 3, width_ratios=widths, wspace=0.02)
+    dots = figure.add_subplot(grid[0])
+    others = [figure.add_subplot(grid[column], sharey=dots) for column in (1, 2)]
+    for other in others:
+        other.set_axis_off()
+    dots.set(xlim=(0, n_markers), ylim=(n_clusters, 0))
+    return [dots, *others]
+
+
+def _draw_dots(ax: Axes, values: pd.DataFrame, fractions: pd.DataFrame, colors: ScalarMappable) -> None:
+    """Draw one dot for each cluster and marker, and explain the sizes above."""
+    y, x = np.indices(values.shape).reshape(2, -1) + 0.5
+    faces = colors.to_rgba(values.to_numpy().ravel())
+    style: dict[str, Any] = {"edgecolors": "0.3", "linewidths": 0.4}
+    ax.scatter(x, y, s=_area(fractions.to_numpy().ravel()), c=faces, **style)
+    ax.set_xticks(np.arange(values.shape[1]) + 0.5, values.columns, rotation=90)
+    ax.set_yticks(np.arange(values.shape[0]) + 0.5, values.index)
+    keys = [
+        Line2D(
+            [], [], marker="o", linestyle="", color="0.5", markersize=np.sqrt(_area(share)), label=f"{100 * share:g}"
+        )
+        for share in (0.2, 0.4, 0.6, 0.8, 1)
+    ]
+    title = "cells above threshold (%)"
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    spacing: dict[str, Any] = {"ncols": 5, "columnspacing": 0.8, "handletextpad": 0.2, "frameon": False}
+    ax.legend(handles=keys, title=title, fontsize="small", title_fontsize="small", **place, **spacing)
+
+
+def _area(share: Any) -> Any:
+    """Area of a dot in square points."""
+    return LARGEST_DOT * share**1.5
+
+
+def _draw_tree(ax: Axes, tree: np.ndarray | None) -> None:
+    if tree is None:
+        return
+    drawn = lay_out(tree, no_plot=True)
+    for heights, places in zip(drawn["dcoord"], drawn["icoord"], strict=True):
+        ax.plot(heights, np.divide(places, 10), color="0.3", linewidth=0.8)  # scipy's leaves are ten apart
+
+
+def _draw_sizes(ax: Axes, sizes: pd.Series) -> None:
+    bars = ax.barh(np.arange(len(sizes)) + 0.5, sizes, color="0.75", edgecolor="0.3", height=0.65)
+    ax.bar_label(bars, [f"{size:,}" for size in sizes], padding=2, fontsize="x-small")
+    ax.set_xlim(0, 2 * sizes.max())  # room for the numbers

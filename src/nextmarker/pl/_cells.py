@@ -1,75 +1,102 @@
-"""Cell centres on top of the nuclear channel."""
+"""Cells on top of the channels of their images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scanpy as sc
+from matplotlib.colors import is_color_like, to_rgb
 
 from nextmarker import _keys
-from nextmarker._errors import listed, no_such
+from nextmarker._errors import check_each_once, check_value, listed, no_such
 from nextmarker._provenance import check_clusters
-from nextmarker._regions import Region, read_regions
-from nextmarker._table import get_table, require
+from nextmarker._regions import Region, as_list, read_regions
+from nextmarker._table import get_table, read_record, require
+from nextmarker.pl._dots import BOX, DOT, Colors, as_drawn, choose_colors, draw_boxes, draw_dots, draw_key, key_size
+from nextmarker.pl._overlay import draw_channel_names, draw_scale_bar
+from nextmarker.pl._pixels import (
+    CHANNEL_COLORS,
+    Frame,
+    Limits,
+    add_up,
+    check_channels,
+    choose_frame,
+    choose_limits,
+    choose_patch_size,
+    read_frame,
+    scale,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import xarray as xr
     from anndata import AnnData
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-ORANGE = "#E69F00"
-GREY = "0.6"  # of cells without a value
-# Okabe and Ito, without black, which is invisible on the nuclear channel
-FEW_COLORS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2"]
+ALL = "all"
 MOST_PIXELS = 2048
+"""Largest width and height of all images of a figure together."""
 
 
 def cells(
     sdata: SpatialData,
-    image: str | None = None,
+    image: str | Sequence[str] | None = None,
     *,
-    channel: str | None = None,
+    channels: str | Sequence[str] | Mapping[str, str] | None = None,
+    contrast: Limits | Mapping[str, Limits] | None = None,
     color: str | None = None,
     layer: str | None = None,
+    boxes: str | Sequence[str] | None = None,
+    size: int | None = None,
     crop: tuple[float, float, float, float] | None = None,
     table_key: str = _keys.TABLE,
     ax: Axes | None = None,
-) -> Axes:
-    """Draw the cell centres of an image on top of its nuclear channel.
+) -> Axes | np.ndarray:
+    """Draw the cells of one or several images on top of channels, with a scale bar.
 
-    Only the crop is read. If it is wider or higher than 2,048 pixels, it is downsampled by averaging.
+    Only the crop is read. If it is wider or higher than 2,048 pixels, it is downsampled by averaging; several images
+    share these pixels. The brightness is the square root of the counts between the limits, so that faint cells can be
+    seen. The limits of a channel are the same in all images of a figure. The scale bar is in micrometres if the pixel
+    size is known, otherwise in pixels.
 
     Parameters
     ----------
     sdata
         Images with cells and a table.
     image
-        Name of the image; by default the first with cells.
-    channel
-        Channel to draw. By default the nuclear channels that were given to `nm.pp.detect_cells`, each scaled to its
-        brightest pixels and averaged.
+        Name of the image; by default the first with cells. Several names, or `"all"` for all images with cells, are
+        drawn as a grid.
+    channels
+        Channel to draw in grey, or up to six to draw in magenta, cyan, yellow, blue, orange and white. Choose other
+        colours with a dict, such as `{"DNA1": "blue", "CD3": "red"}`. By default the nuclear channels that were given
+        to `nm.pp.detect_cells`, each scaled by itself and averaged, in grey.
+    contrast
+        Counts that are drawn black and at full brightness: `(low, high)` for all channels, or a dict with these for
+        some. As in scanpy, `"p99"` is the 99th percentile of the pixels drawn. The default is `(0, "p99.5")`.
     color
         Column of `.obs` or marker to colour the cells by; for a marker, the values are taken from `.X`. Categories,
         text and True/False get a legend, with scanpy's colours in `.uns[f"{color}_colors"]` if they exist; numbers get
         a colour bar. Cells without a value, or with one that is not finite, are grey.
     layer
         Layer of the table from which to take the values of the marker, such as `"interpretability"`.
+    boxes
+        One or several categories of the column `color`. Their cells are drawn as boxes of the size of a patch, and no
+        other cells, so that the pixels can be seen.
+    size
+        Width of a box in pixels; by default the patch size of the embedding.
     crop
         (x, y, width, height) in pixels, where x and y are the upper left corner; by default the whole image.
     table_key
         Name of the table.
     ax
-        Axes to draw on; by default a new figure.
+        Axes to draw one image on; by default a new figure.
 
     Returns
     -------
-    Axes, in pixels of the image with y pointing down.
+    Axes, in pixels of the image with y pointing down. For several names or `"all"`, one for each image, object array
+    (images,).
 
     Warns
     -----
@@ -79,101 +106,74 @@ def cells(
     Raises
     ------
     KeyError
-        If the table, image, channel, column, marker or layer does not exist, or the nuclear channel is not known.
+        If the table, image, channel, column, category, marker or layer does not exist, or the nuclear channel or the
+        patch size is not known.
     ValueError
-        If the crop is outside the image, or `layer` is given without a marker.
+        If the crop is outside the image, `layer` is given without a marker or `boxes` without a column of categories,
+        colours or limits of channels are invalid, or `ax` is given for several images.
 
     Examples
     --------
     >>> import nextmarker as nm
-    >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
+    >>> sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> ax = nm.pl.cells(sdata, channel="CD3", crop=(20, 10, 60, 40))
+    >>> ax = nm.pl.cells(sdata, channels={"DNA1": "blue", "CD3": "red"}, crop=(20, 10, 60, 40))
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('x (pixels)', 'y (pixels)')
+    >>> axes = nm.pl.cells(sdata, "all", color="CD3")
+    >>> len(axes)
+    2
     """
-    region = _choose_region(read_regions(sdata, table_key), image)
+    single = image is None or (isinstance(image, str) and image != ALL)
+    check_value("ax", ax, ax is None or single, "left out for several images")
     adata = get_table(sdata, table_key)
+    regions = _choose_regions(read_regions(sdata, table_key), image)
     values = _read_values(adata, color, layer)
     if color is not None and color in adata.obs:
         check_clusters(adata, color)
-    channels = _choose_channels(adata, region, channel)
-    left, top, right, bottom = _choose_crop(region, crop)
-    background, extent = _read_background(region.pixels.sel(c=channels), left, top, right, bottom)
+    boxed = None if boxes is None else _choose_boxes(values, boxes)
+    widths = [None] * len(regions) if boxes is None else _box_widths(adata, regions, size)
+    names, channel_colors = _choose_channels(adata, regions, channels)
+    panels = [_Panel(region, choose_frame(region, crop), values, boxed) for region in regions]
 
-    if ax is None:
-        width = 6.0
-        height = min(max(width * (bottom - top) / (right - left), 2.0), 12.0)
-        _, ax = plt.subplots(figsize=(width, height), layout="constrained")
-    ax.imshow(background, cmap="gray", vmin=0, vmax=1, extent=extent)
-    x, y = region.centres.T
-    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    size = _dot_size(ax, inside.sum(), right - left, bottom - top)
-    style: dict[str, Any] = {"s": size, "linewidths": 0.3 if size > 9 else 0, "edgecolors": "white"}
-    _draw_centres(ax, region.centres[inside], region.rows[inside], adata, values, style)
-    ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="x (pixels)", ylabel="y (pixels)")
-    ax.set_title(f"{region.image}: {' + '.join(channels)}, {inside.sum():,} cells", fontsize="medium")
-    return ax
+    drawn = None if values is None else values.iloc[np.concatenate([panel.rows for panel in panels])]
+    colors = choose_colors(adata, drawn)
+    axes = _grid(panels, key_size(drawn)) if ax is None else np.array([ax])
+    _draw_channels(axes, panels, names, channel_colors, contrast)
+    for panel_ax, panel, width in zip(axes, panels, widths, strict=True):
+        _draw_cells(panel_ax, panel, colors, width)
+        draw_scale_bar(panel_ax, panel.width, panel.region.pixel_size)
+        _write_labels(panel_ax, panel, [] if channel_colors else names, single=single)
+    draw_key(axes, drawn, colors, **(DOT if boxes is None else BOX))
+    return axes[0] if single else axes
 
 
-def _choose_region(regions: Sequence[Region], image: str | None) -> Region:
+class _Panel:
+    """The part of an image that is drawn, and its cells: all, or those that get boxes."""
+
+    def __init__(self, region: Region, frame: Frame, values: pd.Series | None, boxed: np.ndarray | None) -> None:
+        left, top, right, bottom = frame
+        x, y = region.centres.T
+        inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+        drawn = inside if boxed is None else inside & boxed[region.rows]
+        self.region, self.frame = region, frame
+        self.width, self.height = right - left, bottom - top
+        self.rows, self.xy = region.rows[drawn], region.centres[drawn]
+        self.values = None if values is None else values.iloc[self.rows]
+        number = f"{drawn.sum():,}" if boxed is None else f"{drawn.sum():,} of {inside.sum():,}"
+        self.caption = f"{number} cells"
+
+
+def _choose_regions(regions: Sequence[Region], image: str | Sequence[str] | None) -> list[Region]:
+    by_image = {region.image: region for region in regions}
     if image is None:
-        return regions[0]
-    for region in regions:
-        if region.image == image:
-            return region
-    there = [region.image for region in regions]
-    raise KeyError(no_such("image", image, "the table of cells", there, "Choose one of these."))
-
-
-def _choose_channels(adata: AnnData, region: Region, channel: str | None) -> list[str]:
-    panel = region.pixels["c"].to_numpy().tolist()
-    nuclear = adata.uns.get(_keys.RECORD, {}).get("detect_cells", {}).get("nuclear_channels")
-    if channel is None and nuclear is None:
-        msg = f"The nuclear channel of these cells is not known. Choose one: channel=..., from {listed(panel)}."
-        raise KeyError(msg)
-    channels = [str(name) for name in nuclear] if channel is None else [channel]
-    lacking = [name for name in channels if name not in panel]
-    if lacking:
-        raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Choose another: channel=..."))
-    return channels
-
-
-def _choose_crop(region: Region, crop: tuple[float, float, float, float] | None) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the crop, limited to the image."""
-    width, height = region.pixels.sizes["x"], region.pixels.sizes["y"]
-    if crop is None:
-        return 0, 0, width, height
-    x, y, crop_width, crop_height = crop
-    left, top = max(int(x), 0), max(int(y), 0)
-    right, bottom = min(round(x + crop_width), width), min(round(y + crop_height), height)
-    if left >= right or top >= bottom:
-        size = f"{width} pixels wide and {height} high"
-        msg = f"crop={crop} is (x, y, width, height) and lies outside image {region.image!r}, {size}."
-        raise ValueError(msg)
-    return left, top, right, bottom
-
-
-def _read_background(
-    pixels: xr.DataArray, left: int, top: int, right: int, bottom: int
-) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """Read the crop, downsampled if large; square root of the mean of the channels, each relative to its brightest."""
-    step = -(-max(right - left, bottom - top) // MOST_PIXELS)
-    crop = pixels.isel(y=slice(top, bottom), x=slice(left, right))
-    if step > 1:
-        crop = crop.coarsen(y=step, x=step, boundary="trim").mean()
-    counts = crop.to_numpy()
-    brightest = np.percentile(counts, 99.5, axis=(1, 2), keepdims=True)
-    background = np.sqrt((counts / np.where(brightest > 0, brightest, 1)).clip(0, 1).mean(axis=0))
-    height, width = background.shape
-    return background, (left, left + width * step, top + height * step, top)
-
-
-def _dot_size(ax: Axes, n_cells: int, width: float, height: float) -> float:
-    """Area of a dot in square points: about a third of the distance between cells in diameter, within limits."""
-    points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
-    distance = np.sqrt(width * height / max(n_cells, 1))
-    return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
+        return [regions[0]]
+    wanted = list(by_image) if isinstance(image, str) and image == ALL else as_list(image)
+    check_each_once("image", wanted)
+    unknown = [name for name in wanted if name not in by_image]
+    if unknown:
+        raise KeyError(no_such("image", unknown, "the table of cells", by_image, "Choose one of these."))
+    return [by_image[name] for name in wanted]
 
 
 def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Series | None:
@@ -183,7 +183,7 @@ def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Ser
     elif color is None:
         return None
     elif color in adata.obs:
-        return adata.obs[color]
+        return as_drawn(adata.obs[color])
     if color is None:
         msg = f"Choose the marker of layer {layer!r}: color=..., from {listed(adata.var_names)}."
         raise ValueError(msg)
@@ -191,69 +191,111 @@ def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Ser
         kind, there = ("marker", adata.var_names) if layer else ("column or marker", [*adata.obs, *adata.var_names])
         fix = "Cluster the cells, nm.tl.cluster(adata), or choose another: color=..."
         raise KeyError(no_such(kind, color, "the table", there, fix))
-    return adata[:, color].to_df(layer)[color]
+    return as_drawn(adata[:, color].to_df(layer)[color])
 
 
-def _draw_centres(
-    ax: Axes, centres: np.ndarray, rows: np.ndarray, adata: AnnData, values: pd.Series | None, style: dict[str, Any]
+def _choose_boxes(values: pd.Series | None, boxes: str | Sequence[str]) -> np.ndarray:
+    """Which cells are of the categories that get boxes, bool (cells,)."""
+    if values is None or not isinstance(values.dtype, pd.CategoricalDtype):
+        msg = f"boxes={boxes!r} are categories of a column. Name the column: color=..."
+        raise ValueError(msg)
+    names, known = as_list(boxes), values.cat.categories.astype(str)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise KeyError(no_such("category", unknown, f".obs[{values.name!r}]", known, "Choose others: boxes=..."))
+    return values.astype(str).isin(names).to_numpy()
+
+
+def _box_widths(adata: AnnData, regions: Sequence[Region], size: int | None) -> list[float]:
+    """Width of a patch in the pixels of each image."""
+    side, steps = choose_patch_size(adata, regions, size)
+    return [side * step for step in steps]
+
+
+def _choose_channels(
+    adata: AnnData, regions: Sequence[Region], channels: str | Sequence[str] | Mapping[str, str] | None
+) -> tuple[list[str], dict[str, str] | None]:
+    """Choose the channels and their colours; None if they are averaged in grey."""
+    chosen = read_record(adata, "detect_cells").get("nuclear_channels") if channels is None else as_list(channels)
+    if chosen is None:
+        panel = regions[0].pixels["c"].to_numpy()
+        msg = f"The nuclear channel of these cells is not known. Choose one: channels=..., from {listed(panel)}."
+        raise KeyError(msg)
+    names = [str(name) for name in chosen]
+    check_each_once("channels", names)
+    check_channels(regions, names, "channels")
+    if isinstance(channels, Mapping):
+        for name, color in channels.items():
+            check_value(f"channels[{name!r}]", color, is_color_like(color), "a colour, such as 'red'")
+        return names, dict(channels)
+    if channels is None or len(names) == 1:
+        return names, None
+    most = len(CHANNEL_COLORS)
+    check_value("channels", names, len(names) <= most, f"at most {most}, or a dict with their colours")
+    return names, dict(zip(names, CHANNEL_COLORS, strict=False))
+
+
+def _grid(panels: Sequence[_Panel], key: tuple[float, float]) -> np.ndarray:
+    """Axes of one image, or of several in about as many rows as columns, beside a key to the colours."""
+    columns = _columns(len(panels))
+    rows = -(-len(panels) // columns)
+    width = 6.0 if len(panels) == 1 else min(max(12 / columns, 1.2), 3.2)
+    ratio = float(np.mean([panel.height / panel.width for panel in panels]))
+    height = min(max(width * ratio, width / 3), 2 * width)
+    size = (columns * width + key[0], max(rows * height, key[1]))
+    _, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed")
+    for unused in grid.ravel()[len(panels) :]:
+        unused.remove()
+    return grid.ravel()[: len(panels)]
+
+
+def _columns(n: int) -> int:
+    return int(np.ceil(np.sqrt(n)))
+
+
+def _draw_channels(
+    axes: np.ndarray,
+    panels: Sequence[_Panel],
+    names: list[str],
+    colors: dict[str, str] | None,
+    contrast: Limits | Mapping[str, Limits] | None,
 ) -> None:
-    x, y = centres.T
-    if values is None:
-        ax.scatter(x, y, color=ORANGE, **style)
-    elif pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        _draw_numbers(ax, x, y, values.iloc[rows].to_numpy(dtype=float, na_value=np.nan), str(values.name), style)
+    most_pixels = MOST_PIXELS // _columns(len(panels))
+    parts = [read_frame(panel.region.pixels.sel(c=names), panel.frame, most_pixels) for panel in panels]
+    limits = choose_limits(contrast, names, [counts for counts, _ in parts])
+    if colors is None:
+        weights = np.full(len(names), 1 / len(names))
+        if len(panels) > 1:
+            axes[0].figure.suptitle(" + ".join(names), fontsize="medium")
     else:
-        _draw_categories(ax, x, y, values.astype("category"), rows, adata, style)
+        weights = np.array([to_rgb(color) for color in colors.values()]) ** 2  # the root is taken below
+        draw_channel_names(axes[0], colors)
+    for ax, (counts, extent) in zip(axes, parts, strict=True):
+        background = np.sqrt(add_up(scale(counts, limits), weights))
+        ax.imshow(background, cmap="gray", vmin=0, vmax=1, extent=extent)
 
 
-def _draw_numbers(
-    ax: Axes, x: np.ndarray, y: np.ndarray, numbers: np.ndarray, name: str, style: dict[str, Any]
-) -> None:
-    known = np.isfinite(numbers)
-    if not known.all():
-        ax.scatter(x[~known], y[~known], color=GREY, **style)
-    if known.any():
-        dots = ax.scatter(x[known], y[known], c=numbers[known], cmap="viridis", **style)
-        ax.figure.colorbar(dots, ax=ax, label=name, shrink=0.7)
+def _draw_cells(ax: Axes, panel: _Panel, colors: Colors, box_width: float | None) -> None:
+    if box_width is None or panel.values is None:
+        draw_dots(ax, panel.xy, panel.values, colors, _dot_size(ax, panel))
+    else:
+        draw_boxes(ax, panel.xy, panel.values.map(colors).tolist(), box_width)
 
 
-def _draw_categories(
-    ax: Axes,
-    x: np.ndarray,
-    y: np.ndarray,
-    values: pd.Series,
-    rows: np.ndarray,
-    adata: AnnData,
-    style: dict[str, Any],
-) -> None:
-    codes = values.cat.codes.to_numpy()[rows]
-    names = values.cat.categories
-    dots = [
-        ax.scatter(x[codes == code], y[codes == code], color=shade, label=str(name), **style)
-        for code, (name, shade) in enumerate(zip(names, _category_colors(adata, values), strict=False))
-        if (codes == code).any()
-    ]
-    if (codes < 0).any():
-        dots.append(ax.scatter(x[codes < 0], y[codes < 0], color=GREY, label="none", **style))
-    ax.legend(
-        handles=dots,
-        title=values.name,
-        loc="upper left",
-        bbox_to_anchor=(1, 1),
-        ncols=max(-(-len(dots) // 20), 1),
-        markerscale=float(np.sqrt(36 / style["s"])),
-        fontsize="small",
-        frameon=False,
-    )
+def _dot_size(ax: Axes, panel: _Panel) -> float:
+    """Area of a dot in square points: about a third of the distance between cells in diameter, within limits."""
+    points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / panel.width
+    distance = np.sqrt(panel.width * panel.height / max(len(panel.rows), 1))
+    return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
 
 
-def _category_colors(adata: AnnData, values: pd.Series) -> Sequence[str]:
-    n = values.cat.categories.size
-    kept = adata.uns.get(f"{values.name}_colors", [])
-    if len(kept) >= n:
-        return list(kept)
-    palettes = (FEW_COLORS, sc.pl.palettes.default_20, sc.pl.palettes.default_102)
-    for palette in palettes:
-        if n <= len(palette):
-            return palette
-    return [palettes[-1][code % len(palettes[-1])] for code in range(n)]
+def _write_labels(ax: Axes, panel: _Panel, names: Sequence[str], *, single: bool) -> None:
+    left, top, right, bottom = panel.frame
+    ax.set(xlim=(left, right), ylim=(bottom, top))
+    if single:
+        what = f"{' + '.join(names)}, " if names else ""
+        ax.set(xlabel="x (pixels)", ylabel="y (pixels)")
+        ax.set_title(f"{panel.region.image}: {what}{panel.caption}", fontsize="medium")
+    else:
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(f"{panel.region.image}\n{panel.caption}", fontsize="small")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +15,8 @@ from nextmarker._errors import listed, no_such
 from nextmarker._objects import Objects, read_objects
 from nextmarker._regions import as_list, read_regions
 from nextmarker._table import get_table, read_record, record_name, require
+from nextmarker.pl._overlay import draw_scale_bar
+from nextmarker.pl._pixels import check_channels, choose_frame, choose_limits, read_frame, scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,15 +27,13 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from nextmarker._regions import Region
+    from nextmarker.pl._pixels import Frame
 
 # Okabe and Ito: told apart by colour-blind readers
 MATCHED, LONE_CENTRE, LONE_OBJECT, LEFT_OUT = "#56B4E9", "#F0E442", "#D55E00", "#CC79A7"
 WIDTH = 6.0
 """Width of the image in inches."""
 MOST_PIXELS = 2048
-BRIGHTEST = 99.5
-
-Frame: TypeAlias = tuple[int, int, int, int]  # left, top, right and bottom, in pixels
 
 
 def matches(
@@ -51,7 +51,7 @@ def matches(
 
     Matched centres and their objects are blue, centres without an object yellow, and objects without a centre
     vermillion. Objects that the reference lacks are purple. Only the crop is read. If it is wider or higher than 2,048
-    pixels, it is downsampled.
+    pixels, it is downsampled. The scale bar is in micrometres if the pixel size is known, otherwise in pixels.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def matches(
     reference = _choose_reference(adata, key, reference)
     region = _choose_region(read_regions(sdata, table_key), image)
     channel_names = _choose_channels(adata, region, channels)
-    frame = _choose_frame(region, crop)
+    frame = choose_frame(region, crop)
     objects = next((found for found in read_objects(sdata, reference) if found.image == region.image), None)
     matched_rows = _find(sdata.tables[reference], names.dropna(), reference)
 
@@ -119,6 +119,7 @@ def matches(
     left, top, right, bottom = frame
     ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="x (pixels)", ylabel="y (pixels)")
     ax.set_title(f"{region.image}: {' + '.join(channel_names)}", fontsize="medium")
+    draw_scale_bar(ax, right - left, region.pixel_size)
     return ax
 
 
@@ -139,30 +140,14 @@ def _choose_region(regions: Sequence[Region], image: str | None) -> Region:
 
 
 def _choose_channels(adata: AnnData, region: Region, channels: str | Sequence[str] | None) -> list[str]:
-    panel = region.pixels["c"].to_numpy().tolist()
     chosen = read_record(adata, "detect_cells").get("nuclear_channels") if channels is None else as_list(channels)
     if chosen is None:
+        panel = region.pixels["c"].to_numpy().tolist()
         msg = f"The nuclear channel of these cells is not known. Choose one: channels=..., from {listed(panel)}."
         raise KeyError(msg)
-    lacking = [str(name) for name in chosen if name not in panel]
-    if lacking:
-        raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, "Choose others: channels=..."))
-    return [str(name) for name in chosen]
-
-
-def _choose_frame(region: Region, crop: tuple[float, float, float, float] | None) -> Frame:
-    """Left, top, right and bottom of the crop, limited to the image."""
-    width, height = region.pixels.sizes["x"], region.pixels.sizes["y"]
-    if crop is None:
-        return 0, 0, width, height
-    x, y, crop_width, crop_height = crop
-    left, top = max(int(x), 0), max(int(y), 0)
-    right, bottom = min(round(x + crop_width), width), min(round(y + crop_height), height)
-    if left >= right or top >= bottom:
-        size = f"{width} pixels wide and {height} high"
-        msg = f"crop={crop} is (x, y, width, height) and lies outside image {region.image!r}, {size}."
-        raise ValueError(msg)
-    return left, top, right, bottom
+    names = [str(name) for name in chosen]
+    check_channels([region], names, "channels")
+    return names
 
 
 def _find(table: AnnData, names: Sequence[str], reference: str) -> np.ndarray:
@@ -184,17 +169,10 @@ def _new_axes(frame: Frame) -> Axes:
 
 def _draw_background(ax: Axes, pixels: xr.DataArray, frame: Frame) -> None:
     """Draw the square root of the mean of the channels, each relative to its brightest pixels."""
-    left, top, right, bottom = frame
-    step = -(-max(right - left, bottom - top) // MOST_PIXELS)
-    part = pixels.isel(y=slice(top, bottom), x=slice(left, right))
-    if step > 1:
-        part = part.coarsen(y=step, x=step, boundary="trim").mean()
-    counts = part.to_numpy()
-    brightest = np.percentile(counts, BRIGHTEST, axis=(1, 2), keepdims=True)
-    shade = np.sqrt((counts / np.where(brightest > 0, brightest, 1)).clip(0, 1).mean(axis=0))
-    height, width = shade.shape
-    extent = (left, left + width * step, top + height * step, top)
-    ax.imshow(shade, cmap="gray", vmin=0, vmax=1, extent=extent)
+    counts, extent = read_frame(pixels, frame, MOST_PIXELS)
+    names = pixels["c"].to_numpy().tolist()
+    scaled = scale(counts, choose_limits(None, names, [counts]))
+    ax.imshow(np.sqrt(scaled.mean(axis=0)), cmap="gray", vmin=0, vmax=1, extent=extent)
 
 
 def _draw_outlines(ax: Axes, objects: Objects, matched_rows: np.ndarray, frame: Frame) -> tuple[int, int]:

@@ -8,16 +8,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from dask.base import compute
+from matplotlib.colors import to_rgb
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, no_such
 from nextmarker._provenance import check_clusters, read_attribution
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table, require
+from nextmarker.pl._overlay import bar_length
+from nextmarker.pl._pixels import CHANNEL_COLORS, add_up, check_channels, choose_limits, choose_patch_size, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import xarray as xr
     from anndata import AnnData
@@ -26,8 +30,7 @@ if TYPE_CHECKING:
 
     from nextmarker._regions import Region
 
-COLORS = {"magenta": (1.0, 0.0, 1.0), "cyan": (0.0, 1.0, 1.0), "yellow": (1.0, 1.0, 0.0)}
-BRIGHTEST = 99.5
+COLORS = CHANNEL_COLORS[:3]
 
 
 def patches(
@@ -35,16 +38,18 @@ def patches(
     *,
     groupby: str = _keys.CLUSTERS,
     n: int = 8,
+    cells: Sequence[str] | Sequence[int] | Sequence[bool] | None = None,
     markers: Sequence[str] | None = None,
     size: int | None = None,
     key: str = _keys.ATTRIBUTION,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Draw random cells of each cluster, with up to three markers in colour.
+    """Draw random or chosen cells of each cluster, with up to three markers in colour.
 
     The pixels are not resampled, and patches are black beyond the edge of the image. The brightness of each marker is
-    scaled to the 99.5th percentile of its pixels in all patches drawn. Only the patches are read.
+    scaled to the 99.5th percentile of its pixels in all patches drawn. Only the patches are read. A scale bar is drawn
+    if the pixel size is known.
 
     Parameters
     ----------
@@ -53,7 +58,11 @@ def patches(
     groupby
         Column of `.obs` with the groups: clusters, or any other categories.
     n
-        Maximum number of cells per cluster.
+        Maximum number of random cells per cluster.
+    cells
+        Cells to draw instead of random ones, each in the row of its cluster: names in `.obs_names`, row numbers, or
+        True and False for all cells. `nm.get.example_cells` lists the most typical cells, and those at the border
+        between clusters.
     markers
         One to three markers to draw in every row. By default the top markers of each cluster: the three with the
         largest contribution among those with higher activation in the cluster than elsewhere.
@@ -68,14 +77,15 @@ def patches(
 
     Returns
     -------
-    Axes, one per cluster with a row of patches, object array (clusters,).
+    Axes, one per cluster with a row of patches, object array (clusters,). Clusters without a chosen cell have no row.
 
     Raises
     ------
     KeyError
-        If the table, the column, the attribution, a marker or the patch size is missing.
+        If the table, the column, the attribution, a cell, a marker or the patch size is missing.
     ValueError
-        If there are more than three markers, or the attribution belongs to other clusters.
+        If there are more than three markers, the attribution belongs to other clusters, or chosen cells have no
+        cluster or a name that others share.
 
     Examples
     --------
@@ -84,28 +94,31 @@ def patches(
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
     >>> axes = nm.pl.patches(sdata, groupby="image", markers=["DNA1", "CD3"], size=20)
     >>> axes[-1].get_xlabel()
-    'image: patches of 20 x 20 pixels'
+    'image: patches of 20 x 20 pixels, bar 10 µm'
     """
     adata = get_table(sdata, table_key)
     regions = read_regions(sdata, table_key)
     clusters = _read_clusters(adata, groupby)
     check_clusters(adata, groupby)
     shown = _choose_markers(adata, clusters, markers, key, groupby)
-    channels = list(dict.fromkeys(marker for own in shown.values() for marker in own))
-    _check_channels(regions, channels)
-    side, steps = _choose_size(adata, regions, size)
+    rows = _draw_lots(clusters, n, random_state) if cells is None else _sort_cells(clusters, _find_cells(adata, cells))
+    channels = list(dict.fromkeys(marker for name in rows for marker in shown[name]))
+    check_channels(regions, channels, "markers")
+    side, steps = choose_patch_size(adata, regions, size)
 
-    cells = _choose_cells(clusters, n, random_state)
-    pixels = _read_patches(regions, np.concatenate(list(cells.values())), channels, side, steps)
-    brightest = np.percentile(np.stack(list(pixels.values())), BRIGHTEST, axis=(0, 2, 3))
-    scale = np.where(brightest > 0, brightest, 1)[:, None, None]
+    pixels = _read_patches(regions, np.concatenate(list(rows.values())), channels, side, steps)
+    limits = choose_limits(None, channels, list(pixels.values()))
+    colors = np.array([to_rgb(color) for color in COLORS])
 
-    axes = _grid(len(cells), n)
-    for ax, (name, rows) in zip(axes, cells.items(), strict=True):
-        own = [channels.index(marker) for marker in shown[name]]
-        _draw_row(ax, [_composite(pixels[row][own] / scale[own]) for row in rows], n)
+    widest = max(map(len, rows.values()))
+    axes = _grid(rows, widest)
+    for ax, (name, own) in zip(axes, rows.items(), strict=True):
+        drawn = [channels.index(marker) for marker in shown[name]]
+        scaled = [scale(pixels[row][drawn], limits[drawn]) for row in own]
+        _draw_row(ax, [add_up(patch, colors[: len(drawn)]) for patch in scaled], widest)
         _write_label(ax, f"{name}\n{(clusters == name).sum():,} cells", shown[name])
-    axes[-1].set_xlabel(f"{groupby}: patches of {side} x {side} pixels", fontsize="small")
+    bar = _draw_scale_bar(axes[-1], side, _pixel_size(regions, steps))
+    axes[-1].set_xlabel(f"{groupby}: patches of {side} x {side} pixels{bar}", fontsize="small")
     return axes
 
 
@@ -127,31 +140,49 @@ def _choose_markers(
     return {name: raised.loc[raised["cluster"] == str(name), "marker"].head(len(COLORS)).tolist() for name in names}
 
 
-def _check_channels(regions: Sequence[Region], channels: Sequence[str]) -> None:
-    for region in regions:
-        panel = region.pixels["c"].to_numpy().tolist()
-        lacking = [channel for channel in channels if channel not in panel]
-        if lacking:
-            raise KeyError(
-                no_such("channel", lacking, f"image {region.image!r}", panel, "Choose others: markers=[...].")
-            )
-
-
-def _choose_size(adata: AnnData, regions: Sequence[Region], size: int | None) -> tuple[int, list[float]]:
-    """Choose the width of a patch and, for each image, the distance of its pixels in pixels of the image."""
-    if size is not None:
-        return size, [1.0] * len(regions)
-    embedded = adata.uns.get(_keys.RECORD, {}).get("embed")
-    if embedded is None:
-        msg = "The cells are not embedded, so their patch size is not known. Set it: size=..., in pixels."
-        raise KeyError(msg)
-    return int(embedded["patch_size"]), [region.scale(embedded.get("pixel_size")) for region in regions]
-
-
-def _choose_cells(clusters: pd.Series, n: int, random_state: int) -> dict[object, np.ndarray]:
+def _draw_lots(clusters: pd.Series, n: int, random_state: int) -> dict[object, np.ndarray]:
+    """Choose up to n random cells of each cluster."""
     rng = np.random.default_rng(random_state)
     members = {name: np.flatnonzero(clusters == name) for name in clusters.cat.categories}
     return {name: np.sort(rng.choice(rows, min(n, len(rows)), replace=False)) for name, rows in members.items()}
+
+
+def _find_cells(adata: AnnData, cells: Sequence[str] | Sequence[int] | Sequence[bool]) -> np.ndarray:
+    """Row numbers of chosen cells, in the order in which they are given."""
+    chosen = np.asarray(cells)
+    check_value("cells", cells, chosen.ndim == 1 and chosen.size > 0, "a list of cells")
+    if chosen.dtype == bool:
+        check_value(
+            "cells", cells, len(chosen) == adata.n_obs and bool(chosen.any()), f"{adata.n_obs} times True or False"
+        )
+        return np.flatnonzero(chosen)
+    if chosen.dtype.kind in "iu":
+        inside = ((chosen >= 0) & (chosen < adata.n_obs)).all()
+        check_value("cells", cells, bool(inside), f"names, or row numbers from 0 to {adata.n_obs - 1}")
+        return chosen
+    unknown = [str(name) for name in chosen if name not in adata.obs_names]
+    if unknown:
+        raise KeyError(no_such("cell", unknown, "the table", adata.obs_names, "Choose others: cells=[...]."))
+    if adata.obs_names.isin(chosen).sum() > len(set(chosen)):
+        msg = "Several cells have one of these names. Make names unique: adata.obs_names_make_unique()."
+        raise ValueError(msg)
+    return adata.obs_names.get_indexer_for(chosen)
+
+
+def _sort_cells(clusters: pd.Series, rows: np.ndarray) -> dict[object, np.ndarray]:
+    """Sort chosen cells by cluster."""
+    own = clusters.iloc[rows]
+    if own.isna().any():
+        first = own.index[own.isna()][0]
+        msg = f"{own.isna().sum()} of the chosen cells have no value in .obs[{clusters.name!r}], first {first!r}."
+        raise ValueError(msg)
+    return {name: rows[(own == name).to_numpy()] for name in clusters.cat.categories if (own == name).any()}
+
+
+def _pixel_size(regions: Sequence[Region], steps: Sequence[float]) -> float | None:
+    """Micrometres per pixel of a patch, if the same in all images."""
+    sizes = [(region.pixel_size or 0) * step for region, step in zip(regions, steps, strict=True)]
+    return sizes[0] if all(sizes) and np.allclose(sizes, sizes[0]) else None
 
 
 def _read_patches(
@@ -189,17 +220,11 @@ def _place(window: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: xr.DataArra
     return patch
 
 
-def _composite(intensities: np.ndarray) -> np.ndarray:
-    """Add up markers (markers, height, width), each in its colour: (height, width, 3)."""
-    colors = np.array(list(COLORS.values()))[: len(intensities)]
-    return np.einsum("mhw,mc->hwc", intensities.clip(0, 1), colors).clip(0, 1)
-
-
-def _grid(n_clusters: int, n: int) -> np.ndarray:
+def _grid(names: Collection[object], n: int) -> np.ndarray:
     layout = ConstrainedLayoutEngine(hspace=0, h_pad=0.02)
-    _, grid = plt.subplots(
-        n_clusters, 1, figsize=(2.4 + 0.62 * n, 0.64 * n_clusters + 0.3), squeeze=False, layout=layout
-    )
+    labels = max(1.5 + 0.075 * max(len(str(name)) for name in names), 2.4)  # inches
+    size = (labels + 0.62 * n, 0.64 * len(names) + 0.3)
+    _, grid = plt.subplots(len(names), 1, figsize=size, squeeze=False, layout=layout)
     return grid[:, 0]
 
 
@@ -215,11 +240,22 @@ def _draw_row(ax: Axes, composites: Sequence[np.ndarray], n: int) -> None:
     ax.spines[:].set_visible(False)
 
 
+def _draw_scale_bar(ax: Axes, side: int, pixel_size: float | None) -> str:
+    """Draw a bar into the first patch of a row, and say how long it is, if the pixel size is known."""
+    if pixel_size is None:
+        return ""
+    length, words = bar_length(2 * side, pixel_size)
+    black_rim = [withStroke(linewidth=3.5, foreground="black")]
+    x, y = 0.06 * side, 0.88 * side
+    ax.plot([x, x + length], [y, y], color="white", linewidth=2, solid_capstyle="butt", path_effects=black_rim)
+    return f", bar {words}"
+
+
 def _write_label(ax: Axes, name: str, markers: Sequence[str]) -> None:
     style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
     ax.annotate(name, (0, 0.5), (-85, 0), fontsize="small", **style)
     if not markers:
         ax.annotate("no marker raised", (0, 0.5), (-6, 0), fontsize="x-small", **style)
-    for line, (marker, color) in enumerate(zip(markers, COLORS.values(), strict=False)):
+    for line, (marker, color) in enumerate(zip(markers, COLORS, strict=False)):
         box = {"facecolor": color, "edgecolor": "none", "pad": 1.2}
         ax.annotate(marker, (0, 0.5), (-6, 14 * (1 - line)), fontsize="x-small", bbox=box, **style)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value
@@ -27,6 +26,7 @@ from nextmarker._table import (
     require,
     write_results,
 )
+from nextmarker.tl._neighbors import nearest_neighbors
 from nextmarker.tl._origins import as_record, largest_origins, warn_of_one_origin
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 Backend = Literal["igraph", "leidenalg", "phenograph"]
 
-# The time of an exact search is quadratic: under a minute for this many cells with 256 features on two cores.
-EXACT_UP_TO = 50_000
 ROWS_AT_ONCE = 10_000
 
 
@@ -143,7 +141,7 @@ def cluster(
     refuse_foreign_keys(adata, list(places.values()))
     embedding = _read_embedding(adata, use_rep, n_neighbors)
 
-    distances = _nearest_neighbors(embedding, n_neighbors, random_state)
+    distances = nearest_neighbors(embedding, n_neighbors, random_state)
     connectivities = _jaccard_graph(distances)
     if backend == "phenograph":
         membership = _phenograph(distances, resolution, random_state)
@@ -191,20 +189,6 @@ def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int) -> np.ndarra
         raise ValueError(msg)
     refuse_infinite(embedding, adata.obs_names, f"The embedding .obsm[{use_rep!r}]")
     return embedding
-
-
-def _nearest_neighbors(embedding: np.ndarray, n_neighbors: int, random_state: int) -> sparse.csr_matrix:
-    """Compute the distances to the nearest neighbours, `n_neighbors` per row, excluding the cell itself."""
-    if len(embedding) <= EXACT_UP_TO:
-        graph = NearestNeighbors(n_neighbors=n_neighbors).fit(embedding).kneighbors_graph(mode="distance")
-        return sparse.csr_matrix(graph)
-    from pynndescent import NNDescent
-
-    indices, distances = NNDescent(embedding, n_neighbors=n_neighbors + 1, random_state=random_state).neighbor_graph
-    is_other = indices != np.arange(len(indices))[:, None]
-    is_other[is_other.all(axis=1), -1] = False  # if the cell itself was not found, among duplicates
-    ends = np.arange(len(indices) + 1) * n_neighbors
-    return sparse.csr_matrix((distances[is_other], indices[is_other], ends), shape=(len(indices), len(indices)))
 
 
 def _jaccard_graph(distances: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -97,9 +97,9 @@ class CellSampler:
             drawn.append(replace(tile, centres=tile.centres[picked], places=places))
         return drawn
 
-    def sample_cells(self) -> list[CellTile]:
-        """Draw some cells and places from every window in memory."""
-        count = max(SCALE_CELLS // len(self.held), 2)
+    def sample_cells(self, number: int = SCALE_CELLS) -> list[CellTile]:
+        """Draw about `number` cells, and as many places, from all windows in memory."""
+        count = max(number // len(self.held), 2)
         return [
             replace(
                 tile,

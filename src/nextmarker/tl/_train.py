@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PATCH_PER_DISTANCE = 4 / 3
 """Default patch size, in median distances between neighbouring cells."""
+WHITENING_CELLS = 512
+"""Number of cells from whose views the features are whitened; each marker has only a few features."""
 LEAST_GAIN = 0.05
 """Training worked if the mean similarity of views of the same cell exceeds that of different cells by this much."""
 
@@ -179,7 +181,7 @@ def fit_and_scale(
     loss = fit(model, sampler.draw, training, generator=generator, progress=progress)
     set_scale(model, sampler.sample_cells)  # training makes the response of some markers stronger
     if training.whiten_features:
-        whiten_features(model, sampler.sample_cells(), training, generator=generator)
+        whiten_features(model, sampler.sample_cells(WHITENING_CELLS), training, generator=generator)
     return loss
 
 
