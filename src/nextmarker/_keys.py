@@ -12,6 +12,7 @@ CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, ori
 ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image name -> what the file tells of the acquisition
 PANELS: Final = "nextmarker_panels"  # sdata.attrs: image name -> marker -> how the image came to have it
 MASKS: Final = "masks"  # sdata.labels: masks_<image>
+INTENSITY: Final = "intensity"  # the table of segmented objects
 
 # columns of the table that link a cell to its circle and its image
 REGION: Final = "region"
@@ -19,6 +20,13 @@ INSTANCE: Final = "instance_id"
 IMAGE: Final = "image"
 SPATIAL: Final = "spatial"
 SOURCE: Final = "source_id"  # the name a cell had where its centre came from
+
+# segmented objects, and which of them a cell was matched to
+AREA: Final = "area"
+ARCSINH: Final = "arcsinh"
+SQRT: Final = "sqrt"
+MATCHED: Final = "matched"
+DISTANCE: Final = "distance"
 
 # columns of the table that say where a marker and a cell come from, where nm.io knows it
 ORIGINAL_NAME: Final = "original_name"
@@ -42,6 +50,8 @@ EMBED_STEP: Final = "embed"  # uns[RECORD]: the record of a step
 CLUSTER_STEP: Final = "cluster"
 CELL_TYPE: Final = "cell_type"
 ANNOTATE_STEP: Final = "annotate"
+MATCH_STEP: Final = "match_cells"
+INTEGRATE_STEP: Final = "integrate"
 TRANSFER_STEP: Final = "transfer"
 UNKNOWN: Final = "unknown"  # the type of cells that no type fits
 UNSURE: Final = "unsure"  # the type of cells that may be of several types

@@ -171,11 +171,11 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
         mend = "Detect them again: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
         msg = f"The table {table_key!r} has no cells. {mend}"
         raise ValueError(msg)
-    _check_linked(obs[columns], table_key)
+    check_linked(obs[columns], table_key)
     return obs
 
 
-def _check_linked(links: pd.DataFrame, table_key: str) -> None:
+def check_linked(links: pd.DataFrame, table_key: str) -> None:
     """Refuse cells of which it is not known where they lie."""
     empty = links.isna()
     for column in links.columns[empty.any()]:

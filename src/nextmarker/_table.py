@@ -31,6 +31,7 @@ _DEFAULT_NAMES = {
     _keys.CLUSTER_STEP: _keys.CLUSTERS,
     _keys.ATTRIBUTION: _keys.ATTRIBUTION,
     _keys.ANNOTATE_STEP: _keys.CELL_TYPE,
+    _keys.MATCH_STEP: _keys.MATCHED,
 }
 _DEFAULT_PLACES = {
     f"obsm/{_keys.EMBEDDING}",
@@ -43,6 +44,8 @@ _DEFAULT_PLACES = {
     f"obsp/{_keys.CLUSTERS}_{_keys.DISTANCES}",
     f"uns/{_keys.CLUSTERS}_{_keys.NEIGHBORS}",
     f"uns/{_keys.ATTRIBUTION}",
+    f"obs/{_keys.MATCHED}",
+    f"obs/{_keys.MATCHED}_{_keys.DISTANCE}",
 }
 
 

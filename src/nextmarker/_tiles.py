@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,6 +141,12 @@ def read_window(region: Region, markers: Sequence[str], window: tuple[slice, sli
     x, y = region.centres.T
     mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
     return _tile(block, (top, left), pixels, margin, region.centres[mine] - 0.5, region.rows[mine])
+
+
+def whole_chunks(pixels: xr.DataArray, tile_size: int) -> list[tuple[slice, slice]]:
+    """Divide an image into tiles of whole chunks, at least `tile_size` wide: the rows and columns of each."""
+    rows, columns = ([slice(*edges) for edges in pairwise(_edges(pixels, axis, tile_size))] for axis in "yx")
+    return list(product(rows, columns))
 
 
 def _edges(pixels: xr.DataArray, axis: str, tile_size: int) -> list[int]:

@@ -14,6 +14,7 @@ def test_label_centroids(dtype: type, tile_size: int) -> None:
     labels[6:8, 6:8] = 3
     labels[20:29, 40:45] = 100
     lazy = xr.DataArray(da.from_array(labels, chunks=16), dims=("y", "x"))
-    names, centres = label_centroids(lazy, tile_size)
+    names, area, centres = label_centroids(lazy, tile_size)
     assert names.tolist() == [3, 7, 100]
+    assert area.tolist() == [4, 30, 45]
     np.testing.assert_allclose(centres, [[7, 7], [15, 3.5], [42.5, 24.5]])

@@ -8,6 +8,7 @@ from nextmarker.pl._annotation import annotation
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
+from nextmarker.pl._matches import matches
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._thresholds import thresholds
@@ -20,6 +21,7 @@ __all__ = [
     "cells",
     "composition",
     "marker_attribution",
+    "matches",
     "normalization",
     "patches",
     "thresholds",

@@ -188,7 +188,7 @@ def _read_centres(
             there = sorted(cells)
             raise KeyError(no_such("image", missing, "cells", there, f"Choose from images={there}."))
         return {image: _from_one(sdata, cells[image], image, unit) for image in images}
-    if isinstance(cells, str) and (elements := elements_by_image(sdata, cells, images)):
+    if isinstance(cells, str) and (elements := elements_by_image(sdata, cells, images, spatial_elements(sdata))):
         return {image: _from_one(sdata, name, image, unit) for image, name in elements.items()}
     source = _existing(sdata, cells)
     if is_mask(source) or is_geojson(source):

@@ -1,8 +1,8 @@
-"""Centroids of the objects of a label image, and of the connected pieces of a foreground."""
+"""Areas and centroids of the objects of a label image, and of the connected pieces of a foreground."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import ndimage as ndi
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 TILE_SIZE = 2048
 
 _FEW_LABELS = 10  # with so few values, it may be a mask of foreground or of tissue types
+
+
+class LabelledObjects(NamedTuple):
+    """The objects of a label image."""
+
+    names: np.ndarray
+    """Labels, ascending, int64 (objects,)."""
+    area: np.ndarray
+    """Pixels of each object, int64 (objects,)."""
+    centres: np.ndarray
+    """Centroids (x, y) in intrinsic coordinates, float64 (objects, 2)."""
 
 
 class Pieces:
@@ -49,10 +60,8 @@ class Pieces:
         return area, np.column_stack([rows, columns]) / area[:, None]
 
 
-def label_centroids(
-    labels: xr.DataArray, tile_size: int = TILE_SIZE, name: str = "The mask"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the centroids of the objects of a label image, tile by tile.
+def label_centroids(labels: xr.DataArray, tile_size: int = TILE_SIZE, name: str = "The mask") -> LabelledObjects:
+    """Compute areas and centroids of the objects of a label image, tile by tile.
 
     Parameters
     ----------
@@ -60,10 +69,6 @@ def label_centroids(
         Integers, (y, x), lazy; zero is background.
     name
         Name in error messages.
-
-    Returns
-    -------
-    Labels, ascending, (objects,), and centres (x, y) in intrinsic coordinates, float64 (objects, 2).
 
     Raises
     ------
@@ -79,7 +84,7 @@ def label_centroids(
     if 0 < len(names) <= _FEW_LABELS:
         _check_pieces(labels, names, tile_size, name)
     area, rows, columns = (_total(group, moment, len(names)) for moment in moments)
-    return names, np.column_stack([columns, rows]) / area[:, None] + 0.5
+    return LabelledObjects(names, area, np.column_stack([columns, rows]) / area[:, None] + 0.5)
 
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:
@@ -103,10 +108,25 @@ def _check_pieces(labels: xr.DataArray, names: np.ndarray, tile_size: int, name:
 
 def _sums(labels: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
     """Label, area, and sums of the rows and the columns of each object, int64 (objects, 4)."""
-    rows, columns = np.nonzero(labels)
-    names, group = np.unique(labels[rows, columns].astype(np.int64), return_inverse=True)
+    names, pixels, first = group_pixels(labels)
+    rows, columns = np.unravel_index(pixels, labels.shape)
     moments = (np.ones_like(rows), rows + origin[0], columns + origin[1])
-    return np.column_stack([names, *(_total(group, moment, len(names)) for moment in moments)])
+    return np.column_stack([names, *(np.add.reduceat(moment, first) for moment in moments)])
+
+
+def group_pixels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort the pixels of objects by their label.
+
+    Returns
+    -------
+    Labels, ascending, int64 (objects,); positions of the pixels in the flat array, int (pixels,); and where the pixels
+    of each object begin among these, int (objects,).
+    """
+    pixels = np.flatnonzero(labels)
+    of_pixels = labels.ravel()[pixels].astype(np.int64)
+    order = np.argsort(of_pixels, kind="stable")
+    names, first = np.unique(of_pixels[order], return_index=True)
+    return names, pixels[order], first
 
 
 def _total(group: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
-from anndata import AnnData
 from shapely import points
-from spatialdata.models import ShapesModel, TableModel
+from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
 from tqdm import tqdm
 
 from nextmarker import _keys
-from nextmarker._coordinates import apply, pixel_size, spatial_system
-from nextmarker._errors import check_each_once, listed
-from nextmarker._regions import Region, as_list, read_image, shared_markers
+from nextmarker._coordinates import pixel_size, spatial_system
+from nextmarker._errors import listed
+from nextmarker._regions import Region, read_image
 from nextmarker._table import write_results
 from nextmarker.pp._intensity import circle_means
+from nextmarker.pp._new_table import Part, check_markers, check_names, make_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from anndata import AnnData
     from spatialdata import SpatialData
 
 
@@ -59,13 +58,12 @@ def check_target(
     ValueError
         If the panels of the images differ, a pixel size is contradictory, or an element of this name exists already.
     """
-    wanted = as_list(markers) if markers is not None else None
-    if wanted is not None:
-        check_each_once("markers", wanted)
-    target = Target(images, shared_markers(sdata, images, wanted), key_added, table_key)
-    for image in images:
-        pixel_size(sdata, image)  # an error if contradictory
-    _check_names(sdata, target, overwrite)
+    target = Target(images, check_markers(sdata, images, markers), key_added, table_key)
+    places = {target.element(image): "shapes" for image in images}
+    if table_key in places:
+        msg = f"key_added and table_key both give {table_key!r}. Choose different names."
+        raise ValueError(msg)
+    check_names(sdata, places | {table_key: "tables"}, "key_added=... and table_key=...", overwrite=overwrite)
     return target
 
 
@@ -114,7 +112,8 @@ def write_cells(
     radius = _radii(regions, lone_radius)
     systems = {image: spatial_system(sdata, image) for image in found}
     circles = {region.name: _circles(sdata, region, radius[region.image]) for region in regions}
-    adata = _table(sdata, target, regions, radius, systems, source_ids, progress)
+    parts = _measure(regions, target.markers, radius, source_ids, progress)
+    adata = make_table(sdata, target.markers, parts, systems)
     record = {
         **parameters,
         "markers": np.array(target.markers, dtype=object),
@@ -123,30 +122,6 @@ def write_cells(
     }
     write_results(adata, step, {f"obsm/{_keys.SPATIAL}": adata.obsm[_keys.SPATIAL]}, record)
     _assign(sdata, target, circles, adata)
-
-
-def _check_names(sdata: SpatialData, target: Target, overwrite: bool) -> None:
-    places = {target.element(image): "shapes" for image in target.images}
-    if target.table_key in places:
-        msg = f"key_added and table_key both give {target.table_key!r}. Choose different names."
-        raise ValueError(msg)
-    places[target.table_key] = "tables"
-    taken = {
-        name.lower(): (name, kind) for kind, name, _ in sdata.gen_elements()
-    }  # names must differ by more than case
-    own: list[str] = []
-    foreign: list[str] = []
-    for name, kind in places.items():
-        if not re.fullmatch(r"(?!__)[\w.-]+", name) or set(name) == {"."}:
-            msg = f"{name!r} cannot name an element. Use letters, digits, '_', '-', '.' in key_added and table_key."
-            raise ValueError(msg)
-        if name.lower() in taken:
-            there, its_kind = taken[name.lower()]
-            (own if (there, its_kind) == (name, kind) else foreign).append(f"sdata.{its_kind}[{there!r}]")
-    if foreign or (own and not overwrite):
-        fix = "choose others with key_added=... and table_key=..." + (", or overwrite=True" if not foreign else "")
-        msg = f"These elements exist already: {', '.join(foreign or own)}; {fix}."
-        raise ValueError(msg)
 
 
 def _regions(sdata: SpatialData, target: Target, centres: Mapping[str, np.ndarray]) -> list[Region]:
@@ -179,55 +154,20 @@ def _circles(sdata: SpatialData, region: Region, radius: float) -> gpd.GeoDataFr
     return ShapesModel.parse(frame, transformations=dict(transformations))
 
 
-def _table(
-    sdata: SpatialData,
-    target: Target,
+def _measure(
     regions: Sequence[Region],
+    markers: Sequence[str],
     radius: Mapping[str, float],
-    systems: Mapping[str, str],
     source_ids: Mapping[str, np.ndarray] | None,
     progress: bool,
-) -> AnnData:
-    X, obs, spatial = [], [], []
+) -> list[Part]:
+    """Average the markers in the circles of each image."""
+    parts = []
     for region in tqdm(regions, desc="mean intensity", unit="image", disable=not progress):
-        X.append(circle_means(region, target.markers, radius[region.image]))
-        obs.append(_obs(sdata, region, source_ids))
-        transformation = get_transformation(sdata.images[region.image], systems[region.image])
-        spatial.append(apply(transformation.to_affine_matrix(("x", "y"), ("x", "y")), region.centres))
-    joined = pd.concat(obs)
-    for column in joined.columns.intersection([_keys.REGION, _keys.IMAGE, _keys.SAMPLE, _keys.ACQUISITION]):
-        joined[column] = pd.Categorical(joined[column], categories=pd.unique(joined[column].dropna()))
-    adata = AnnData(
-        np.concatenate(X), obs=joined, var=_var(sdata, target.markers, [region.image for region in regions])
-    )
-    adata.obsm[_keys.SPATIAL] = np.concatenate(spatial)
-    names = [region.name for region in regions]
-    return TableModel.parse(adata, region=names, region_key=_keys.REGION, instance_key=_keys.INSTANCE)
-
-
-def _obs(sdata: SpatialData, region: Region, source_ids: Mapping[str, np.ndarray] | None) -> pd.DataFrame:
-    columns = {_keys.REGION: region.name, _keys.INSTANCE: region.rows, _keys.IMAGE: region.image}
-    acquisition = sdata.attrs.get(_keys.ACQUISITIONS, {}).get(region.image, {})
-    columns |= {key: str(acquisition[key]) for key in (_keys.SAMPLE, _keys.ACQUISITION) if key in acquisition}
-    if source_ids is not None:
-        columns[_keys.SOURCE] = source_ids[region.image]
-    return pd.DataFrame(columns, index=[f"{region.image}_{row}" for row in region.rows])
-
-
-def _var(sdata: SpatialData, markers: Sequence[str], images: Sequence[str]) -> pd.DataFrame:
-    """Original names and metals of the markers; several where images differ."""
-    known = sdata.attrs.get(_keys.CHANNELS, {})
-    var = pd.DataFrame(index=list(markers))
-    for column in (_keys.ORIGINAL_NAME, _keys.METAL):
-        named = [
-            dict(zip(known[image]["name"], known[image][column], strict=True))
-            for image in images
-            if column in known.get(image, {})
-        ]
-        if named:
-            values = [dict.fromkeys(names[marker] for names in named if marker in names) for marker in markers]
-            var[column] = ["; ".join(filter(None, value)) for value in values]
-    return var
+        means = circle_means(region, markers, radius[region.image])
+        columns = {} if source_ids is None else {_keys.SOURCE: source_ids[region.image]}
+        parts.append(Part(region.name, region.image, region.rows, region.centres, means, columns))
+    return parts
 
 
 def _assign(sdata: SpatialData, target: Target, circles: Mapping[str, gpd.GeoDataFrame], adata: AnnData) -> None:

@@ -75,7 +75,7 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
         msg = f"{name} has values of type {labels.dtype}. Number the cells: skimage.measure.label(mask)."
         raise ValueError(msg)
     pixels = xr.DataArray(labels.data if isinstance(labels, xr.DataArray) else labels, dims=("y", "x"))
-    ids, xy = label_centroids(pixels, name=name)
+    ids, _, xy = label_centroids(pixels, name=name)
     return pd.DataFrame(xy, index=ids, columns=["x", "y"])
 
 
