@@ -48,6 +48,7 @@ EMBEDDED: Final = "nextmarker_embedding"  # obs: the model and the run of nm.tl.
 RECORD: Final = "nextmarker"
 EMBED_STEP: Final = "embed"  # uns[RECORD]: the record of a step
 CLUSTER_STEP: Final = "cluster"
+RENAME_STEP: Final = "rename_clusters"
 CELL_TYPE: Final = "cell_type"
 ANNOTATE_STEP: Final = "annotate"
 MATCH_STEP: Final = "match_cells"

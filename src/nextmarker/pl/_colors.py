@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import scanpy as sc
 from matplotlib.colors import is_color_like
 
+from nextmarker._palette import PALETTE
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -15,16 +17,6 @@ if TYPE_CHECKING:
 
 GREY = "0.6"
 """Colour of cells without a value."""
-PALETTE = (
-    # Okabe and Ito, without black
-    *("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2"),
-    # Each keeps its distance from all before it, from black, from white and from grey, for normal vision,
-    # deuteranopia and protanopia alike (tests/pl/test_colors.py). Therefore they also differ in lightness.
-    *("#3C1EFF", "#78FF96", "#5A78FF", "#A51E2D", "#694B69", "#FFD2FF", "#96B469", "#87FFC3", "#782DC3", "#00A5FF"),
-    *("#B40F00", "#A5D2C3", "#1E5AFF", "#C3C35A", "#D2693C", "#D20FB4", "#E11E5A", "#1E693C", "#87C396", "#D2F069"),
-    *("#961E87", "#0F8778", "#A5B4D2"),
-)
-"""Colours of up to 30 categories. The first few of them serve fewer categories."""
 
 
 def category_colors(adata: AnnData, labels: pd.Series) -> dict[Hashable, str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, no_such
+from nextmarker._palette import colors_of
 from nextmarker._provenance import check_clusters
 from nextmarker._table import (
     get_table,
@@ -115,7 +116,7 @@ def annotate(
     None. Writes into the table:
 
     `.obs[key_added]` : categorical
-        Types in the order of the signatures, then unclear ones.
+        Types in the order of the signatures, then unclear ones. Up to 30 get colours in `.uns[f"{key_added}_colors"]`.
     `.obs[f"{key_added}_score"]`, `.obs[f"{key_added}_margin"]` : float32
         Score of the best type, and by how much it is ahead of the next one at the same level.
     `.uns[f"{key_added}_annotation"]` : DataFrame with one row per cluster
@@ -190,8 +191,10 @@ def annotate(
         names, score, ahead = _overrule_cells(of_cells.names, clusters, overrule), of_cells.score, of_cells.margin
     else:
         names, score, ahead = (_to_cells(annotation[column], clusters) for column in ("cell_type", "score", "margin"))
+    cell_types = _as_categorical(names, types)
     results = {
-        f"obs/{key_added}": _as_categorical(names, types),
+        f"obs/{key_added}": cell_types,
+        **colors_of(key_added, len(cell_types.categories)),
         f"obs/{key_added}_score": score.astype(np.float32),
         f"obs/{key_added}_margin": ahead.astype(np.float32),
         f"uns/{key_added}_annotation": annotation,

@@ -10,27 +10,13 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import no_such
-from nextmarker._provenance import check_clusters, choose_examples
-from nextmarker._table import (
-    get_table,
-    made_from,
-    read_clusters,
-    read_features,
-    read_record,
-    record_name,
-    refuse_foreign_keys,
-    refuse_several_models,
-    require,
-    write_results,
-)
+from nextmarker._provenance import check_clusters
+from nextmarker._table import get_table, read_clusters, refuse_foreign_keys, require
+from nextmarker.tl._contributions import EMBED, attribute, write_attribution
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
-
-EMBED = "nm.tl.embed(sdata)"
-JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
-SAMPLE = 10_000  # cells for which F is compared with I
 
 
 def marker_attribution(
@@ -121,59 +107,13 @@ def marker_attribution(
     2        0.50   0.50
     """
     adata = get_table(data, table_key)
-    activation, features, crosstalk = _read_embedding(adata)
     clusters = read_clusters(adata, groupby)
+    activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
     thresholds = _thresholds(activation, adata.var_names, threshold)
     refuse_foreign_keys(adata, [f"uns/{key_added}"])
     check_clusters(adata, groupby, strict=True)
-
-    sizes = np.bincount(clusters.codes[clusters.codes >= 0])
-    mean = _means(activation, clusters)
-    mean_features = _means(features, clusters)
-    tables = {
-        "mean": mean,
-        "mean_elsewhere": _elsewhere(mean, sizes),
-        "fraction": _means(activation > thresholds, clusters),
-        "contribution": _contributions(mean_features - _elsewhere(mean_features, sizes), crosstalk),
-    }
-    record = {
-        "groupby": groupby,
-        "threshold": thresholds,
-        "markers": adata.var_names.to_numpy(dtype=object),
-        "examples": choose_examples(clusters, adata.obs_names),
-        "clustering": read_record(adata, record_name(_keys.CLUSTER_STEP, groupby)).get("clustering"),
-        **made_from(adata),
-    }
-    rows = _as_rows(tables, sizes, clusters.categories, adata.var_names)
-    write_results(adata, record_name(_keys.ATTRIBUTION, key_added), {f"uns/{key_added}": rows}, record)
-
-
-def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read activation (cells, markers), I (cells, markers, features) and W (markers, embedding, features)."""
-    refuse_several_models(adata)
-    activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
-    require(adata, "obsm", _keys.INTERPRETABILITY_FEATURES, EMBED)
-    embedding = np.asarray(require(adata, "obsm", _keys.EMBEDDING, EMBED))
-    weights = np.asarray(require(adata, "varm", _keys.CROSSTALK, JOIN))
-    n_features = weights.shape[1] // embedding.shape[1]
-    features = read_features(adata, n_features).reshape(adata.n_obs, adata.n_vars, n_features)
-    crosstalk = weights.reshape(adata.n_vars, embedding.shape[1], n_features)
-    _refuse_other_weights(embedding, features, crosstalk)
-    return activation, features, crosstalk
-
-
-def _refuse_other_weights(embedding: np.ndarray, features: np.ndarray, crosstalk: np.ndarray) -> None:
-    """Raise an error if the weights are from another model: F = sum of W_m I_m + b, with one b for all cells."""
-    rows = np.unique(np.linspace(0, len(embedding) - 1, SAMPLE).astype(int))
-    flat = features[rows].reshape(len(rows), -1)
-    weights = crosstalk.transpose(0, 2, 1).reshape(flat.shape[1], -1)
-    bias = embedding[rows] - flat @ weights
-    if not (np.ptp(bias, axis=0) <= 1e-3 * (np.abs(flat) @ np.abs(weights)).max()).all():
-        places = (
-            f".obsm[{_keys.EMBEDDING!r}], .obsm[{_keys.INTERPRETABILITY_FEATURES!r}] and .varm[{_keys.CROSSTALK!r}]"
-        )
-        msg = f"{places} do not belong together: one is from another model. Embed again: {EMBED}."
-        raise ValueError(msg)
+    table = attribute(adata, clusters, thresholds)
+    write_attribution(adata, key_added, table, groupby, clusters, dict(zip(adata.var_names, thresholds, strict=True)))
 
 
 def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Mapping[str, float] | None) -> np.ndarray:
@@ -185,41 +125,3 @@ def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Ma
         raise ValueError(no_such("marker", unknown, "the table", markers, "Choose among these: threshold=..."))
     medians = pd.Series(np.median(activation, axis=0), markers, dtype=float)
     return medians.where(~markers.isin(chosen), markers.map(chosen)).to_numpy()
-
-
-def _means(values: np.ndarray, clusters: pd.Categorical) -> np.ndarray:
-    """Average over the cells of each cluster, float64 (clusters, ...)."""
-    return np.stack(
-        [values[clusters.codes == code].mean(axis=0, dtype=np.float64) for code in range(len(clusters.categories))]
-    )
-
-
-def _elsewhere(mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Average over all other cells, from the averages of the clusters; NaN if there are none."""
-    if len(sizes) == 1:
-        return np.full_like(mean, np.nan)
-    others = np.where(np.eye(len(sizes), dtype=bool), 0, sizes) / (sizes.sum() - sizes)[:, None]
-    return np.tensordot(others, mean, axes=1)
-
-
-def _contributions(difference: np.ndarray, crosstalk: np.ndarray) -> np.ndarray:
-    """Split the difference of the mean embeddings among the markers, (clusters, markers)."""
-    by_marker = np.einsum("cmf,mef->cme", difference, crosstalk)
-    total = by_marker.sum(axis=1)
-    shares = np.einsum("cme,ce->cm", by_marker, total)
-    length = (total**2).sum(axis=1, keepdims=True)
-    return np.divide(shares, length, out=np.zeros_like(shares), where=length > 0)
-
-
-def _as_rows(tables: Mapping[str, np.ndarray], sizes: np.ndarray, names: pd.Index, markers: pd.Index) -> pd.DataFrame:
-    cluster, marker = (codes.ravel() for codes in np.indices((len(names), len(markers))))
-    rows = pd.DataFrame(
-        {
-            "cluster": pd.Categorical.from_codes(cluster, names),
-            "marker": pd.Categorical.from_codes(marker, markers),
-            "n_cells": sizes[cluster],
-            **{name: table.ravel() for name, table in tables.items()},
-        }
-    )
-    rows = rows.sort_values(["cluster", "contribution"], ascending=[True, False], kind="stable", ignore_index=True)
-    return rows.set_axis(rows.index.astype(str))  # as it is read from files

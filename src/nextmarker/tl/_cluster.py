@@ -13,6 +13,7 @@ from scipy import sparse
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, no_such
+from nextmarker._palette import colors_of
 from nextmarker._provenance import digest
 from nextmarker._regions import as_list
 from nextmarker._table import (
@@ -95,9 +96,10 @@ def cluster(
 
     Returns
     -------
-    None. Writes into the table (with `restrict_to` only the clusters and the record):
+    None. Writes into the table (with `restrict_to` no graph):
 
     - `.obs[key_added]`: clusters, categorical, from the largest, `"0"`
+    - `.uns[f"{key_added}_colors"]`: their colours in figures of scanpy and nextmarker, if there are up to 30 clusters
     - `.obsp[f"{key_added}_connectivities"]`: Jaccard graph, symmetric CSR, float64 (cells, cells)
     - `.obsp[f"{key_added}_distances"]`: distances to the neighbours, CSR, (cells, cells)
     - `.uns[f"{key_added}_neighbors"]`: describes the graph for scanpy's `neighbors_key`
@@ -181,7 +183,8 @@ def cluster(
         **(made_from(adata) if use_rep in OURS else {}),
     }
     step = record_name(_keys.CLUSTER_STEP, key_added)
-    write_results(adata, step, {place: results[name] for name, place in places.items()}, record)
+    written = {place: results[name] for name, place in places.items()}
+    write_results(adata, step, written | colors_of(key_added, len(clusters.categories)), record)
     warn_of_one_origin(origins, clusters)
 
 
