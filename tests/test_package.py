@@ -34,6 +34,8 @@ def module_name(path: Path) -> str:
 
 MODULE_FILES = {module_name(path): path for path in FILES}
 
+IMAGES_OF_CELLS = {f"nextmarker.get.{name}" for name in ("_cells", "_views", "_cell_attribution")}
+
 
 class ImportCollector(ast.NodeVisitor):
     """Collects what a file imports, also inside functions, but not what only type checkers see."""
@@ -137,7 +139,7 @@ def test_nn_knows_tensors_only() -> None:
 
 
 def test_only_tools_views_and_network_need_torch() -> None:
-    others = MODULE_FILES.keys() - {*modules_of("nn", "tl"), "nextmarker.get", "nextmarker.get._views"}
+    others = MODULE_FILES.keys() - {*modules_of("nn", "tl"), "nextmarker.get", *IMAGES_OF_CELLS}
     assert not faults(others, lambda module: libraries(reachable(module)) & {"torch"})
 
 
@@ -171,7 +173,7 @@ def test_private_files_beside_the_parts_serve_more_than_one() -> None:
 
 
 def test_only_tools_and_views_join_tiles_and_network() -> None:
-    others = MODULE_FILES.keys() - {*modules_of("tl"), "nextmarker.get._views"}
+    others = MODULE_FILES.keys() - {*modules_of("tl"), *IMAGES_OF_CELLS}
     assert not [module for module in others if within(imports(module), "_tiles") and within(imports(module), "nn")]
 
 

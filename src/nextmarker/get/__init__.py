@@ -1,7 +1,8 @@
-"""Results as tables, and views of a cell."""
+"""Results as tables, and images of single cells: their views, and what sets them apart."""
 
+from nextmarker.get._cell_attribution import cell_attribution
 from nextmarker.get._example_cells import example_cells
 from nextmarker.get._top_markers import top_markers
 from nextmarker.get._views import views
 
-__all__ = ["example_cells", "top_markers", "views"]
+__all__ = ["cell_attribution", "example_cells", "top_markers", "views"]

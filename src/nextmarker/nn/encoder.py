@@ -55,8 +55,16 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
-        x = F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
+        x = self._features(x)
         return torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
+
+    def locate(self, x: Tensor) -> Tensor:
+        """Map signal to the parts of the responses by position, (cells, markers * features, height, width)."""
+        x = self._features(x)
+        return x * self._weight(x.shape[-1], x)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
 
     def _weight(self, side: int, like: Tensor) -> Tensor:
         """Weights of the positions in the average, (side, side), with sum 1."""

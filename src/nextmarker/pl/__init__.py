@@ -6,6 +6,7 @@ Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_nei
 from nextmarker.pl._agreement import agreement
 from nextmarker.pl._annotation import annotation
 from nextmarker.pl._attribution import marker_attribution
+from nextmarker.pl._cell_attribution import cell_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
 from nextmarker.pl._matches import matches
@@ -18,6 +19,7 @@ from nextmarker.pl._views import views
 __all__ = [
     "agreement",
     "annotation",
+    "cell_attribution",
     "cells",
     "composition",
     "marker_attribution",
