@@ -10,6 +10,7 @@ from nextmarker.pl._cell_attribution import cell_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
 from nextmarker.pl._matches import matches
+from nextmarker.pl._neighborhood import neighborhood
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._thresholds import thresholds
@@ -24,6 +25,7 @@ __all__ = [
     "composition",
     "marker_attribution",
     "matches",
+    "neighborhood",
     "normalization",
     "patches",
     "thresholds",

@@ -1,11 +1,25 @@
-"""Training, embedding, clusters and their attribution to markers, and cell types."""
+"""Training, embedding, clusters and their attribution to markers, cell types, neighbours and niches."""
 
 from nextmarker.tl._annotate import annotate
 from nextmarker.tl._attribution import marker_attribution
 from nextmarker.tl._cluster import cluster
+from nextmarker.tl._co_occurrence import co_occurrence
 from nextmarker.tl._embed import embed
+from nextmarker.tl._neighborhood import neighborhood
+from nextmarker.tl._niches import niches
 from nextmarker.tl._rename import rename_clusters
 from nextmarker.tl._train import train
 from nextmarker.tl._transfer import transfer
 
-__all__ = ["annotate", "cluster", "embed", "marker_attribution", "rename_clusters", "train", "transfer"]
+__all__ = [
+    "annotate",
+    "cluster",
+    "co_occurrence",
+    "embed",
+    "marker_attribution",
+    "neighborhood",
+    "niches",
+    "rename_clusters",
+    "train",
+    "transfer",
+]
