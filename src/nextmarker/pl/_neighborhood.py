@@ -30,7 +30,7 @@ COLOR_MAP = "RdBu_r"  # red and blue are told apart with any colour vision, and 
 NO_PAIR = "0.88"
 AGREE, LEAST_IMAGES = 0.9, 3  # share of the images with the same sign, and how many there must be
 CLEAR = 0.5  # mean log2 ratio from which pairs are marked; rare pairs are a little below 0 in most images by chance
-NETWORK_SIDE, LETTER = 5.0, 0.075  # width of the network and of a letter, in inches
+NETWORK_SIDE, LETTER = 4.6, 0.065  # width of the network and of a letter, in inches
 NAME_AT = 1.18  # distance of a name from the centre; types are at 1
 
 
@@ -263,7 +263,8 @@ def _draw_network(ax: Axes, means: pd.DataFrame, table: pd.DataFrame, colors: Ma
         turn, side = (angle + 180, "right") if x < -1e-9 else (angle, "left")
         place = {"ha": side, "va": "center", "rotation": turn, "rotation_mode": "anchor"}
         ax.text(NAME_AT * x, NAME_AT * y, name, fontsize="small", **place)
-    room = NETWORK_SIDE / 2 - LETTER * max(map(len, types))  # inches to the names
-    reach = NAME_AT * NETWORK_SIDE / 2 / max(room, 1)
+    half = NETWORK_SIDE / 2
+    room = half / np.abs(xy).max(axis=1) - LETTER * np.array([len(name) for name in types])  # inches to each name
+    reach = NAME_AT * half / max(room.min(), 0.4 * half)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     ax.axis("off")
