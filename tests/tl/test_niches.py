@@ -34,7 +34,7 @@ def purity(adata, key="niche"):
 @pytest.mark.parametrize("use_rep", [None, "X_nextmarker"])
 def test_finds_planted_niches_and_their_number(use_rep, capsys):
     adata = make_table()
-    nm.tl.niches(adata, use_rep=use_rep)
+    nm.tl.niches(adata, use_rep=use_rep, n_niches=range(3, 8))
     niches = adata.obs["niche"]
     assert niches.cat.categories.tolist() == ["0", "1", "2", "3"]
     assert purity(adata) > 0.8
@@ -42,9 +42,9 @@ def test_finds_planted_niches_and_their_number(use_rep, capsys):
     assert sizes == sorted(sizes, reverse=True)
     assert len(adata.uns["niche_colors"]) == 4
     record = adata.uns["nextmarker"]["niches"]
-    assert record["tried"].tolist() == list(range(3, 13))
+    assert record["tried"].tolist() == list(range(3, 8))
     assert record["stability"].argmax() == 1
-    assert "4 niches are the most stable of 3 to 12" in capsys.readouterr().out
+    assert "4 niches are the most stable of 3 to 7" in capsys.readouterr().out
 
 
 def test_warns_if_there_are_no_niches():
