@@ -28,9 +28,9 @@ def true_types(sdata):
 
 @pytest.fixture(scope="module")
 def tissue():
-    sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=450)
+    sdata = nm.datasets.synthetic_tissue(n_images=2, n_cells=250)
     nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], progress=False)
-    model = nm.tl.train(sdata, training=nm.nn.TrainingConfig(steps=120), progress=False)
+    model = nm.tl.train(sdata, training=nm.nn.TrainingConfig(steps=60, batch_size=64), progress=False)
     nm.tl.embed(sdata, model, progress=False)
     nm.tl.cluster(sdata)
     nm.tl.marker_attribution(sdata)

@@ -40,10 +40,10 @@ def test_fixed_arcsinh_learns_nothing_of_the_counts():
 
 @pytest.mark.parametrize("training", [None, TrainingConfig(steps=2, batch_size=16)])
 def test_the_unchanged_control_is_the_default(training):
-    sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=60)
-    nm.pp.add_cells(sdata, "truth_tissue_1", progress=False)
+    sdata = nm.datasets.synthetic_cells(60)
+    nm.pp.add_cells(sdata, "truth_cells_1", progress=False)
     _, interpretability, embedding = embed_control(leave_as_is, 9, training, sdata, 0)
-    assert interpretability.shape == (60, 14, 8)
+    assert interpretability.shape == (60, 5, 8)
     if training is not None:
         nm.tl.embed(sdata, nm.tl.train(sdata, 9, training=training, progress=False), progress=False)
         np.testing.assert_allclose(embedding, sdata["table"].obsm["X_nextmarker"], rtol=0, atol=1e-6)

@@ -94,8 +94,8 @@ def test_scores_of_types_laid_bare_and_of_noise():
 
 
 def test_a_short_run_scores_every_representation():
-    sdata = nm.datasets.dense_tissue(2, 150, random_state=3)
-    scores = dense.measure(sdata, 0, nm.nn.TrainingConfig(steps=20, batch_size=64))
+    sdata = nm.datasets.dense_tissue(2, 120, random_state=3)
+    scores = dense.measure(sdata, 0, nm.nn.TrainingConfig(steps=10, batch_size=32))
     assert list(scores.index) == [
         "means in true masks",
         "means in segmented masks",

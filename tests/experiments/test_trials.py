@@ -35,7 +35,7 @@ def test_barlow_twins_are_content_with_independent_dimensions_that_views_share()
 @pytest.fixture
 def small(monkeypatch):
     make = nm.datasets.synthetic_tissue
-    monkeypatch.setattr(nm.datasets, "synthetic_tissue", lambda **seed: make(n_images=2, n_cells=120, **seed))
+    monkeypatch.setattr(nm.datasets, "synthetic_tissue", lambda **seed: make(n_images=2, n_cells=60, **seed))
 
 
 @pytest.mark.usefixtures("small")
@@ -65,7 +65,7 @@ def test_a_trial_trains_with_what_it_changes(monkeypatch):
     assert set(used) == {(16, 3)}
     assert len(used) == 3 * 2  # the data and two tissues
     assert sizes == [12, 6, 6]
-    assert sdata["table"].obsm["X_nextmarker"].shape == (240, 6)
+    assert sdata["table"].obsm["X_nextmarker"].shape == (120, 6)
     assert sdata["table"].uns["nextmarker"]["train"]["patch_size"] == 12
     assert list(scores) == ["F", "I", "kNN", "NMI", "tissue 0, ARI", "tissue 3, ARI"]
     assert all(0 <= score <= 1 for name, score in scores.items() if "ARI" not in name)

@@ -35,9 +35,28 @@ def embedded(sdata, model, **arguments):
     return results(sdata["table"])
 
 
-def test_writes_what_the_docs_say(tissue, model):
-    nm.tl.embed(tissue, model, progress=False)
-    adata = tissue["table"]
+@pytest.fixture(scope="module")
+def whole(make, model):
+    """The tissue, embedded; not to be changed."""
+    sdata = make()
+    nm.tl.embed(sdata, model, progress=False)
+    return sdata["table"]
+
+
+@pytest.fixture(scope="module")
+def two_markers(make, training):
+    """A model that does not know CD3."""
+    return nm.tl.train(make(markers=["DNA", "CD20"]), 11, training=training, progress=False)
+
+
+@pytest.fixture(scope="module")
+def physical(make, training):
+    """A model with a pixel size of 1 um."""
+    return nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
+
+
+def test_writes_what_the_docs_say(whole, model):
+    adata = whole
     n_cells = adata.n_obs
     assert adata.obsm["X_nextmarker"].shape == (n_cells, 256)
     assert adata.obsm["X_interpretability"].shape == (n_cells, 3 * 8)
@@ -67,10 +86,9 @@ def test_a_cell_equals_its_patch_sent_through_the_model(tissue, model):
         np.testing.assert_allclose(features[cell], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_tiles_and_chunks_do_not_show(make, model):
-    expected = embedded(make(chunks=(3, 200, 200)), model)
-    for chunks, tile_size in [((1, 40, 40), 40), ((1, 40, 40), 1000), ((2, 17, 33), 1)]:
-        for ours, theirs in zip(embedded(make(chunks=chunks), model, tile_size=tile_size), expected, strict=True):
+def test_tiles_and_chunks_do_not_show(make, model, whole):
+    for chunks, tile_size in [((3, 200, 200), 1000), ((1, 40, 40), 40), ((2, 17, 33), 1)]:
+        for ours, theirs in zip(embedded(make(chunks=chunks), model, tile_size=tile_size), results(whole), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -107,11 +125,11 @@ def test_the_zero_is_measured_on_a_bounded_sample(model):
     assert len(reads) <= 3 * 9 * 3**2  # of 1,200 chunks
 
 
-def test_order_of_the_table_is_kept(make, model):
-    straight, mixed = make(), make()
-    order = np.random.default_rng(0).permutation(straight["table"].n_obs)
+def test_order_of_the_table_is_kept(make, model, whole):
+    mixed = make()
+    order = np.random.default_rng(0).permutation(whole.n_obs)
     mixed.tables["table"] = mixed["table"][order].copy()
-    for ours, theirs in zip(embedded(mixed, model)[:3], embedded(straight, model)[:3], strict=True):
+    for ours, theirs in zip(embedded(mixed, model)[:3], results(whole)[:3], strict=True):
         np.testing.assert_allclose(ours, theirs[order], atol=1e-6)
 
 
@@ -127,29 +145,25 @@ def test_trains_when_no_model_is_given(make, monkeypatch, training):
     assert "loss" in first["table"].uns["nextmarker"]["train"]
 
 
-def test_a_saved_model_by_its_path(make, model, tmp_path):
+def test_a_saved_model_by_its_path(make, model, whole, tmp_path):
     model.save(tmp_path / "model.safetensors")
-    expected = embedded(make(), model)
-    for ours, theirs in zip(embedded(make(), str(tmp_path / "model.safetensors")), expected, strict=True):
+    for ours, theirs in zip(embedded(make(), str(tmp_path / "model.safetensors")), results(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("markers", [["CD20", "DNA"], ["CD20", "CD3", "DNA"]])
-def test_channels_in_another_order_and_more_of_them(make, training, markers):
-    model = nm.tl.train(make(markers=["DNA", "CD20"]), 11, training=training, progress=False)
-    expected = embedded(make(markers=["DNA", "CD20"]), model)
-    embedding, features, activation, _ = embedded(make(markers=markers), model)
+def test_channels_in_another_order_and_more_of_them(make, two_markers, markers):
+    expected = embedded(make(markers=["DNA", "CD20"]), two_markers)
+    embedding, features, activation, _ = embedded(make(markers=markers), two_markers)
     at = [markers.index(marker) for marker in ("DNA", "CD20")]
     np.testing.assert_array_equal(embedding, expected[0])
     np.testing.assert_array_equal(features.reshape(-1, len(markers), 8)[:, at].reshape(len(features), -1), expected[1])
     np.testing.assert_array_equal(activation[:, at], expected[2])
 
 
-def test_a_marker_the_model_does_not_know_has_no_activation(make, training):
-    model = nm.tl.train(make(markers=["DNA", "CD20"]), 9, training=training, progress=False)
-    sdata = make()
-    nm.tl.embed(sdata, model, progress=False)
-    adata = sdata["table"]
+def test_a_marker_the_model_does_not_know_has_no_activation(tissue, two_markers):
+    nm.tl.embed(tissue, two_markers, progress=False)
+    adata = tissue["table"]
     assert (adata[:, "CD3"].layers["interpretability"] == 0).all()
     assert (adata.varm["nextmarker_crosstalk"][1] == 0).all()
     assert (adata[:, "CD20"].layers["interpretability"] > 0).any()
@@ -157,20 +171,18 @@ def test_a_marker_the_model_does_not_know_has_no_activation(make, training):
     nm.tl.marker_attribution(adata)
 
 
-def test_images_of_other_pixel_sizes_give_alike_embeddings(make, training):
+def test_images_of_other_pixel_sizes_give_alike_embeddings(make, physical):
     """The same model sees cells of 10 um alike, at 1 um and at 0.5 um per pixel."""
-    model = nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
     coarse, fine = make((1.0,)), make((0.5,))
-    activation = [embedded(sdata, model)[2].mean(0) for sdata in (coarse, fine)]
+    activation = [embedded(sdata, physical)[2].mean(0) for sdata in (coarse, fine)]
     np.testing.assert_allclose(activation[0], activation[1], rtol=0.2)
 
 
-def test_pixels_of_a_marker_change_only_its_block_of_i(make, model):
-    before = embedded(make(), model)[1].reshape(-1, 3, 8)
-    changed = make()
-    for image in changed.images.values():
+def test_pixels_of_a_marker_change_only_its_block_of_i(tissue, model, whole):
+    before = results(whole)[1].reshape(-1, 3, 8)
+    for image in tissue.images.values():
         image.data[1] = image.data[1][::-1] * 3
-    after = embedded(changed, model)[1].reshape(-1, 3, 8)
+    after = embedded(tissue, model)[1].reshape(-1, 3, 8)
     np.testing.assert_array_equal(after[:, [0, 2]], before[:, [0, 2]])
     assert (after[:, 1] != before[:, 1]).any(axis=1).all()
 
@@ -224,9 +236,9 @@ def test_missing_is_one_of_two_words(tissue, model):
     refuse(tissue, ValueError, "missing='mean'.*'error', 'zero'", model, missing="mean")
 
 
-def test_markers_that_the_table_lacks_are_filled_with_zero(make, model):
-    whole, part = make(), make(markers=["CD3", "DNA"])
-    expected = embedded(whole, model)[1].reshape(-1, 3, 8)
+def test_markers_that_the_table_lacks_are_filled_with_zero(make, model, whole):
+    part = make(markers=["CD3", "DNA"])
+    expected = results(whole)[1].reshape(-1, 3, 8)
     with pytest.warns(UserWarning, match="CD20 in 2 of 2 images"):
         embedding, features, *_, crosstalk = embedded(part, model, missing="zero")
     np.testing.assert_allclose(features.reshape(-1, 2, 8), expected[:, [1, 0]], atol=1e-6)
@@ -237,14 +249,14 @@ def test_markers_that_the_table_lacks_are_filled_with_zero(make, model):
         "image_0": ["CD20"],
         "image_1": ["CD20"],
     }
-    assert whole["table"].uns["nextmarker"]["embed"]["filled_with_zero"] == {}
+    assert whole.uns["nextmarker"]["embed"]["filled_with_zero"] == {}
     nm.tl.cluster(part["table"])
     nm.tl.marker_attribution(part["table"])
 
 
-def test_a_marker_that_one_image_lacks_is_zero_there_and_unchanged_elsewhere(make, model):
-    whole, part = make(), without_channel(make(), "image_1", "CD3")
-    expected = embedded(whole, model)[1].reshape(-1, 3, 8)
+def test_a_marker_that_one_image_lacks_is_zero_there_and_unchanged_elsewhere(tissue, model, whole):
+    part = without_channel(tissue, "image_1", "CD3")
+    expected = results(whole)[1].reshape(-1, 3, 8)
     with pytest.warns(UserWarning, match="CD3 in 1 of 2 images"):
         features = embedded(part, model, missing="zero")[1].reshape(-1, 3, 8)
     lacks = (part["table"].obs["image"] == "image_1").to_numpy()
@@ -256,12 +268,12 @@ def test_a_marker_that_one_image_lacks_is_zero_there_and_unchanged_elsewhere(mak
 
 def test_a_marker_of_the_images_that_the_table_lacks_counts_as_missing(make, model):
     """Else F would rest on a marker of which the table tells nothing."""
-    part, whole = make(markers=["DNA", "CD20"]), make()
-    whole.tables["table"] = whole["table"][:, ["DNA", "CD20"]].copy()
+    part, images = make(markers=["DNA", "CD20"]), make()
+    images.tables["table"] = images["table"][:, ["DNA", "CD20"]].copy()
     with pytest.warns(UserWarning, match="CD3 in 2 of 2 images"):
         expected = embedded(part, model, missing="zero")
     with pytest.warns(UserWarning, match="CD3 in 2 of 2 images"):
-        ours = embedded(whole, model, missing="zero")
+        ours = embedded(images, model, missing="zero")
     for mine, theirs in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -288,9 +300,8 @@ def test_numbers_below_one(tissue, model, argument):
     refuse(tissue, ValueError, f"{argument}=0", model, **{argument: 0})
 
 
-def test_a_model_with_a_pixel_size_needs_one(make, training):
-    model = nm.tl.train(make((1.0, 1.0)), 11, training=training, progress=False)
-    refuse(make(), ValueError, "'image_0'.*nm.pp.set_pixel_size", model)
+def test_a_model_with_a_pixel_size_needs_one(tissue, physical):
+    refuse(tissue, ValueError, "'image_0'.*nm.pp.set_pixel_size", physical)
 
 
 def test_a_key_of_somebody_else_is_kept(tissue, model):
@@ -299,19 +310,21 @@ def test_a_key_of_somebody_else_is_kept(tissue, model):
     assert (tissue["table"].obsm["X_nextmarker"] == 1).all()
 
 
-def test_running_again_replaces_its_own_result(tissue, model):
-    for ours, theirs in zip(embedded(tissue, model), embedded(tissue, model), strict=True):
+def test_running_again_replaces_its_own_result(tissue, model, whole):
+    embedded(tissue, model)
+    for ours, theirs in zip(embedded(tissue, model), results(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_each_cell_carries_the_name_of_its_embedding(make, model, training):
-    first, again, fewer_turns = make(), make(), make()
-    for sdata, rotations in ((first, 4), (again, 4), (fewer_turns, 1)):
-        nm.tl.embed(sdata, model, rotations=rotations, progress=False)
-    names = [sdata["table"].obs["nextmarker_embedding"].unique().tolist() for sdata in (first, again, fewer_turns)]
+def test_each_cell_carries_the_name_of_its_embedding(make, model, whole):
+    again, fewer_turns = make(), make()
+    nm.tl.embed(again, model, progress=False)
+    nm.tl.embed(fewer_turns, model, rotations=1, progress=False)
+    tables = whole, again["table"], fewer_turns["table"]
+    names = [adata.obs["nextmarker_embedding"].unique().tolist() for adata in tables]
     assert names[0] == names[1] != names[2]
     assert {name.partition("-")[0] for (name,) in names} == {model.digest()}
-    assert first["table"].uns["nextmarker"]["embed"]["embedded_as"] == names[0][0]
+    assert whole.uns["nextmarker"]["embed"]["embedded_as"] == names[0][0]
 
 
 def test_embedding_again_names_the_results_that_are_older(tissue, model):
@@ -330,14 +343,10 @@ def test_embedding_again_names_the_results_that_are_older(tissue, model):
     nm.get.top_markers(tissue)
 
 
-def test_a_table_joined_after_embedding_is_embedded_again(make, model):
-    one, other = make(), make()
-    for sdata in (one, other):
-        nm.tl.embed(sdata, model, progress=False)
-    adata = one["table"]
-    half = adata.n_obs // 2
-    one.tables["table"] = TableModel.parse(concat([adata[:half], adata[half:]]))  # .uns and .varm are lost
-    for ours, theirs in zip(embedded(one, model), results(other["table"]), strict=True):
+def test_a_table_joined_after_embedding_is_embedded_again(tissue, model, whole):
+    half = whole.n_obs // 2
+    tissue.tables["table"] = TableModel.parse(concat([whole[:half], whole[half:]]))  # .uns and .varm are lost
+    for ours, theirs in zip(embedded(tissue, model), results(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

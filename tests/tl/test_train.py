@@ -13,8 +13,15 @@ from nextmarker.nn import random_nt_xent
 MODULE = import_module("nextmarker.tl._train")
 
 
-def test_model_knows_its_panel_and_its_start(tissue, training):
-    model = nm.tl.train(tissue, 9, training=training, progress=False)
+@pytest.fixture(scope="module")
+def trained(make, training):
+    """Tissue that a model was trained on, and the model; not to be changed."""
+    sdata = make()
+    return sdata, nm.tl.train(sdata, 9, training=training, random_state=3, progress=False)
+
+
+def test_model_knows_its_panel_and_its_start(trained, training):
+    tissue, model = trained
     assert model.config.markers == ("DNA", "CD3", "CD20")
     assert model.config.patch_size == 9
     assert model.config.pixel_size is None
@@ -23,8 +30,8 @@ def test_model_knows_its_panel_and_its_start(tissue, training):
     np.testing.assert_allclose(model.normalization.start, expected, rtol=0.1)  # fields reflect their edges
 
 
-def test_record_holds_loss_schedule_and_settings(tissue, training):
-    model = nm.tl.train(tissue, 9, training=training, random_state=3, progress=False)
+def test_record_holds_loss_schedule_and_settings(trained):
+    tissue, model = trained
     record = tissue["table"].uns["nextmarker"]["train"]
     assert record["loss"].shape == record["learning_rates"].shape == (4,)
     assert np.isfinite(record["loss"]).all()
@@ -99,8 +106,8 @@ def test_eq_2_as_printed_goes_with_the_linear_axis(tissue):
     np.testing.assert_allclose(record["slope_start"], 2 / record["x_c_start"])
 
 
-def test_record_tells_whether_training_worked(tissue, training):
-    model = nm.tl.train(tissue, 9, training=training, progress=False)
+def test_record_tells_whether_training_worked(trained):
+    tissue, model = trained
     record = tissue["table"].uns["nextmarker"]["train"]
     assert record["random_loss"] == pytest.approx(random_nt_xent(48, 2, 0.5, 128))
     assert record["final_loss"] == record["loss"][-1]
@@ -111,9 +118,8 @@ def test_record_tells_whether_training_worked(tissue, training):
     assert (record["x_c"] != record["x_c_start"]).all()
 
 
-def test_record_survives_writing(tissue, training, tmp_path):
-    nm.tl.train(tissue, 9, training=training, progress=False)
-    adata = tissue["table"]
+def test_record_survives_writing(trained, tmp_path):
+    adata = trained[0]["table"]
     adata.write_h5ad(tmp_path / "table.h5ad")
     adata.write_zarr(tmp_path / "table.zarr")
     for copy in (ad.read_h5ad(tmp_path / "table.h5ad"), ad.read_zarr(tmp_path / "table.zarr")):
@@ -151,23 +157,19 @@ def test_a_training_that_diverges_leaves_the_table_as_it_was(tissue):
     assert tissue["table"].uns["nextmarker"].keys() == before.uns["nextmarker"].keys()
 
 
-def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, training):
+def test_same_seed_same_model_and_the_global_seed_is_left_alone(make, training, trained):
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    first = nm.tl.train(make(), 9, training=training, progress=False).digest()
+    again = nm.tl.train(make(), 9, training=training, random_state=3, progress=False).digest()
     assert torch.rand(1) == expected
-    again = nm.tl.train(make(), 9, training=training, progress=False).digest()
     other = nm.tl.train(make(), 9, training=training, random_state=1, progress=False).digest()
-    assert first == again != other
+    assert trained[1].digest() == again != other
 
 
-def test_chunks_of_the_store_do_not_matter(make, training):
-    digests = {
-        nm.tl.train(make(chunks=chunks), 9, training=training, progress=False).digest()
-        for chunks in [(1, 40, 40), (3, 200, 200)]
-    }
-    assert len(digests) == 1
+def test_chunks_of_the_store_do_not_matter(make, training, trained):
+    one_chunk = nm.tl.train(make(chunks=(3, 200, 200)), 9, training=training, random_state=3, progress=False)
+    assert one_chunk.digest() == trained[1].digest()
 
 
 def test_default_patch_size_follows_the_distance_of_neighbours(make, training, capsys):

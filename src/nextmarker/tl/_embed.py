@@ -139,7 +139,7 @@ def embed(
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=20), progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=10), progress=False)
     >>> nm.tl.embed(sdata, model, progress=False)
     >>> sdata["table"].obsm["X_nextmarker"].shape[1]
     256

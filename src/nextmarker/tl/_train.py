@@ -118,7 +118,7 @@ def train(
     >>> import nextmarker as nm
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=100)
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=8, progress=False)
-    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=20), progress=False)
+    >>> model = nm.tl.train(sdata, patch_size=12, training=nm.nn.TrainingConfig(steps=10), progress=False)
     >>> model.config.patch_size
     12
     """
