@@ -185,7 +185,7 @@ def test_what_is_in_memory_is_written_again_where_its_store_was(store):
     np.testing.assert_array_equal(spatialdata.read_zarr(store)["image"], blocks())
 
 
-def test_a_damaged_store_is_mended_by_an_object_that_has_the_pixels(store):
+def test_a_damaged_store_is_repaired_by_an_object_that_has_the_pixels(store):
     sdata = spatialdata.read_zarr(store)
     remove_metadata(store, "images", "image")
     sdata.images["image"] = tissue().images["image"]

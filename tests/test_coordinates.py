@@ -114,5 +114,5 @@ def test_the_edge_of_the_image_is_the_last_place_outside():
     pixels = sdata()["a"]
     check_inside("a", pixels, np.array([[0.0, 0.0], [39.99, 29.99]]), ["one", "two"], "")
     for place in ([40.0, 5.0], [5.0, 30.0], [-1e-6, 5.0], [np.nan, 5.0], [5.0, np.inf]):
-        with pytest.raises(ValueError, match=r"1 of 2 centres .*40 pixels wide and 30 high\), first two .*mend"):
-            check_inside("a", pixels, np.array([[1.0, 1.0], place]), ["one", "two"], "mend")
+        with pytest.raises(ValueError, match=r"1 of 2 centres .*40 pixels wide and 30 high\), first two .*fix"):
+            check_inside("a", pixels, np.array([[1.0, 1.0], place]), ["one", "two"], "fix")

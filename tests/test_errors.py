@@ -5,7 +5,7 @@ import pytest
 from nextmarker._errors import check_each_once, check_option, check_value, listed, no_such
 
 
-def test_what_is_missing_is_said_with_what_is_there_and_what_mends_it():
+def test_what_is_missing_is_named_with_what_is_there_and_what_fixes_it():
     message = no_such("channel", ["DAPI", "dna1"], "image 'a'", ["CD3", "DNA1"], "Name others: markers=[...].")
     for told in ("channels 'DAPI', 'dna1'", "image 'a'", "'CD3', 'DNA1'", "mean 'DNA1'?", "markers="):
         assert told in message

@@ -2,5 +2,5 @@
 
 from nextmarker.cli import main
 
-if __name__ == "__main__":  # processes that the system starts afresh import this file too
+if __name__ == "__main__":  # spawned processes import this file too
     raise SystemExit(main())

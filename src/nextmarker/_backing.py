@@ -1,4 +1,4 @@
-"""Notice that a Zarr store was moved, removed or partly lost after it was opened: zarr itself then gives zeros."""
+"""Detects that a Zarr store was moved, removed or partly lost after it was opened; zarr itself returns zeros."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 CHUNK_FILES = "nextmarker_chunk_files"
-"""Attribute of an array written by `nm.io.write`: how many files its chunks are in; zarr leaves out chunks of zeros."""
+"""Attribute of an array written by `nm.io.write`: its number of chunk files. zarr writes none for chunks of zeros."""
 
 AGAIN = "Read the store again from where it is: spatialdata.read_zarr(path)."
 
@@ -23,12 +23,12 @@ METADATA = {2: ".zarray", 3: "zarr.json"}
 
 
 def check_there(name: str, pixels: xr.DataArray) -> None:
-    """Refuse an element if a Zarr array that it is read from is not there. Quick enough to be asked for each tile.
+    """Raise an error if a Zarr array from which an element is read does not exist. Fast enough to be called per tile.
 
     Raises
     ------
     FileNotFoundError
-        If one is not there.
+        If an array does not exist.
     """
     for array in _arrays(pixels):
         folder = _folder(array)
@@ -38,16 +38,16 @@ def check_there(name: str, pixels: xr.DataArray) -> None:
 
 
 def check_whole(name: str, pixels: xr.DataArray) -> None:
-    """Refuse an element if a Zarr array that it is read from is not there, was replaced, or has lost chunks.
+    """Raise an error if a Zarr array from which an element is read is missing, was replaced, or has lost chunks.
 
-    Lost chunks are noticed where `nm.io.write` wrote the array, and noted how many files there are.
+    Lost chunks are detected in arrays written by `nm.io.write`, which stores the number of their files.
 
     Raises
     ------
     FileNotFoundError
-        If one is not there, or has fewer files than were written.
+        If an array does not exist, or has fewer files than were written.
     ValueError
-        If one of another form is in its place.
+        If it was replaced by an array with another shape, type or chunks.
     """
     check_there(name, pixels)
     for array in _arrays(pixels):
@@ -70,7 +70,7 @@ def count_chunk_files(folder: Path) -> int:
 
 
 def _arrays(pixels: xr.DataArray) -> Iterator[zarr.Array]:
-    """Local Zarr arrays that lazy pixels are computed from; dask keeps each in a layer of its own."""
+    """Local Zarr arrays from which lazy pixels are computed; dask has a layer for each."""
     layers = getattr(pixels.data, "dask", {})
     for layer, content in getattr(layers, "layers", {}).items():
         if layer.startswith("original-"):
@@ -81,10 +81,10 @@ def _arrays(pixels: xr.DataArray) -> Iterator[zarr.Array]:
 
 
 def _root(store: Any) -> Path | None:
-    """Folder of a store, None where it is not on a local disk."""
+    """Folder of a store; None if it is not on a local disk."""
     if isinstance(store, LocalStore):
         return store.root
-    files = getattr(getattr(store, "fs", None), "sync_fs", None)  # what dask opens a path with
+    files = getattr(getattr(store, "fs", None), "sync_fs", None)  # the store that dask uses for a path
     return Path(store.path) if "file" in getattr(files, "protocol", ()) else None
 
 
@@ -100,5 +100,5 @@ def _stored_form(folder: Path) -> dict[str, object]:
 
 
 def _form(array: zarr.Array) -> dict[str, object]:
-    """How the chunks of an array are to be read."""
+    """Metadata that determine how the chunks of an array are read."""
     return {key: value for key, value in array.metadata.to_dict().items() if key != "attributes"}

@@ -1,4 +1,4 @@
-"""Where elements lie in the pixels of an image, and how large these pixels are: read off their transformations."""
+"""Computes the position of elements in the pixels of an image, and the pixel size, from the transformations."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 SMALLEST_PIXEL, LARGEST_PIXEL = 0.01, 100.0
-"""Micrometres: no instrument for multiplex images has pixels smaller or larger than this."""
+"""Micrometres. No instrument for multiplex images has smaller or larger pixels."""
 TOLERANCE = 0.05
-"""Pixels by which coordinate systems may disagree about a place."""
+"""Maximum distance in pixels between the positions of a point according to two coordinate systems."""
 STATE_SIZE = "State the pixel size: nm.pp.set_pixel_size(sdata, ...)."
 SET = "spatialdata.transformations.set_transformation"
 SAME, SQUARE = 1e-3, 0.01
-"""Shares by which two statements of a pixel size may differ, and the two sides of a pixel."""
+"""Maximum relative difference between two stated pixel sizes, and between the two sides of a pixel."""
 
 
 def is_micrometre(system: str) -> bool:
-    """Whether a coordinate system is the one in micrometres, also after `spatialdata.concatenate` gave it a suffix."""
+    """Whether a coordinate system is `"micrometre"`, perhaps with a suffix from `spatialdata.concatenate`."""
     return system.split("-")[0] == _keys.MICROMETRE
 
 
 def spatial_system(sdata: SpatialData, image: str) -> str:
-    """Choose the coordinate system for `obsm["spatial"]`: micrometres where known, or the image's own, or its first."""
+    """Choose the coordinate system for `obsm["spatial"]`: micrometres if known, or the image's own, or its first."""
     systems = get_transformation(sdata.images[image], get_all=True)
     return min(systems, key=lambda name: (not is_micrometre(name), name != image))
 
 
 def pixel_size(sdata: SpatialData, image: str) -> float | None:
-    """Micrometres per pixel of an image, from its transformation to the system "micrometre"; None where it has none.
+    """Micrometres per pixel of an image, from its transformation to the system "micrometre"; None if it has none.
 
     Raises
     ------
     ValueError
-        If that transformation makes no square pixels of a plausible size, or `sdata.attrs` holds a size that no
-        transformation of the image agrees with: some tools change one and leave the other.
+        If the pixels are not square or not of a plausible size, or if `sdata.attrs` and the transformations contradict
+        each other, since some tools change only one of them.
     """
     transformations = get_transformation(sdata.images[image], get_all=True)
     sides = {name: _sides(transformation) for name, transformation in transformations.items()}
@@ -61,7 +61,7 @@ def pixel_size(sdata: SpatialData, image: str) -> float | None:
 
 
 def _sides(transformation: Any) -> np.ndarray:
-    """Sides x and y of a pixel in a coordinate system, which may also shift, turn or mirror the image."""
+    """Width and height of a pixel in a coordinate system, which may also shift, rotate or flip the image."""
     return np.linalg.norm(transformation.to_affine_matrix(("x", "y"), ("x", "y"))[:2, :2], axis=0)
 
 
@@ -79,27 +79,27 @@ def _size(image: str, system: str, sides: np.ndarray) -> float:
     return size
 
 
-def check_plausible(size: float, owner: str, mend: str) -> None:
-    """Refuse a pixel size that was given in another unit."""
+def check_plausible(size: float, owner: str, fix: str) -> None:
+    """Raise an error for a pixel size that must be in another unit."""
     if not SMALLEST_PIXEL <= size <= LARGEST_PIXEL:
-        msg = f"Pixels of {size:g} micrometres ({owner}) are implausible. State the size in micrometres, {mend}."
+        msg = f"Pixels of {size:g} micrometres ({owner}) are implausible. State the size in micrometres, {fix}."
         raise ValueError(msg)
 
 
 def shared_systems(sdata: SpatialData, element: str, image: str) -> list[str]:
-    """Coordinate systems that an element shares with an image; the one in micrometres, which images share, is last."""
+    """Coordinate systems that an element shares with an image; `"micrometre"`, which all images share, is last."""
     of_element = get_transformation(sdata[element], get_all=True)
     shared = [name for name in get_transformation(sdata.images[image], get_all=True) if name in of_element]
     return sorted(shared, key=is_micrometre)
 
 
 def to_pixels(sdata: SpatialData, element: str, image: str) -> np.ndarray:
-    """Affine matrix, (3, 3), that brings the intrinsic coordinates (x, y) of an element into the pixels of an image.
+    """Affine matrix, (3, 3), from the intrinsic coordinates (x, y) of an element to the pixels of an image.
 
     Raises
     ------
     ValueError
-        If the two share no coordinate system, or several that place the element differently.
+        If the two share no coordinate system, or if two shared systems disagree on the position of the element.
     """
     systems = shared_systems(sdata, element, image)
     if not systems:
@@ -116,7 +116,7 @@ def apply(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 
 def from_system(sdata: SpatialData, image: str, system: str) -> np.ndarray:
-    """Affine matrix, (3, 3), that brings coordinates in a system of an image into its pixels."""
+    """Affine matrix, (3, 3), from a coordinate system of an image to its pixels."""
     return np.linalg.inv(_matrix(sdata.images[image], system))
 
 
@@ -129,12 +129,12 @@ def _matrix(element: Any, system: str) -> np.ndarray:
 
 
 def between(element: Any, image: Any, system: str) -> np.ndarray:
-    """Affine matrix, (3, 3), from an element to the pixels of an image by way of one coordinate system."""
+    """Affine matrix, (3, 3), from an element to the pixels of an image, through one coordinate system."""
     return np.linalg.inv(_matrix(image, system)) @ _matrix(element, system)
 
 
 def _check_agreement(sdata: SpatialData, element: str, image: str, matrices: dict[str, np.ndarray]) -> None:
-    """Compare where the coordinate systems place the corners of the image; a transformation may be set on one only."""
+    """Check that all shared systems give the same position; a transformation may have been set on one element only."""
     height, width = full_resolution(sdata.images[image]).shape[-2:]
     corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], float)
     first, *others = matrices
@@ -144,7 +144,6 @@ def _check_agreement(sdata: SpatialData, element: str, image: str, matrices: dic
             places = f"lies at one place of image {image!r} by {first!r}, and at another by {system!r}"
             call = f"{SET}(sdata[{element!r}], ..., {system!r})"
             msg = f"{element!r} {places}. Set the transformation that is missing: {call}."
-            raise ValueError(msg)
             raise ValueError(msg)
 
 
@@ -156,13 +155,13 @@ def full_resolution(element: Any) -> xr.DataArray:
 
 
 def outside(pixels: xr.DataArray, centres: np.ndarray) -> np.ndarray:
-    """Which centres (x, y) are not finite, or lie outside of an image, bool (cells,)."""
+    """Find the centres (x, y) that are not finite or outside of an image, bool (cells,)."""
     inside = (centres >= 0) & (centres < (pixels.sizes["x"], pixels.sizes["y"]))
     return np.asarray(~inside.all(axis=1))
 
 
-def check_inside(image: str, pixels: xr.DataArray, centres: np.ndarray, names: Sequence[Hashable], mend: str) -> None:
-    """Refuse centres that are not finite or lie outside of their image, with their number and the first of them."""
+def check_inside(image: str, pixels: xr.DataArray, centres: np.ndarray, names: Sequence[Hashable], fix: str) -> None:
+    """Raise an error for centres that are not finite or outside of their image, with their number and the first."""
     wrong = outside(pixels, centres)
     if wrong.any():
         first = int(np.argmax(wrong))
@@ -170,6 +169,6 @@ def check_inside(image: str, pixels: xr.DataArray, centres: np.ndarray, names: S
         size = f"{pixels.sizes['x']} pixels wide and {pixels.sizes['y']} high"
         msg = (
             f"{wrong.sum()} of {len(centres)} centres are NaN or outside of image {image!r} ({size}), first "
-            f"{names[first]} at x = {x:.1f}, y = {y:.1f}. {mend}"
+            f"{names[first]} at x = {x:.1f}, y = {y:.1f}. {fix}"
         )
         raise ValueError(msg)

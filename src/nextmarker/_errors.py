@@ -1,4 +1,4 @@
-"""How errors are worded: what was looked for, what is there, and the call that mends it."""
+"""Wording of errors: what was expected, what was found, and the call that fixes it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 SHOWN = 8
-"""Names of a list that are shown."""
+"""Maximum number of names shown from a list."""
 CLOSE = 0.7
-"""Likeness of names from which one may be meant by the other; that of CD3 and CD4 is lower."""
+"""Minimum similarity of a name that is suggested; that of CD3 and CD4 is lower."""
 
 
 def listed(names: Iterable[object], most: int = SHOWN) -> str:
-    """List names in quotes, the first few of many.
+    """List names in quotes; of many, only the first few.
 
     Examples
     --------
@@ -26,8 +26,8 @@ def listed(names: Iterable[object], most: int = SHOWN) -> str:
     return (", ".join(quoted[:most]) or "nothing") + more
 
 
-def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[object], mend: str) -> str:
-    """Say that names are missing, what is there instead, and which call or argument mends it.
+def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[object], fix: str) -> str:
+    """Message that names are missing, what there is instead, and which call or argument fixes it.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[
     """
     names, known = [wanted] if isinstance(wanted, str) else list(wanted), list(map(str, there))
     sought = f"{kind}{'s' if len(names) > 1 else ''} {listed(names)}".strip()
-    return f"No {sought} in {where}; there is {listed(known)}. {_guess(names, known)}{mend}"
+    return f"No {sought} in {where}; there is {listed(known)}. {_guess(names, known)}{fix}"
 
 
 def check_option(argument: str, value: object, options: Collection[str]) -> None:
@@ -45,7 +45,7 @@ def check_option(argument: str, value: object, options: Collection[str]) -> None
     Raises
     ------
     ValueError
-        If it is not one of them.
+        If it is none of them.
     """
     if value not in options:
         msg = f"{argument}={value!r} must be one of {listed(options)}. {_guess([str(value)], list(options))}".rstrip()
@@ -53,12 +53,19 @@ def check_option(argument: str, value: object, options: Collection[str]) -> None
 
 
 def check_value(argument: str, value: object, holds: bool, rule: str) -> None:
-    """Refuse a value that breaks its rule, given as whether it holds and in words.
+    """Raise an error for a value that breaks a rule.
+
+    Parameters
+    ----------
+    holds
+        Whether the value follows the rule.
+    rule
+        The rule in words, after "must be".
 
     Raises
     ------
     ValueError
-        If it does not hold.
+        If it does not follow the rule.
     """
     if not holds:
         msg = f"{argument}={value!r} must be {rule}."
@@ -66,18 +73,18 @@ def check_value(argument: str, value: object, holds: bool, rule: str) -> None:
 
 
 def check_each_once(argument: str, names: Collection[str]) -> None:
-    """Refuse an empty list of names, and one in which a name repeats.
+    """Raise an error if a list of names is empty or a name repeats.
 
     Raises
     ------
     ValueError
-        If it is one of these.
+        If one of these is the case.
     """
     check_value(argument, names, 0 < len(names) == len(set(names)), "one name or more, each once")
 
 
 def _guess(wanted: Iterable[str], there: Iterable[str]) -> str:
-    """Guess which names were meant, whatever their case."""
+    """Suggest similar names, whether upper or lower case."""
     known = {name.casefold(): name for name in there}
     close = {known[match]: None for name in wanted for match in get_close_matches(name.casefold(), known, cutoff=CLOSE)}
     return f"Did you mean {' or '.join(map(repr, close))}? " if close else ""

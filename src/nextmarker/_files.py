@@ -1,4 +1,4 @@
-"""Files that are complete or not there: written in a private folder beside their place, and moved once whole."""
+"""Writes files completely or not at all: in a private folder next to the target, then moved into place."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def replaced_files(folder: Path) -> Iterator[Path]:
-    """Give a private folder to write files into, and move them into `folder` once all of them are complete.
+    """Provide a private folder to write files into, and move them into `folder` when all are complete.
 
     Raises
     ------
     PermissionError
-        If nothing can be written into `folder`.
+        If `folder` is not writable.
     OSError
         If the disk is full.
     """
@@ -36,12 +36,12 @@ def replaced_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder that only this user can open, with a name that nobody can foresee, and remove it in the end.
+    """Make a folder that only this user can open, with a name that cannot be guessed, and remove it at the end.
 
     Raises
     ------
     PermissionError
-        If nothing can be written into `parent`.
+        If `parent` is not writable.
     """
     try:
         folder = Path(tempfile.mkdtemp(suffix=SUFFIX, prefix=prefix, dir=parent))
@@ -54,7 +54,7 @@ def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def not_writable(folder: Path, error: OSError) -> OSError:
-    """The error to raise where nothing can be written into a folder."""
+    """The error to raise if a folder is not writable."""
     if error.errno in _FULL:
         return error
     return PermissionError(f"Cannot write into {str(folder)!r} ({error.strerror}): choose another folder.")
@@ -62,12 +62,12 @@ def not_writable(folder: Path, error: OSError) -> OSError:
 
 @contextmanager
 def full_disk_told(folder: Path) -> Iterator[None]:
-    """Name the folder to write into where an error, or whatever led to it, means that there is no space left.
+    """If an error was caused by a full disk, raise one that names the folder instead.
 
     Raises
     ------
     OSError
-        Instead of that error.
+        If the disk is full.
     """
     try:
         yield

@@ -1,16 +1,16 @@
-"""Every name that nextmarker writes into a SpatialData object or its table."""
+"""All keys that nextmarker writes into a SpatialData object or its table."""
 
 from typing import Final
 
 # elements of the SpatialData object
 CELLS: Final = "cells"
 TABLE: Final = "table"
-MICROMETRE: Final = "micrometre"  # coordinate system of all images whose pixel size is known
-PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image name -> micrometres per pixel, as it was stated
-REPORT: Final = "nextmarker_report"  # sdata.attrs: source -> what became of it
-CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image name -> names, original names and metals of its channels
-ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image name -> what the file tells of the acquisition
-PANELS: Final = "nextmarker_panels"  # sdata.attrs: image name -> marker -> how the image came to have it
+MICROMETRE: Final = "micrometre"  # coordinate system of all images with a known pixel size
+PIXEL_SIZE: Final = "nextmarker_pixel_size"  # sdata.attrs: image -> micrometres per pixel, as stated
+REPORT: Final = "nextmarker_report"  # sdata.attrs: source -> read or skipped, and why
+CHANNELS: Final = "nextmarker_channels"  # sdata.attrs: image -> names, original names and metals of its channels
+ACQUISITIONS: Final = "nextmarker_acquisitions"  # sdata.attrs: image -> information on the acquisition in its file
+PANELS: Final = "nextmarker_panels"  # sdata.attrs: image -> marker -> present, renamed or filled in
 MASKS: Final = "masks"  # sdata.labels: masks_<image>
 INTENSITY: Final = "intensity"  # the table of segmented objects
 
@@ -19,7 +19,7 @@ REGION: Final = "region"
 INSTANCE: Final = "instance_id"
 IMAGE: Final = "image"
 SPATIAL: Final = "spatial"
-SOURCE: Final = "source_id"  # the name a cell had where its centre came from
+SOURCE: Final = "source_id"  # name of the cell in its source
 
 # segmented objects, and which of them a cell was matched to
 AREA: Final = "area"
@@ -28,7 +28,7 @@ SQRT: Final = "sqrt"
 MATCHED: Final = "matched"
 DISTANCE: Final = "distance"
 
-# columns of the table that say where a marker and a cell come from, where nm.io knows it
+# columns of the table with the origin of a marker or a cell, if known to nm.io
 ORIGINAL_NAME: Final = "original_name"
 METAL: Final = "metal"
 SAMPLE: Final = "sample"
@@ -44,9 +44,9 @@ CONNECTIVITIES: Final = "connectivities"
 DISTANCES: Final = "distances"
 NEIGHBORS: Final = "neighbors"
 ATTRIBUTION: Final = "marker_attribution"
-EMBEDDED: Final = "nextmarker_embedding"  # obs: the model and the run of nm.tl.embed that embedded the cell
+EMBEDDED: Final = "nextmarker_embedding"  # obs: digests of the model and of the embedding of the cell
 RECORD: Final = "nextmarker"
-EMBED_STEP: Final = "embed"  # uns[RECORD]: the record of a step
+EMBED_STEP: Final = "embed"  # in uns[RECORD]: the record of a step
 CLUSTER_STEP: Final = "cluster"
 RENAME_STEP: Final = "rename_clusters"
 CELL_TYPE: Final = "cell_type"

@@ -1,4 +1,4 @@
-"""Messages of steps while they run: the logger "nextmarker", on stdout unless the user has set it up before.
+"""The logger "nextmarker", for messages of running steps; prints to stdout unless the user has configured it.
 
 >>> import logging
 >>> logging.getLogger("nextmarker").setLevel(logging.WARNING)  # no more messages
@@ -13,14 +13,14 @@ logger = logging.getLogger("nextmarker")
 
 
 class _Printer(logging.Handler):
-    """Prints messages to the stdout of the moment, which notebooks and tests replace."""
+    """Prints messages to the current stdout, which notebooks and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record))
 
 
 def _set_up() -> None:
-    """Print messages once, not again through the root logger, and leave what the user has set as it is."""
+    """Print each message once, not again through the root logger; keep the user's configuration."""
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not logger.handlers:

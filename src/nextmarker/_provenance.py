@@ -1,4 +1,4 @@
-"""What a result was made from: whether clusters and attributions belong to the embedding that the cells have."""
+"""Checks whether clusters and attributions were computed from the present embedding of the cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 EXAMPLES = 10
-"""Cells of each cluster that an attribution keeps by name, to recognize the cluster by."""
+"""Number of cells of each cluster that an attribution lists, to recognize the cluster if it is renamed."""
 
 
 def digest(values: np.ndarray) -> str:
@@ -27,12 +27,12 @@ def digest(values: np.ndarray) -> str:
 
 
 def name_embedding(model: str, embedding: np.ndarray) -> str:
-    """Name an embedding by its model and its values: `nm.tl.embed` gives this name to each cell."""
+    """Identify an embedding by the digests of its model and values; `nm.tl.embed` stores this name with each cell."""
     return f"{model}-{digest(embedding)[:8]}"
 
 
 def warn_of_replaced_embedding(adata: AnnData, new: str) -> None:
-    """Warn that results of an earlier embedding stay in the table when the embedding `new` replaces it."""
+    """Warn that the table has results of an earlier embedding, which `new` replaces."""
     older = [
         name
         for name, record in adata.uns.get(_keys.RECORD, {}).items()
@@ -45,16 +45,16 @@ def warn_of_replaced_embedding(adata: AnnData, new: str) -> None:
 
 
 def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> None:
-    """Warn of clusters that were not made from the embedding that the cells have now.
+    """Warn of clusters that were not computed from the present embedding of the cells.
 
-    Cells may have been left out or reordered, and clusters renamed.
+    Cells may have been left out or sorted, and clusters renamed.
 
     Parameters
     ----------
     groupby
-        Column of `.obs`. One that `nm.tl.cluster` did not write is not looked at.
+        Column of `.obs`. Columns that `nm.tl.cluster` did not write are not checked.
     strict
-        Refuse numbered clusters of several clusterings, instead of warning.
+        For numbered clusters of several clusterings, raise an error instead of a warning.
     """
     record = read_record(adata, record_name(_keys.CLUSTER_STEP, groupby))
     known = set(record.get("embedded_as", ()))
@@ -66,7 +66,7 @@ def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> Non
     if known and current.isdisjoint(known):
         msg = f"The clusters in .obs[{groupby!r}] were made from an earlier embedding. Cluster again: {again}."
         warnings.warn(msg, stacklevel=3)
-    elif _are_numbers(adata.obs[groupby]):  # named clusters, such as cell types, mean the same in every table
+    elif _are_numbers(adata.obs[groupby]):  # names, such as cell types, mean the same in all tables
         msg = f"In .obs[{groupby!r}] cluster 0 of one table may not be that of another. Cluster all together: {again}."
         if strict and len(current) > 1:
             raise ValueError(msg)
@@ -74,7 +74,7 @@ def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> Non
 
 
 def choose_examples(clusters: pd.Categorical, names: pd.Index) -> np.ndarray | None:
-    """Choose up to ten cells of each cluster, by name, cluster by cluster; None if names repeat."""
+    """Choose up to `EXAMPLES` cells of each cluster; their names, cluster by cluster, or None if names repeat."""
     if not names.is_unique:
         return None
     rows = [np.flatnonzero(clusters.codes == code) for code in range(len(clusters.categories))]
@@ -82,23 +82,23 @@ def choose_examples(clusters: pd.Categorical, names: pd.Index) -> np.ndarray | N
     return names[np.concatenate(chosen)].to_numpy(dtype=object)
 
 
-def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend: str = "") -> pd.DataFrame:
-    """Look up an attribution, and refuse it if it is of another embedding or other clusters than the table has now.
+def read_attribution(adata: AnnData, key: str, groupby: str | None = None, fix: str = "") -> pd.DataFrame:
+    """Read an attribution; raise an error if embedding or clusters of the table have changed since.
 
-    Clusters that were renamed have their new names in the result. Where cells were left out, a warning says so.
+    Renamed clusters have their new names in the result. If cells were left out, a warning says so.
 
     Parameters
     ----------
     key
         Name of the attribution in `.uns`.
     groupby
-        The clusters it must be of, by the same names; by default those it was made of.
-    mend
-        What else helps, beside writing it again.
+        The clusters that it must belong to, under the same names; by default those it was computed from.
+    fix
+        Another remedy for the error message, besides computing it again.
     """
     record = read_record(adata, record_name(_keys.ATTRIBUTION, key))
     column = groupby or record.get("groupby")
-    call = _attribution_call(key, column) + mend
+    call = _attribution_call(key, column) + fix
     table = require(adata, "uns", key, call)
     _refuse_older_attribution(adata, key, record, call)
     if column not in adata.obs:
@@ -108,7 +108,7 @@ def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend:
     where = f".uns[{key!r}] is the attribution of other clusters than .obs[{column!r}]"
     names = _current_names(adata.obs[column], then, record.get("examples", ()))
     if names is None and groupby is None and sorted(then) == sorted(_sizes(adata.obs[column])):
-        return table  # at most renamed, and not known how
+        return table  # perhaps renamed, but it is unknown how
     names = names or {name: name for name in then.index}
     _refuse_merged(names, where, call)
     _compare_sizes(then.rename(names), _sizes(adata.obs[column]), where, call)
@@ -118,7 +118,7 @@ def read_attribution(adata: AnnData, key: str, groupby: str | None = None, mend:
 
 
 def _embeddings(adata: AnnData, cells: np.ndarray | slice = slice(None)) -> set[str]:
-    """Names of the embeddings that some cells have; empty where not known."""
+    """Names of the embeddings of some cells; empty if unknown."""
     return set(embedded_as(adata)[cells].dropna())
 
 
@@ -127,7 +127,7 @@ def _are_numbers(labels: pd.Series) -> bool:
 
 
 def _sizes(labels: pd.Series) -> pd.Series:
-    """Cells by label, as a string, without labels that no cell has."""
+    """Number of cells of each label, as a string, without unused labels."""
     sizes = labels.value_counts()
     return sizes[sizes > 0].rename(index=str)
 
@@ -151,11 +151,11 @@ def _refuse_older_attribution(adata: AnnData, key: str, record: Mapping[str, Any
 
 
 def _current_names(labels: pd.Series, then: pd.Series, examples: Iterable[str]) -> dict[str, str] | None:
-    """Find what clusters are called now, by the examples of each; one whose examples are gone keeps its name.
+    """Find the present names of clusters by the example cells of each; a cluster without examples keeps its name.
 
     Returns
     -------
-    Name now by name then, or None if there are no examples.
+    Present name by former name, or None if there are no examples.
     """
     owners = np.repeat(then.index, then.clip(upper=EXAMPLES))
     cells = pd.Index(list(examples))
@@ -163,7 +163,7 @@ def _current_names(labels: pd.Series, then: pd.Series, examples: Iterable[str]) 
         return None
     pairs = pd.DataFrame({"then": owners, "now": labels.astype(object).reindex(cells).to_numpy()}).dropna().astype(str)
     pairs = pairs.drop_duplicates()
-    whole = pairs[~pairs["then"].duplicated(keep=False)]  # the others were divided, and have no one name now
+    whole = pairs[~pairs["then"].duplicated(keep=False)]  # the others were divided, so they have several names
     return {name: name for name in then.index} | dict(zip(whole["then"], whole["now"], strict=True))
 
 
@@ -176,7 +176,7 @@ def _refuse_merged(names: Mapping[str, str], where: str, call: str) -> None:
 
 
 def _compare_sizes(then: pd.Series, now: pd.Series, where: str, call: str) -> None:
-    """Refuse clusters that gained cells, and warn of cells that were left out."""
+    """Raise an error if clusters gained cells; warn if cells were left out."""
     lost = then.sub(now, fill_value=0)
     if (lost < 0).any():
         msg = f"{where}, which has the sizes {now.to_dict()}. Write it again: {call}."

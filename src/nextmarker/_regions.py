@@ -1,4 +1,4 @@
-"""The one reader of SpatialData: which images, which cells, where, in pixels."""
+"""The only reader of SpatialData: images, channels, and cells with their positions in pixels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Region:
     rows: np.ndarray
     """Positions of the cells in the table, int (cells,)."""
     pixel_size: float | None
-    """Micrometres per pixel, where known."""
+    """Micrometres per pixel, if known."""
 
     def scale(self, pixel_size: float | None) -> float:
         """Pixels of this image per pixel of `pixel_size` micrometres; 1 if that is None."""
@@ -67,14 +67,14 @@ class Region:
         return scale
 
     def neighbour_distances(self) -> np.ndarray:
-        """Distance of every centre to the next in pixels, float64 (cells,); empty if there is only one."""
+        """Distance of every centre to the nearest other, in pixels, float64 (cells,); empty if there is only one."""
         if len(self.centres) < 2:
             return np.empty(0)
         return KDTree(self.centres).query(self.centres, k=2)[0][:, 1]
 
 
 def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Region]:
-    """Read which cells of the table lie in which image, and where in its pixels.
+    """Read the cells of the table in each image, with their positions in pixels.
 
     Every row of the table belongs to exactly one region.
 
@@ -83,19 +83,19 @@ def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Regio
     KeyError
         If the table, its columns, or an element it names is missing.
     ValueError
-        If the table has no cells, cells without a region or image, or cells that their element does not hold; if a
-        centre is not finite or outside of its image, or the transformations of an element and its image disagree.
+        If the table has no cells, or cells without region, image or circle; if a centre is not finite or outside of its
+        image; or if the transformations of an element and its image disagree.
     """
     regions = locate_cells(sdata, table_key)
     names = sdata.tables[table_key].obs_names
-    mend = "Remove these cells, nm.pp.remove_outside_cells(sdata), or correct their centres."
+    fix = "Remove these cells, nm.pp.remove_outside_cells(sdata), or correct their centres."
     for region in regions:
-        check_inside(region.image, region.pixels, region.centres, names[region.rows], mend)
+        check_inside(region.image, region.pixels, region.centres, names[region.rows], fix)
     return regions
 
 
 def locate_cells(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Region]:
-    """Read the same without asking whether the centres lie in their images."""
+    """Same as `read_regions`, without checking that the centres lie in their images."""
     obs = _table_obs(sdata, table_key)
     regions = []
     pairs = obs.groupby([_keys.REGION, _keys.IMAGE], observed=True, sort=False).indices
@@ -116,13 +116,13 @@ def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABL
     Raises
     ------
     KeyError
-        If the element holds other shapes than circles.
+        If the shapes are not circles.
     """
     wanted = sdata.tables[table_key].obs[_keys.INSTANCE].to_numpy()[region.rows]
     circles = _circles_of(sdata, region.name, wanted, table_key)
     if "radius" not in circles:
-        mend = f"Make circles of them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
-        raise KeyError(no_such("column", "radius", f"sdata.shapes[{region.name!r}]", circles.columns, mend))
+        fix = f"Make circles of them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
+        raise KeyError(no_such("column", "radius", f"sdata.shapes[{region.name!r}]", circles.columns, fix))
     scale = np.sqrt(abs(np.linalg.det(to_pixels(sdata, region.name, region.image)[:2, :2])))
     return circles["radius"].to_numpy(np.float64) * scale
 
@@ -130,8 +130,8 @@ def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABL
 def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key: str) -> gpd.GeoDataFrame:
     """Look up the circles of some cells."""
     if name not in sdata.shapes:
-        mend = f"If it was renamed: sdata.shapes[{name!r}] = sdata.shapes[...]."
-        raise KeyError(no_such("element", name, f"sdata.shapes, which {table_key!r} annotates", sdata.shapes, mend))
+        fix = f"If it was renamed: sdata.shapes[{name!r}] = sdata.shapes[...]."
+        raise KeyError(no_such("element", name, f"sdata.shapes, which {table_key!r} annotates", sdata.shapes, fix))
     circles = sdata.shapes[name]
     if not circles.index.is_unique:
         repeated = circles.index[circles.index.duplicated()][0]
@@ -149,14 +149,14 @@ def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key:
 
 
 def _find_image(sdata: SpatialData, image: str, region: str, table_key: str) -> str:
-    """Find the image of a region; `spatialdata.concatenate` of a dict gives both the same suffix, but not the table."""
+    """Find the image of a region; `spatialdata.concatenate` of a dict adds a suffix to both, but not in the table."""
     joined = [name for name in sdata.images if name.startswith(f"{image}-") and region.endswith(name[len(image) :])]
-    if len(joined) > 1:  # suffixes that end alike
+    if len(joined) > 1:  # one suffix ends with another
         joined = [name for name in joined if shared_systems(sdata, region, name)]
     if image not in sdata.images and len(joined) != 1:
         column = f"sdata[{table_key!r}].obs[{_keys.IMAGE!r}]"
-        mend = f"If it was renamed: {column} = {column}.replace({{{image!r}: ...}})."
-        raise KeyError(no_such("image", image, "sdata.images", sdata.images, mend))
+        fix = f"If it was renamed: {column} = {column}.replace({{{image!r}: ...}})."
+        raise KeyError(no_such("image", image, "sdata.images", sdata.images, fix))
     return image if image in sdata.images else joined[0]
 
 
@@ -165,18 +165,18 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
     columns = [_keys.REGION, _keys.INSTANCE, _keys.IMAGE]
     lacking = [column for column in columns if column not in obs]
     if lacking:
-        mend = "Take the cells from it: nm.pp.add_cells(sdata, ...)."
-        raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, mend))
+        fix = "Take the cells from it: nm.pp.add_cells(sdata, ...)."
+        raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, fix))
     if len(obs) == 0:
-        mend = "Detect them again: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
-        msg = f"The table {table_key!r} has no cells. {mend}"
+        fix = "Detect them again: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
+        msg = f"The table {table_key!r} has no cells. {fix}"
         raise ValueError(msg)
     check_linked(obs[columns], table_key)
     return obs
 
 
 def check_linked(links: pd.DataFrame, table_key: str) -> None:
-    """Refuse cells of which it is not known where they lie."""
+    """Raise an error for cells without region, circle or image."""
     empty = links.isna()
     for column in links.columns[empty.any()]:
         rows = empty[column].to_numpy()
@@ -218,11 +218,11 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
     Raises
     ------
     FileNotFoundError
-        If the store that it is read from is not there any more, or has lost files.
+        If its store was moved or removed, or has lost files.
     KeyError
         If there is no such image.
     ValueError
-        If it is not flat, channel names repeat, or another image is in the place of this one.
+        If it has z-planes or time points, channel names repeat, or it was replaced on disk by another image.
     """
     if image not in sdata.images:
         raise KeyError(no_such("image", image, "sdata.images", sdata.images, "Choose among these."))
@@ -252,7 +252,7 @@ def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -
     Raises
     ------
     FileNotFoundError
-        If the store that it is read from is not there any more.
+        If its store was moved or removed.
     ValueError
         If a pixel is not finite.
     """
@@ -263,7 +263,7 @@ def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -
         there = f"sdata.images[{image!r}]"
         msg = f"Pixels of {there} are NaN or infinite in {listed(broken)}. Replace them: {there} = {there}.fillna(0)."
         raise ValueError(msg)
-    return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch knows no other
+    return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch requires it
 
 
 def read_panels(sdata: SpatialData, images: Sequence[str]) -> dict[str, list[str]]:
@@ -284,15 +284,15 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
     Raises
     ------
     ValueError
-        If an image lacks one of the markers, or, without `markers`, has another panel than the first.
+        If an image lacks one of the markers, or, without `markers`, has a different panel from the first.
     """
     panels = read_panels(sdata, images)
     if markers is not None:
         for image, panel in panels.items():
             lacking = [name for name in markers if name not in panel]
             if lacking:
-                mend = f"Choose among these, or rename: sdata.set_channel_names({image!r}, [...])."
-                raise ValueError(no_such("channel", lacking, f"image {image!r}", panel, mend))
+                fix = f"Choose among these, or rename: sdata.set_channel_names({image!r}, [...])."
+                raise ValueError(no_such("channel", lacking, f"image {image!r}", panel, fix))
         return list(markers)
     first, *_ = panels.values()
     for image, panel in panels.items():
@@ -310,5 +310,5 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
 
 
 def as_list(names: Iterable[str] | str) -> list[str]:
-    """Take one name for a list of one."""
+    """Turn a single name into a list."""
     return [names] if isinstance(names, str) else list(names)

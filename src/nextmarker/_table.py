@@ -1,4 +1,4 @@
-"""The table: find it, read from it, write results into it, keep a record of what was done."""
+"""The table: finds it, reads representations and labels, writes results and their record."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 OURS = (_keys.EMBEDDING, _keys.INTERPRETABILITY_FEATURES)
 DEFAULTS = ("X", _keys.INTERPRETABILITY_FEATURES, _keys.EMBEDDING)
 LAYERS = "layers/"
-ROWS_AT_ONCE = 65_536  # cells whose features are averaged at one time
+ROWS_AT_ONCE = 65_536  # cells whose features are averaged at a time
 
 _WRITTEN = "written"
-_EMBEDDING_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")  # the digest of the model, and that of the embedding
-# by step, the name that its result has by default
+_EMBEDDING_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")  # digests of the model and of the embedding
+# default name of the result of a step
 _DEFAULT_NAMES = {
     _keys.CLUSTER_STEP: _keys.CLUSTERS,
     _keys.ATTRIBUTION: _keys.ATTRIBUTION,
@@ -53,7 +53,7 @@ _DEFAULT_PLACES = {
 
 
 def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnData:
-    """Take the table itself, or out of a SpatialData object.
+    """Get the table of AnnData (itself) or SpatialData.
 
     Raises
     ------
@@ -69,31 +69,31 @@ def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnD
         msg = f"Expected AnnData or SpatialData, got {type(data).__name__}. Pass sdata or sdata['{table_key}']."
         raise TypeError(msg)
     if table_key not in tables:
-        mend = "Make the cells first: nm.pp.detect_cells(sdata, nuclear_channels=[...]) or nm.pp.add_cells(sdata, ...)."
-        raise KeyError(no_such("table", table_key, "sdata.tables", tables, mend))
+        fix = "Make the cells first: nm.pp.detect_cells(sdata, nuclear_channels=[...]) or nm.pp.add_cells(sdata, ...)."
+        raise KeyError(no_such("table", table_key, "sdata.tables", tables, fix))
     return tables[table_key]
 
 
-def require(adata: AnnData, slot: str, key: str, mend: str) -> Any:
-    """Look up `adata.<slot>[key]`, or say what is there and which call writes it."""
+def require(adata: AnnData, slot: str, key: str, fix: str) -> Any:
+    """Look up `adata.<slot>[key]`; the error names the keys that exist and the call that writes this one."""
     holder = getattr(adata, slot)
     if key not in holder:
-        raise KeyError(no_such("", key, f".{slot} of the table", holder, f"Write it with {mend}."))
+        raise KeyError(no_such("", key, f".{slot} of the table", holder, f"Write it with {fix}."))
     return holder[key]
 
 
 def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = "key_added") -> None:
-    """Refuse to replace what nextmarker did not write; a step that is run again replaces its own result.
+    """Raise an error before replacing what nextmarker did not write; a step may replace its own results.
 
-    `.uns`, and the record with it, is lost when tables are joined. So the default names are taken for ours as well
-    wherever the cells show that nextmarker embedded them.
+    `.uns` with the record is lost when tables are joined. So default names also count as written by nextmarker if the
+    cells show that it embedded them.
 
     Parameters
     ----------
     keys
         Places about to be written, as `"slot/key"`.
     argument
-        The argument by which the user chooses another name, where there is one.
+        The argument for choosing another name, if there is one.
     """
     own = set(adata.uns.get(_keys.RECORD, {}).get(_WRITTEN, []))
     if embedded_as(adata).notna().any():
@@ -107,14 +107,14 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = 
 
 
 def embedded_as(adata: AnnData) -> pd.Series:
-    """Read the name of the embedding of each cell, as `nm.tl.embed` wrote it: categorical, missing where unknown."""
+    """Read the name of the embedding of each cell, written by `nm.tl.embed`: categorical, missing if unknown."""
     column = adata.obs.get(_keys.EMBEDDED, pd.Series(index=adata.obs_names, dtype=object)).astype("category")
     others = [name for name in column.cat.categories if not _EMBEDDING_NAME.fullmatch(str(name))]
     return column.cat.remove_categories(others).cat.remove_unused_categories()
 
 
 def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> None:
-    """Refuse cells that were embedded by several models, whose embeddings cannot be compared.
+    """Raise an error if cells were embedded by several models, whose embeddings cannot be compared.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def refuse_several_models(adata: AnnData, cells: np.ndarray | None = None) -> No
 
 
 def made_from(adata: AnnData, cells: np.ndarray | None = None) -> dict[str, Any]:
-    """Name model and embeddings of all or some cells, for the record of what is made from them; nothing if unknown."""
+    """Names of the model and embeddings of some or all cells, for the record of a result; empty if unknown."""
     names = embedded_as(adata if cells is None else adata[cells]).cat.categories
     if names.empty:
         return {}
@@ -137,26 +137,26 @@ def made_from(adata: AnnData, cells: np.ndarray | None = None) -> dict[str, Any]
 
 
 def record_name(step: str, key: str) -> str:
-    """Name the record of a result, so that each `key_added` has its own."""
+    """Name of the record of a result; each `key_added` has its own."""
     return step if key == _DEFAULT_NAMES.get(step) else f"{step}_{key}"
 
 
 def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:
-    """Read what a step was run with; empty where that is not known."""
+    """Read the parameters of a step; empty if unknown."""
     return adata.uns.get(_keys.RECORD, {}).get(name, {})
 
 
 def write_results(adata: AnnData, step: str, results: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
-    """Write the results of a step and its record, all at once.
+    """Write the results of a step and its record.
 
     Parameters
     ----------
     step
-        Name of the record, under which `.uns["nextmarker"]` keeps it.
+        Key of the record in `.uns["nextmarker"]`.
     results
         Values by place, `"slot/key"`.
     parameters
-        What the step was run with; entries that are None are left out, since files cannot hold them.
+        Content of the record; entries that are None are left out, since files cannot hold them.
     """
     for place, value in results.items():
         slot, key = place.split("/", 1)
@@ -182,16 +182,16 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
     KeyError
         If the table lacks one.
     ValueError
-        If one holds anything but finite numbers, is one of several models, or does not fit the markers of the table.
+        If values are not finite numbers, come from several models, or do not fit the markers of the table.
     """
     available = _available(adata)
     chosen = [names] if isinstance(names, str) else list(names or [name for name in DEFAULTS if name in available])
     lacking = [name for name in chosen if name not in available]
     if lacking or not chosen:
-        mend = "Name others, use_rep=[...], or embed: nm.tl.embed(sdata)."
+        fix = "Name others, use_rep=[...], or embed: nm.tl.embed(sdata)."
         if "X" in lacking and "X" in adata.obsm:
-            mend += " 'X' means .X, never .obsm['X']: rename that."
-        raise KeyError(no_such("representation", lacking or DEFAULTS, "the table", available, mend))
+            fix += " 'X' means .X, never .obsm['X']: rename that."
+        raise KeyError(no_such("representation", lacking or DEFAULTS, "the table", available, fix))
     if set(chosen) & set(OURS):
         refuse_several_models(adata, cells)
     if _keys.INTERPRETABILITY_FEATURES in chosen:
@@ -200,26 +200,26 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
 
 
 def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
-    """Read all of I, (cells, markers * features), and refuse it if it is out of step with the markers of the table.
+    """Read all of I, (cells, markers * features); raise an error if it does not match the markers of the table.
 
-    `.obsm` does not follow when the markers of a table are chosen or put in another order, or cut when tables are
-    joined; `.layers` does, and holds the mean of the features of each marker.
+    When markers are selected, sorted, or dropped by joining tables, `.layers` follows but `.obsm` does not. So the
+    mean of the features of each marker is compared with the activation in `.layers`.
 
     Parameters
     ----------
     n_features
-        Features of a marker, where known.
+        Features per marker, if known.
 
     Raises
     ------
     ValueError
-        If columns are missing, or are those of other markers.
+        If columns are missing, or belong to other markers.
     """
     flat = np.asarray(adata.obsm[_keys.INTERPRETABILITY_FEATURES])
     width = n_features or max(flat.shape[1] // max(adata.n_vars, 1), 1)
     activation = adata.layers.get(_keys.INTERPRETABILITY)
     if n_features is None and activation is None:
-        return flat  # not from nm.tl.embed, which writes both
+        return flat  # not written by nm.tl.embed, which writes both
     if flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat):
         features = f".obsm[{_keys.INTERPRETABILITY_FEATURES!r}]"
         msg = (
@@ -231,7 +231,7 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
 
 
 def _is_mean(activation: np.ndarray | None, flat: np.ndarray) -> bool:
-    """Tell whether the activation, where there is one, is the mean of each marker's features."""
+    """Whether the activation, if there is one, is the mean of each marker's features."""
     if activation is None:
         return True
     blocks = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(flat), ROWS_AT_ONCE)]
@@ -248,7 +248,7 @@ def _is_mean(activation: np.ndarray | None, flat: np.ndarray) -> bool:
 
 def _available(adata: AnnData) -> list[str]:
     intensities = ["X"] if adata.X is not None and adata.n_vars else []
-    matrices = [name for name in adata.obsm if name != "X"]  # which would be taken for .X
+    matrices = [name for name in adata.obsm if name != "X"]  # "X" means .X
     return [*intensities, *matrices, *(f"{LAYERS}{name}" for name in adata.layers if name is not None)]
 
 
@@ -265,7 +265,7 @@ def _read(adata: AnnData, name: str, cells: np.ndarray) -> np.ndarray:
 
 
 def refuse_infinite(values: np.ndarray, names: pd.Index, what: str) -> None:
-    """Refuse values of cells, (cells, ...), that are not all finite, and name the first of these cells."""
+    """Raise an error for values of cells, (cells, ...), that are not finite, with the first such cell."""
     broken = ~np.isfinite(values).all(axis=1)
     if broken.any():
         msg = f"{what} of {broken.sum()} cells is not finite, first that of {names[broken][0]!r}. Write it again."
@@ -273,16 +273,16 @@ def refuse_infinite(values: np.ndarray, names: pd.Index, what: str) -> None:
 
 
 def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray, list[pd.Categorical]]:
-    """Read columns of `.obs` as strings, of the cells that have a value (neither NaN nor empty) in all of them.
+    """Read columns of `.obs` as strings, for the cells with a value (neither NaN nor empty) in each of them.
 
     Parameters
     ----------
     columns
-        Column of each argument.
+        Column by argument.
 
     Returns
     -------
-    Which cells these are, bool (all cells,), and one categorical for each column, without empty categories.
+    Which cells have values, bool (all cells,), and a categorical for each column, without unused categories.
 
     Raises
     ------
@@ -306,7 +306,7 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
 
 
 def read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:
-    """Read a categorical column: the categories that have cells, as strings. A cell without one has code -1.
+    """Read a categorical column, with its used categories as strings; cells without a category have the code -1.
 
     Raises
     ------

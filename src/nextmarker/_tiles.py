@@ -1,4 +1,4 @@
-"""Divides images into tiles: pixels that are read together, with the cells that can be cut from them."""
+"""Divides images into tiles, which hold pixels and the cells that can be cut from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
 
 WINDOWS = 3
-"""Windows along each side of an image that `sample_windows` reads."""
+"""Number of windows along each side of an image that `sample_windows` reads."""
 WINDOW_SIZE = 128
-"""Largest width of such a window in pixels."""
+"""Maximum width of such a window in pixels."""
 PLACES_PER_WINDOW = 28
 
 
@@ -179,5 +179,5 @@ def _tile(
     for begin, length, axis in zip(corner, block.shape[1:], "yx", strict=True):
         reflected.append((margin if begin == 0 else 0, margin if begin + length == pixels.sizes[axis] else 0))
     block = np.pad(block, reflected, mode="symmetric")
-    origin = (corner[1] - reflected[2][0], corner[0] - reflected[1][0])  # (x, y), as the centres
+    origin = (corner[1] - reflected[2][0], corner[0] - reflected[1][0])  # (x, y), like the centres
     return Tile(np.ascontiguousarray(block.transpose(1, 2, 0)), centres - origin, rows)

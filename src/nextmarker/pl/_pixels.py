@@ -36,8 +36,8 @@ def check_channels(regions: Sequence[Region], channels: Sequence[str], argument:
         panel = region.pixels["c"].to_numpy().tolist()
         lacking = [channel for channel in channels if channel not in panel]
         if lacking:
-            mend = f"Choose others: {argument}=..."
-            raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, mend))
+            fix = f"Choose others: {argument}=..."
+            raise KeyError(no_such("channel", lacking, f"image {region.image!r}", panel, fix))
 
 
 def choose_frame(region: Region, crop: tuple[float, float, float, float] | None) -> Frame:

@@ -214,7 +214,7 @@ def test_other_types_are_refused(sdata, path, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-# what a store cannot hold; the last part of each message is a call, which must mend it
+# what a store cannot hold; the last part of each message is a call, which must fix it
 UNWRITABLE = {
     "list of dicts": ("uns", [{"a": 1}]),
     "tuple": ("uns", ("a", "b")),
