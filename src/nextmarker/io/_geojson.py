@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nextmarker._files import replaced_files
 from nextmarker._regions import Region
 
-CORNERS = 4  # per quarter of a circle; the extreme points are among them
+CORNERS = 4  # per quarter of a circle, with the extreme points
 DECIMALS = 2  # of a pixel, as QuPath itself writes
 
 

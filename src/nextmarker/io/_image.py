@@ -1,4 +1,4 @@
-"""What all readers have in common: images, their channels and their pixel sizes become a SpatialData object."""
+"""Shared by all readers: images with channels and pixel sizes become a SpatialData object."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Image:
-    """An image as it was found in a file."""
+    """An image in a file."""
 
     name: str
     pixels: da.Array | np.ndarray
     """Raw counts, (c, y, x)."""
     channels: tuple[str, ...]
     pixel_size: float | None
-    """Micrometres per pixel, where known."""
+    """Micrometres per pixel, if known."""
     originals: tuple[str, ...] | None = None
-    """Names of the channels in the file, where `channels` differ."""
+    """Names of the channels in the file, if they differ from `channels`."""
     metals: tuple[str, ...] | None = None
-    """Metal of each channel, "" where it has none."""
+    """Metal of each channel, "" for none."""
     metadata: Mapping[str, str | float | int] = field(default_factory=dict)
-    """What the file tells of the acquisition."""
+    """Information on the acquisition in the file."""
     labels: da.Array | np.ndarray | None = None
     """Segmentation masks, int (y, x), 0 for the background."""
     source: str = ""
-    """The file or folder, and the part of it."""
+    """File or folder, and the part of it."""
     notes: tuple[str, ...] = ()
     """What was changed or left out while reading."""
     remarks: tuple[str, ...] = ()
-    """What is worth knowing besides: reported, but no reason for a warning."""
+    """Other notes for the report, without a warning."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was found but not read."""
+    """Something that was found but not read."""
 
     source: str
     reason: str
     expected: bool = False
-    """Whether such parts belong to the format, as thumbnails do: reported, but no reason for a warning."""
+    """Whether such parts belong to the format, like thumbnails: reported without a warning."""
 
 
 def to_spatialdata(images: Sequence[Image], skipped: Sequence[Skipped] = ()) -> SpatialData:
-    """Join images, each with a coordinate system of its own, and record what was read.
+    """Combine images in one object, each with its own coordinate system, and record what was read.
 
-    To be called by a public reader itself: the warning on what was skipped or renamed points to the caller of that.
+    Must be called by a public reader, so that the warning about skipped or renamed parts points to the user's code.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def to_spatialdata(images: Sequence[Image], skipped: Sequence[Skipped] = ()) -> 
 
 
 def transformation(name: str, pixel_size: float | None) -> dict[str, BaseTransformation]:
-    """Pixels of the image `name` to its own coordinate system, and to the one in micrometres if their size is known."""
+    """Transformations of an image to its own coordinate system, and to "micrometre" if the pixel size is known."""
     if pixel_size is None:
         return {name: Identity()}
     return {system: Scale([pixel_size, pixel_size], axes=("x", "y")) for system in (name, _keys.MICROMETRE)}
@@ -117,8 +117,8 @@ def _masks_name(image: str) -> str:
 
 
 def unique_names(images: Sequence[Image]) -> list[Image]:
-    """Make names that spatialdata can write: no blanks, slashes or brackets, and different in lower case too."""
-    # written by later steps, and spatialdata wants every element named apart; an image's own system has its name
+    """Make names that spatialdata can write: no blanks, slashes or brackets, and not differing only in case."""
+    # names of later elements and coordinate systems; spatialdata requires unique names of elements
     taken = {_keys.CELLS, _keys.TABLE, _keys.MICROMETRE}
     renamed = []
     for image in images:
@@ -133,7 +133,7 @@ def unique_names(images: Sequence[Image]) -> list[Image]:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Number names that repeat, and name those that are empty by their place, counted from 1."""
+    """Number repeated names, and name empty ones by their position, counted from 1."""
     named = [name.strip() or f"channel_{place}" for place, name in enumerate(names, start=1)]
     seen: set[str] = set()
     result = []
@@ -157,7 +157,7 @@ def _with_distinct_channels(image: Image) -> Image:
 
 
 def _warn_about(images: Iterable[Image], skipped: Iterable[Skipped]) -> None:
-    """Warn of all that was skipped or renamed, at the caller of the public reader."""
+    """Warn of everything that was skipped or renamed, at the line that called the public reader."""
     lines = [f"{part.source}: skipped, {part.reason}" for part in skipped if not part.expected]
     sources: dict[str, list[str]] = {}
     for image in images:
@@ -177,7 +177,7 @@ def _channel_names(image: Image) -> dict[str, list[str]]:
 
 
 def _writable(metadata: Mapping[str, str | float | int]) -> dict[str, str | float | int]:
-    """Keep what JSON can hold."""
+    """Keep values that JSON can hold."""
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in metadata.items()}
     return {key: v for key, v in plain.items() if not isinstance(v, float) or math.isfinite(v)}
 
@@ -200,7 +200,7 @@ def _report(images: Iterable[Image], skipped: Iterable[Skipped]) -> dict[str, di
 
 
 def check_pixel_size(pixel_size: float | None) -> None:
-    """Refuse what cannot be a length in micrometres."""
+    """Raise an error if this cannot be a length in micrometres."""
     if pixel_size is None:
         return
     if isinstance(pixel_size, bool) or not isinstance(pixel_size, (int, float, np.number)):
@@ -215,7 +215,7 @@ def check_pixel_size(pixel_size: float | None) -> None:
 
 
 def check_channels(channels: Sequence[str], source: str) -> None:
-    """Refuse given names that do not tell the channels apart."""
+    """Raise an error if given names are empty or repeat."""
     repeated = sorted({name for name in channels if list(channels).count(name) > 1})
     if repeated:
         msg = f"{source} has several channels of one name: {repeated}. Name all {len(channels)}: channel_names=[...]."

@@ -1,4 +1,4 @@
-"""What an image and its channels are called: after the file, its header, the names of its pages, or the user."""
+"""Names of images and channels: from the user, the header, the names of the pages, or the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNNING = "page|frame|slice|plane|image|img|channel|ch|c|t|z|time|timepoint|seri
 
 
 def stem(path: Path) -> str:
-    """Name of a file without what tells its kind."""
+    """Name of a file without its extensions."""
     return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
 
 
@@ -30,10 +30,10 @@ def name_channels(
     Raises
     ------
     ValueError
-        If there are none, of another number, or given twice.
+        If names are missing or repeat, or their number is wrong.
     """
     if given is not None:
-        # given names say that the planes are channels, whatever the program that wrote the file called them
+        # given names mean that the planes are channels, whatever the header calls them
         if len(given) != n:
             planes = f"{n} planes ({unsure})" if unsure else f"{n} channels"
             msg = f"{source} has {planes}, but channel_names has {len(given)}: {list(given)}."
@@ -47,7 +47,7 @@ def name_channels(
 
 
 def page_names(path: Path, pages: Sequence[tifffile.TiffPage], planes: int) -> tuple[str, ...] | None:
-    """Names of the channels in the tag PageName, as MCDViewer writes them; None if they only number the pages."""
+    """Names of the channels in the tag PageName, as written by MCDViewer; None if they only number the pages."""
     names = [str(page.tags.valueof(PAGE_NAME, default="")).strip() for page in pages]
     numbered = re.compile(rf"({RUNNING}|{re.escape(stem(path))})?[\W_]*\d*\W*(of)?\W*\d*", re.IGNORECASE)
     useful = len(set(names)) == len(names) == planes > 1 and not any(numbered.fullmatch(name) for name in names)

@@ -1,4 +1,4 @@
-"""Which channels an image keeps, and what they are called."""
+"""Chooses and renames the channels of images by a panel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nextmarker.io.imc.no_antibody import with_note
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# what the columns are called: by steinbock, and in the panels of the IMC segmentation pipeline and of imcdatasets
+# column names of steinbock, and of the IMC segmentation pipeline and imcdatasets
 COLUMNS = {"channel": ("channel", "metal tag"), "name": ("name", "target"), "keep": ("keep", "full")}
 YES = {"1", "1.0", "true", "yes"}
 NO = {"0", "0.0", "false", "no", ""}
@@ -27,9 +27,9 @@ class Row:
     """One channel of a panel."""
 
     channel: str
-    """Its metal, or its name in the file."""
+    """Metal, or name in the file."""
     name: str
-    """What it is to be called, "" where it keeps its name."""
+    """New name, "" to keep the old one."""
     keep: bool
 
 
@@ -39,11 +39,11 @@ def read_panel(panel: str | Path | pd.DataFrame) -> list[Row]:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     TypeError
         If the panel is neither a path nor a DataFrame.
     ValueError
-        If the file is no CSV in UTF-8, lacks a column, keeps nothing, or names a channel or a marker twice.
+        If the file is not a CSV in UTF-8, lacks a column, keeps nothing, or has a channel or a name twice.
     """
     if not isinstance(panel, (str, Path, pd.DataFrame)):
         msg = f"A panel is a path or a DataFrame, not {type(panel).__name__}."
@@ -64,7 +64,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         msg = f"No panel: there is no file {path}."
         raise FileNotFoundError(msg)
     try:
-        # everything stays text: "NA" and "1e3" may be names
+        # as text: "NA" and "1e3" may be names
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         msg = (
@@ -127,7 +127,7 @@ def _check_rows(rows: Sequence[Row], source: str) -> None:
 def choose_channels(
     images: Sequence[Image], skipped: Sequence[Skipped], panel: str | Path | pd.DataFrame | None
 ) -> tuple[list[Image], list[Skipped]]:
-    """Apply a panel to what was read; without one, say which channels carry no marker."""
+    """Apply a panel; without one, note the channels without an antibody."""
     if panel is None:
         return [with_note(image) for image in images], list(skipped)
     chosen, lacking = apply_panel(images, read_panel(panel))
@@ -139,12 +139,12 @@ def apply_panel(images: Sequence[Image], panel: Sequence[Row]) -> tuple[list[Ima
 
     Returns
     -------
-    The images, without channels that the panel drops or does not name; and those that have none of its channels.
+    The images with the channels of the panel; and as skipped, images that have none of them.
 
     Raises
     ------
     ValueError
-        If the panel keeps a channel that no image has, or two rows mean the same channel of an image.
+        If the panel keeps a channel that no image has, or two rows match the same channel of an image.
     """
     kept = [row for row in panel if row.keep]
     places = [_places(image, kept) for image in images]
@@ -167,9 +167,9 @@ def apply_panel(images: Sequence[Image], panel: Sequence[Row]) -> tuple[list[Ima
 
 
 def _places(image: Image, rows: Sequence[Row]) -> dict[Row, int]:
-    """Where the channels of a panel stand in an image: by metal, by name in the file, by name."""
+    """Positions of the channels of a panel in an image: by metal, by name in the file, or by name."""
     names: dict[str, int] = {}
-    for known in (image.channels, image.originals or (), image.metals or ()):  # the last has the last word
+    for known in (image.channels, image.originals or (), image.metals or ()):  # the last takes precedence
         names.update({normal_metal(name): place for place, name in enumerate(known) if name})
     found: dict[Row, int] = {}
     for row in rows:
@@ -196,12 +196,12 @@ def _select(image: Image, rows: Sequence[Row], places: Sequence[int], wanted: in
 
 
 def normal_metal(name: str) -> str:
-    """Write the tag of a metal as symbol and mass: 141Pr and Pr141Di are Pr141. Other names stay as they are."""
+    """Write a metal tag as symbol and mass: 141Pr and Pr141Di become Pr141. Other names do not change."""
     return metal_or_nothing(name) or name.strip()
 
 
 def metal_or_nothing(name: str) -> str:
-    """Symbol and mass, if a name is the tag of a metal, else an empty text."""
+    """Symbol and mass if a name is a metal tag, otherwise an empty string."""
     symbol = r"ArAr|[A-Z][a-z]?"
     tag = re.fullmatch(rf"(?:(\d{{2,3}})({symbol})|({symbol})(\d{{2,3}}))(?:Di)?", name.strip())
     if tag is None:
@@ -211,11 +211,11 @@ def metal_or_nothing(name: str) -> str:
 
 
 def clean_names(labels: Sequence[str], metals: Sequence[str]) -> tuple[str, ...]:
-    """Reduce the labels of an instrument to markers: ``Cytoker_651((3356))Pr141`` on Pr141 is ``Cytoker``.
+    """Reduce the labels of an instrument to marker names: ``Cytoker_651((3356))Pr141`` on Pr141 becomes ``Cytoker``.
 
-    Two things are removed: the metal of the channel itself, at either end; and at the end a number in double brackets
-    with the number before it. What has nothing left is named by its metal. Where two channels come to one name, both
-    get their metal behind it.
+    The metal of the channel is removed from the start or end, and from the end a number in double brackets with the
+    number before it. If nothing is left, the name is the metal. If two labels give the same name, the metal is appended
+    to both.
     """
     names = [_clean(label, metal) or metal for label, metal in zip(labels, metals, strict=True)]
     count = Counter(names)

@@ -1,4 +1,4 @@
-"""The size of a pixel as files state it: numbers and units the way programs and people write them."""
+"""Pixel sizes in files: parses numbers and units as programs and people write them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-SMALLEST, LARGEST = 0.01, 100.0  # micrometres per pixel: super-resolution microscopy to imaging mass spectrometry
-SAME = 0.01  # relative difference up to which two sizes are one
+SMALLEST, LARGEST = 0.01, 100.0  # micrometres per pixel, from super-resolution microscopy to imaging mass spectrometry
+SAME = 0.01  # relative difference below which two sizes are equal
 
 # in lower case, with the Greek letter mu
 _UNITS = {
@@ -29,25 +29,25 @@ _MEGAMETRE = "Mm"  # in OME; typed by hand it means millimetre
 
 @dataclass(frozen=True)
 class Stated:
-    """What a file states about the size of a pixel."""
+    """Pixel size stated in a file."""
 
     size: tuple[float, float] | None = None
     """Micrometres per pixel, (x, y)."""
     note: str = ""
-    """What was assumed, or why what is stated is not used."""
+    """Assumptions, or why the stated size is not used."""
 
 
 def micrometres(unit: str) -> float | None:
-    """Micrometres in a unit of length, however it is spelled; None if it is not one."""
+    """Micrometres in a unit of length, in any spelling; None if it is no length."""
     if unit.strip() == _MEGAMETRE:
         return None
-    # ImageJ writes the letter as an escape; read in the wrong encoding it has an "Â" before it
+    # ImageJ escapes the letter; in the wrong encoding it is preceded by "Â"
     text = re.sub(r"\\u00b5|â?μ", "μ", unicodedata.normalize("NFKC", unit).casefold())
     return _UNITS.get(re.sub(r"\s*(/|per)\s*(px|pixels?)$", "", text.strip()).strip(" ."))
 
 
 def length(text: str) -> float | None:
-    """A positive number, with a point or a comma before its decimals; None if it is not one."""
+    """A positive number, with a decimal point or comma; None for other text."""
     if "." not in text and text.count(",") == 1:
         text = text.replace(",", ".")
     try:
@@ -58,19 +58,19 @@ def length(text: str) -> float | None:
 
 
 def stated_size(sizes: tuple[str | None, str | None], units: tuple[str | None, str | None]) -> Stated:
-    """What is stated about x and y. A size, or a unit, that only one axis has holds for both.
+    """Interpret the sizes stated for x and y. A size or unit that only one axis has applies to both.
 
     Parameters
     ----------
     sizes, units
-        Texts, None where there is none. Without any unit, sizes are in micrometres, as in OME.
+        Texts, or None. Without a unit, sizes are in micrometres, as in OME.
     """
     given = [axis for axis in (0, 1) if sizes[axis] is not None]
     if not given:
         return Stated()
     own = [(unit or "").strip() for unit in units]
     named = own[0] or own[1] or DEFAULT
-    # where one of two units is missing, it is the default if that makes the pixels square
+    # a missing unit is the default one if that makes pixels square
     for missing in [DEFAULT, named] if len(given) == 2 else [named]:
         found = [_in_micrometres(str(sizes[axis]), own[axis] or missing) for axis in given]
         if None in found:
@@ -91,17 +91,17 @@ def _in_micrometres(size: str, unit: str) -> float | None:
 
 
 def same(x: float, y: float) -> bool:
-    """Whether two sizes are one."""
+    """Whether two sizes are equal within rounding."""
     return abs(x - y) <= SAME * max(x, y)
 
 
 def check_square(size: tuple[float, float], source: object) -> float:
-    """The size of a square pixel; refuses others, and those that no instrument has.
+    """Size of a square pixel.
 
     Raises
     ------
     ValueError
-        If x and y differ, or the size is so small or so large that its unit must be wrong.
+        If x and y differ, or the size is so small or large that its unit must be wrong.
     """
     x, y = size
     if not same(x, y):

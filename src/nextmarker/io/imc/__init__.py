@@ -1,1 +1,1 @@
-"""Imaging mass cytometry: .mcd files, .txt exports, and directories of steinbock."""
+"""Imaging mass cytometry: .mcd files, .txt exports, and steinbock directories."""

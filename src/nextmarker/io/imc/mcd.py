@@ -81,7 +81,7 @@ def is_mcd(path: Path) -> bool:
 
 
 def read_all(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
-    """Read every acquisition of an .mcd file that can be read, from its export where that is better."""
+    """Read every readable acquisition of an .mcd file, from its export if that has more pixels."""
     exports = exports_of(path)
     try:
         acquisitions = acquisitions_of(path)
@@ -103,19 +103,19 @@ def _sorted_out(parts: Iterable[Image | Skipped]) -> tuple[list[Image], list[Ski
 
 
 def _export_of(acquisition: Acquisition, mcd: Path, exports: Iterable[Path]) -> Path | None:
-    """The export by its full name, or else the only one with the number of the acquisition."""
+    """Find the export by its full name, otherwise the only one with the number of the acquisition."""
     numbered = [txt for txt in exports if number(txt) == acquisition.id]
     exact = [txt for txt in numbered if txt.stem == _name(acquisition, mcd)]
     return (exact or numbered)[0] if len(numbered) == 1 or exact else None
 
 
 def _name(acquisition: Acquisition, mcd: Path) -> str:
-    """What the instrument calls the export."""
+    """Name that the instrument gives to the export."""
     return "_".join(part for part in (mcd.stem, acquisition.description, str(acquisition.id)) if part)
 
 
 def _best(path: Path, acquisition: Acquisition, export: Path | None, pixel_size: float | None) -> Image | Skipped:
-    """The acquisition, or its export if that has more of it."""
+    """Choose the acquisition, or its export if that has more pixels."""
     source = f"{path}: acquisition {acquisition.id}"
     try:
         size, remarks = _pixel_size(acquisition, source) if pixel_size is None else (float(pixel_size), ())
@@ -181,7 +181,7 @@ def _records(path: Path, acquisition: Acquisition) -> BinaryRecords:
 
 
 def _shape(records: BinaryRecords, acquisition: Acquisition) -> Shape:
-    """Height and width of what was scanned; all places are read only where the image is not plainly complete."""
+    """Height and width of the scanned area; positions are read only if the image may be incomplete."""
     height, width = planned = _whole(acquisition, "MaxY"), _whole(acquisition, "MaxX")
     loaded = records.load()
     ends = loaded[[0, -1], :2].tolist() if records.count else []
@@ -203,7 +203,7 @@ def _whole(acquisition: Acquisition, key: str) -> int:
 
 
 def _pixel_size(acquisition: Acquisition, source: str) -> tuple[float, tuple[str, ...]]:
-    """Micrometres from one shot of the laser to the next, and what is worth knowing about it."""
+    """Micrometres between laser shots, and a note."""
     steps = (acquisition.metadata.get(f"AblationDistanceBetweenShots{axis}") or None for axis in "XY")
     stated = stated_size((next(steps), next(steps)), (None, None))
     size = check_square(stated.size, source) if stated.size else PIXEL_SIZE
@@ -218,7 +218,7 @@ def _metadata(path: Path, acquisition: Acquisition) -> dict[str, str | float | i
     }
     metadata = {"sample": path.stem, "acquisition": acquisition.id}
     metadata |= {key: value for key, value in known.items() if value}
-    with suppress(ValueError):  # a position that is no number is not known
+    with suppress(ValueError):  # not a number: unknown position
         if acquisition.roi_coords_um:
             metadata["slide_x"], metadata["slide_y"] = map(float, acquisition.roi_coords_um[0])
     return metadata

@@ -1,4 +1,4 @@
-"""Channels of imaging mass cytometry that carry no antibody: gases of the plasma, contaminants, background."""
+"""Channels of imaging mass cytometry without an antibody: plasma gases, contaminants, background."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nextmarker.io._image import Image
 
-# nothing can be labelled with these
+# never bound to an antibody
 NEVER = {"Ar": "argon", "ArAr": "argon", "Kr": "krypton", "Xe": "xenon", "BCKG": "background"}
-# with these it can, and the channel has a label then
+# may be bound to an antibody; the channel then has a label
 UNLABELLED = {"I": "iodine", "Ba": "barium", "Pb": "lead"}
 
 
 def with_note(image: Image) -> Image:
-    """Say which channels of an image carry no marker, and how to leave them out."""
+    """Add a note on channels without an antibody, and how to leave them out."""
     metals = image.metals or [""] * len(image.channels)
     found = [
         f"{channel} ({element})"
@@ -32,13 +32,13 @@ def with_note(image: Image) -> Image:
 
 
 def _element(channel: str, metal: str) -> str:
-    """The element of a channel without an antibody, "" for all others."""
+    """Element of a channel without an antibody, "" for other channels."""
     tag = _symbol(channel)
     symbol = _symbol(metal) or tag
     return NEVER.get(symbol, "") or (UNLABELLED.get(symbol, "") if tag == symbol else "")
 
 
 def _symbol(name: str) -> str:
-    """Symbol of an element, if a name is that with a mass and nothing else: ``131Xe``, ``Xe131``, ``80ArAr``."""
+    """Symbol of an element if a name is only symbol and mass: ``131Xe``, ``Xe131``, ``80ArAr``."""
     found = re.fullmatch(r"(\d{2,3})?([A-Za-z]+)(\d{2,3})?(Di)?", name.strip())
     return found[2] if found and (found[1] is None) != (found[3] is None) else ""

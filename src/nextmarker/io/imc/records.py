@@ -1,4 +1,4 @@
-"""Pixels of imaging mass cytometry: one record after another, each with its place, to an image read lazily."""
+"""Pixels of imaging mass cytometry: records with positions become an image, read lazily."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK = 1024  # pixels; channels are interleaved in the file, so a block has all of them
-PLACE = 3  # x, y and z come before the channels
+PLACE = 3  # x, y and z, before the channels
 
 Shape: TypeAlias = tuple[int, int]
 
@@ -31,14 +31,14 @@ class BinaryRecords:
     n_channels: int
 
     def load(self) -> np.ndarray:
-        """All records, x, y, z and channels, float32 (count, 3 + n_channels), mapped and not yet read."""
+        """All records, x, y, z and channels, float32 (count, 3 + n_channels), memory-mapped."""
         shape = (self.count, PLACE + self.n_channels)
         return np.memmap(self.path, np.dtype("<f4"), "r", self.offset, shape)
 
 
 @dataclass(frozen=True)
 class TextRecords:
-    """Records in a .txt export, whose first three columns tell when a pixel was measured."""
+    """Records in a .txt export; its first three columns are times."""
 
     path: Path
     count: int
@@ -69,7 +69,7 @@ def read_text(path: Path, columns: Sequence[int], count: int) -> np.ndarray:
 
 
 def lazy_pixels(records: Records, shape: Shape) -> da.Array:
-    """Lay records out as an image, float32 (c, y, x), when its pixels are needed.
+    """Arrange records in an image, float32 (c, y, x), when its pixels are needed.
 
     Computing raises ValueError if the places of the records do not fill the image.
     """
@@ -93,7 +93,7 @@ def _block(records: Records, shape: Shape, block_info: dict[Any, Any]) -> np.nda
 
 
 def places(records: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of records, int (count,), in an image of this shape.
+    """Row and column of each record, int (count,), in an image of this shape.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def places(records: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     xy = np.asarray(records[:, :2])
     height, width = shape
     inside = (xy >= 0).all(axis=1) & (xy[:, 0] < width) & (xy[:, 1] < height) & (xy == np.rint(xy)).all(axis=1)
-    if not inside.all():  # NaN is not inside either
+    if not inside.all():  # also false for NaN
         where = xy[np.argmin(inside)].tolist()
         msg = f"it has a pixel at (x, y) = {tuple(where)}, in an image of {width} x {height} pixels"
         raise ValueError(msg)
@@ -115,7 +115,7 @@ def places(records: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scanned_shape(records: np.ndarray) -> Shape:
-    """Height and width of what was scanned, of which the last row may be incomplete.
+    """Height and width of the scanned area; its last row may be incomplete.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def scanned_shape(records: np.ndarray) -> Shape:
         msg = "it has pixels without a place"
         raise ValueError(msg)
     width, height = (int(edge) + 1 for edge in largest)
-    fewest = max(width * (height - 1) + 1, width)  # a row is as wide as the first one, even if it is the only one
+    fewest = max(width * (height - 1) + 1, width)  # the first row gives the width, even if it is the only one
     if not fewest <= len(records) <= width * height:
         msg = f"it has {len(records)} pixels for an image of {width} x {height}"
         raise ValueError(msg)
@@ -139,6 +139,6 @@ def scanned_shape(records: np.ndarray) -> Shape:
 
 
 def missing_pixels(count: int, shape: Shape) -> list[str]:
-    """A note on what was not scanned, if anything."""
+    """Note on pixels that were not scanned, if any."""
     missing = shape[0] * shape[1] - count
     return [f"it is incomplete: {missing} of its {shape[1]} x {shape[0]} pixels were not scanned"] if missing else []

@@ -1,4 +1,4 @@
-"""The list of acquisitions that ends an .mcd file; what its channels lack is filled in, so that they can be read."""
+"""The list of acquisitions at the end of an .mcd file; missing labels and names of channels are filled in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from readimc.data import Acquisition
 
-UNKNOWN = "Unknown"  # metal of a channel that has none in the file
+UNKNOWN = "Unknown"  # metal of channels without one in the file
 PLACES = {"X", "Y", "Z"}
 
 
@@ -33,7 +33,7 @@ def acquisitions_of(path: Path) -> list[Acquisition]:
     file = MCDFile(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on overlapping acquisitions: the places of the pixels tell if they do
+            warnings.simplefilter("ignore")  # about overlaps, which are checked by the positions of the pixels
             acquisitions = [acquisition for slide in _slides(file) for acquisition in slide.acquisitions]
     except (OSError, ValueError, KeyError, ElementTree.ParseError, MCDParserError) as error:
         msg = f"its list of acquisitions, which ends the file, is missing or damaged ({error})"
@@ -47,7 +47,7 @@ def acquisitions_of(path: Path) -> list[Acquisition]:
 
 
 def metals_of(acquisition: Acquisition) -> tuple[str, ...]:
-    """Symbol and mass of the metal of each channel, "" where the file has none."""
+    """Symbol and mass of the metal of each channel, "" if the file has none."""
     return tuple("" if name.startswith(UNKNOWN) else name for name in acquisition.channel_names)
 
 
@@ -62,7 +62,7 @@ def _slides(file: MCDFile) -> list:
 
 
 def _completed(xml: str) -> str:
-    """Give every channel a label, and a name that tells its metal."""
+    """Give every channel a label, and a name with its metal."""
     root = ElementTree.fromstring(xml)
     namespace = root.tag[: root.tag.find("}") + 1]
     for number, channel in enumerate(root.iter(f"{namespace}AcquisitionChannel")):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-# column of images.csv to key and type of the acquisition
+# column of images.csv -> key and type of the information
 METADATA = {
     "acquisition_id": ("acquisition", int),
     "acquisition_description": ("description", str),
@@ -87,12 +87,12 @@ def read_steinbock(
 
 
 def is_steinbock(path: Path) -> bool:
-    """Whether a folder is a directory of steinbock."""
+    """Whether a folder is a steinbock directory."""
     return (path / "panel.csv").is_file() and (path / "img").is_dir()
 
 
 def read_all(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
-    """Read every image that can be read."""
+    """Read every readable image."""
     kept = [row for row in read_panel(folder / "panel.csv") if row.keep]
     table = _image_table(folder / "images.csv")
     masks = _masks_folder(folder)
@@ -119,7 +119,7 @@ def read_all(folder: Path, pixel_size: float | None) -> tuple[list[Image], list[
 
 
 def _masks_folder(folder: Path) -> Path | None:
-    """The folder `masks` comes first in the alphabet."""
+    """Choose the folder of masks; of several, the first in the alphabet, which is `masks`."""
     return next((entry for entry in sorted(folder.glob("masks*")) if entry.is_dir()), None)
 
 
@@ -133,7 +133,7 @@ def _with_masks(image: Image, file: Path) -> Image:
 
 
 def _image_table(file: Path) -> dict[str, dict[str, str]]:
-    """What steinbock wrote about each image file; nothing if it cannot be read."""
+    """Information of steinbock on each image file; empty if it cannot be read."""
     try:
         rows = pd.read_csv(file, dtype=str, keep_default_na=False).to_dict("records")
     except (OSError, ValueError):
@@ -147,7 +147,7 @@ def _metadata(known: Mapping[str, str]) -> dict[str, str | float | int]:
         metadata["sample"] = Path(known["source_file"]).stem
     for column, (key, kind) in METADATA.items():
         if known.get(column):
-            with suppress(ValueError):  # what is no number is not known
+            with suppress(ValueError):  # not a number: unknown
                 metadata[key] = kind(known[column])
     return metadata
 

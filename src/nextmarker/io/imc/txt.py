@@ -89,7 +89,7 @@ def is_export(path: Path) -> bool:
 
 
 def exports_of(mcd: Path) -> list[Path]:
-    """List the exports beside an .mcd file. One that begins with the stems of several belongs to the longest."""
+    """List the exports next to an .mcd file. If the stems of several .mcd files match, the longest counts."""
     beside = sorted(path for path in mcd.parent.iterdir() if not path.name.startswith("."))
     stems = [path.stem for path in beside if path.suffix.lower() == ".mcd"]
 
@@ -100,14 +100,14 @@ def exports_of(mcd: Path) -> list[Path]:
 
 
 def number(path: Path) -> int | None:
-    """The number of the acquisition, with which the name of an export ends."""
+    """Number of the acquisition, at the end of the name of an export."""
     found = re.search(r"_(\d{1,9})$", path.stem)
     return int(found[1]) if found else None
 
 
 def read_alone(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
-    """Read an export that has no .mcd file beside it."""
-    # an acquisition is called ROI_001 unless the user names it
+    """Read an export without an .mcd file."""
+    # the default name of an acquisition is ROI_001
     sample = re.fullmatch(r"(.+?)(_ROI_?\d+)?_\d+", path.stem)
     try:
         return [export_image(path, sample[1] if sample else path.stem, pixel_size)], []
@@ -141,7 +141,7 @@ def export_image(path: Path, sample: str, pixel_size: float | None) -> Image:
 
 
 def _channels(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
-    """Labels and metals of the channels, from the first line."""
+    """Labels and metals of the channels in the first line."""
     if not is_export(path):
         msg = "it is no .txt export of imaging mass cytometry: its first line does not begin with Start_push, End_push"
         raise ValueError(msg)
@@ -175,7 +175,7 @@ def _records(path: Path, n_channels: int) -> tuple[TextRecords, Shape, list[str]
 
 
 def _count_lines(path: Path, width: int) -> tuple[int, bool]:
-    """How many whole lines follow the header, and whether a last one has no end."""
+    """Number of complete lines after the header, and whether an incomplete one follows."""
     count = -1
     with path.open("rb") as file:
         for line in file:

@@ -1,1 +1,1 @@
-"""Zarr stores: written and replaced as a whole, and OME-Zarr images read."""
+"""Zarr stores: checks, writes and replaces them, and reads OME-Zarr images."""

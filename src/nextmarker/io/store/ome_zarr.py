@@ -1,4 +1,4 @@
-"""OME-Zarr: an image of several resolutions in a folder. Plates and collections are told which part to name."""
+"""Reads OME-Zarr images. The error for a plate or a collection lists its images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from nextmarker.io.store.pixels import FAULTS, METADATA, lazy_array, missing_chu
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-OLD_AXES = "tczyx"  # of images before format 0.3, which do not name them
+OLD_AXES = "tczyx"  # default before format 0.3, which does not name the axes
 AXES = {"t": "time points", "z": "z-planes"}
-ELEMENTS = ("images", "labels", "shapes", "points", "tables")  # of a SpatialData object
+ELEMENTS = ("images", "labels", "shapes", "points", "tables")  # metadata of a SpatialData object
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr store or a part of one."""
+    """Whether a folder is a Zarr store or part of one."""
     return path.is_dir() and (path.suffix == ".zarr" or any((path / name).is_file() for name in METADATA))
 
 
 def is_spatialdata(path: Path) -> bool:
-    """Whether a Zarr store is that of a SpatialData object."""
+    """Whether a Zarr store holds a SpatialData object."""
     try:
         known = _attributes(path)
     except ValueError:
@@ -63,7 +63,7 @@ def zarr_images(
 
 
 def _attributes(path: Path) -> Mapping[str, Any]:
-    """What a group says of itself; since format 0.5 below "ome"."""
+    """Read the metadata of a group; since format 0.5 in "ome"."""
     if not any((path / name).is_file() for name in METADATA):
         msg = f"{path} is not complete: it has none of the files {list(METADATA[:3])}. Copy it again."
         raise ValueError(msg)
@@ -85,7 +85,7 @@ def _explained(path: Path, error: Exception) -> str:
 
 
 def _check_kind(path: Path, known: Mapping[str, Any]) -> None:
-    """Refuse what is not an image, and say which parts are."""
+    """Raise an error if this is not an image, and list the images in it."""
     if "image-label" in known:
         kind = "masks, not an image"
     elif "multiscales" in known:
@@ -107,7 +107,7 @@ def _check_kind(path: Path, known: Mapping[str, Any]) -> None:
 
 
 def _images_in(path: Path, depth: int = 1) -> list[Path]:
-    """Folders below that are images: one level down in a collection, up to three in a plate."""
+    """Find the images in a collection (one level down) or a plate (up to three)."""
     found: list[Path] = []
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and is_zarr(entry)):
         try:
@@ -125,7 +125,7 @@ def _image(
     path: Path, known: Mapping[str, Any], channel_names: Sequence[str] | None, pixel_size: float | None
 ) -> tuple[Image, list[Skipped]]:
     multiscale = known["multiscales"][0]
-    level = multiscale["datasets"][0]  # the full resolution comes first
+    level = multiscale["datasets"][0]  # full resolution first
     folder = _within(path, str(level["path"]))
     array = lazy_array(folder)
     axes = _axes(path, multiscale, array.ndim)
@@ -199,7 +199,7 @@ def _pixel_size(
 
 
 def _stated(axes: Sequence[tuple[str, str | None]], parts: Sequence[Mapping[str, Any]]) -> Stated:
-    """The size of a pixel: the scales of the image and of its full resolution, in the units of the axes."""
+    """Pixel size: the scale of the image times that of its full resolution, in the units of the axes."""
     scale = [1.0] * len(axes)
     for part in parts:
         for step in part.get("coordinateTransformations") or []:
@@ -221,7 +221,7 @@ def _labels(known: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _name(path: Path) -> str:
-    """Name of the store, with the place in it."""
+    """Name of the store and of the part in it."""
     path = path.resolve()
     root = next((folder for folder in (path, *path.parents) if folder.suffix == ".zarr"), path)
     stem = root.name.removesuffix(".zarr").removesuffix(".ome")

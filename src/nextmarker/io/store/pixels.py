@@ -1,4 +1,4 @@
-"""Pixels of a Zarr array, read block by block, and checked before memory is taken for them."""
+"""Pixels of a Zarr array, read block by block, and checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nextmarker.io.tiff.stack import BLOCK, shifted, within
 
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 MOST_BLOCKS = 4_000_000
-# what zarr and its codecs raise when files are missing or make no sense
+# raised by zarr and its codecs for missing or damaged files
 FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, RecursionError)
 
 
 @dataclass(frozen=True)
 class ZarrPixels:
-    """Can be indexed like an array and then reads just those pixels; the array is opened anew for each block."""
+    """Indexed like an array, it reads only those pixels; the array is opened again for each block."""
 
     path: Path
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ class ZarrPixels:
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """Number of axes."""
         return len(self.shape)
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
@@ -50,12 +50,12 @@ class ZarrPixels:
 
 
 def lazy_array(path: Path) -> da.Array:
-    """All pixels of a Zarr array, lazily, in blocks of whole chunks.
+    """Read all pixels of a Zarr array lazily, in blocks of whole chunks.
 
     Raises
     ------
     ValueError
-        If its pixels are not counts, or a chunk or their number would fill the memory.
+        If pixels are not numbers, or chunks are too large or too many.
     """
     array: Any = zarr.open_array(path, mode="r")
     dtype = np.dtype(array.dtype).newbyteorder("=")
@@ -76,7 +76,7 @@ def lazy_array(path: Path) -> da.Array:
 
 
 def missing_chunks(path: Path) -> str:
-    """How many chunks have no file, if any: writers leave out those that are empty, and so does a copy cut short."""
+    """Note on chunks without a file, if any: they are empty, or the copy of the store is incomplete."""
     array: Any = zarr.open_array(path, mode="r")
     stored = getattr(array, "shards", None) or array.chunks
     expected = prod(-(-n // chunk) for n, chunk in zip(array.shape, stored, strict=True))

@@ -1,4 +1,4 @@
-"""Put a finished store in the place of an old one, so that a stop at any moment leaves one of the two."""
+"""Replaces a store by a finished one, so that an interruption at any moment leaves one of the two."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from nextmarker._files import SUFFIX, full_disk_told, not_writable, private_fold
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MARK = "nextmarker"  # a file that tells the folders made here from those of others
+_MARK = "nextmarker"  # a file that marks the folders made here
 _REPLACED = "replaced"
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` to write into; it is gone afterwards.
+    """Provide an empty folder next to `target` to write into, and remove it afterwards.
 
-    The folder is new, with a name that nobody can foresee, and private: a link or a folder that somebody else put
-    there is never written to. What killed writers left beside `target` is removed.
+    The folder is new and private, with a name that cannot be guessed, so links or folders of others are never written
+    to. Folders left by killed writers are removed.
 
     Raises
     ------
     BlockingIOError
         If another process is writing to `target`.
     PermissionError
-        If nothing can be written beside `target`.
+        If the folder of `target` is not writable.
     OSError
         If the disk is full.
     """
@@ -52,12 +52,12 @@ def unfinished(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(new: Path, target: Path, *, overwrite: bool) -> None:
-    """Move `new`, in the folder given by `unfinished`, to `target`; an old store comes where `new` was.
+    """Move `new`, from the folder of `unfinished`, to `target`; an old store takes the place of `new`.
 
     Raises
     ------
     FileExistsError
-        If something came to be at `target` in the meantime that may not be replaced.
+        If something has appeared at `target` that may not be replaced.
     """
     if not os.path.lexists(target):
         _move(new, target)
@@ -69,7 +69,7 @@ def put_in_place(new: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def recover(target: Path) -> None:
-    """Put a store back that a write, killed on a system that cannot exchange folders, had moved aside."""
+    """Put back a store that a killed write had moved aside, on a system that cannot exchange folders."""
     target = Path(os.path.realpath(target))
     if not os.path.lexists(target) and target.parent.is_dir() and any(_leftovers(target)):
         with suppress(OSError), unfinished(target):
@@ -83,7 +83,7 @@ def is_store(folder: Path) -> bool:
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Let one process at a time write to a target; the system releases the lock of one that dies."""
+    """Let only one process write to a target; if it dies, the system releases its lock."""
     path = target.with_name(f".{target.name}.lock")
     lock = FileLock(path)
     if path.is_symlink():
@@ -100,7 +100,7 @@ def _locked(target: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if path.stat().st_size == 0:  # removed before it is released: who waits for it finds it gone, and stops
+            if path.stat().st_size == 0:  # removed before release, so a waiting process finds it missing and stops
                 path.unlink()
         lock.release()
 
@@ -113,7 +113,7 @@ def _clear_leftovers(target: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all but the mark: whoever is killed on the way leaves a folder that is known again."""
+    """Remove everything but the mark, so that a folder left by a kill can still be recognised."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
@@ -122,7 +122,7 @@ def _empty(folder: Path) -> None:
 
 
 def _leftovers(target: Path) -> Iterator[Path]:
-    """Folders made by `unfinished` for this target and user; with the lock held, their writers are dead."""
+    """Find folders made by `unfinished` for this target and user. Since the lock is held, their writers are dead."""
     name = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}{re.escape(SUFFIX)}")
     for entry in list(target.parent.iterdir()):
         if name.fullmatch(entry.name) and _is_ours(entry):
@@ -134,11 +134,11 @@ def _is_ours(folder: Path) -> bool:
     user = os.getuid() if hasattr(os, "getuid") else status.st_uid
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != user:
         return False
-    return (folder / _MARK).is_file() or not any(folder.iterdir())  # killed before it could be marked
+    return (folder / _MARK).is_file() or not any(folder.iterdir())  # killed before it was marked
 
 
 def _put_back(folder: Path, target: Path) -> None:
-    """Undo the first of two moves where the second is missing."""
+    """Undo the first of two moves if the second was not made."""
     if (folder / _REPLACED).exists() and not os.path.lexists(target):
         (folder / _REPLACED).rename(target)
 
@@ -159,7 +159,7 @@ def _taken(target: Path) -> FileExistsError:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders swap their names in a single step, and tell whether the system could."""
+    """Swap two folders in one step; return whether the system can do so."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None)

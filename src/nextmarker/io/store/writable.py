@@ -1,4 +1,4 @@
-"""Find what a Zarr store cannot hold, before it is written."""
+"""Finds values that a Zarr store cannot hold, before anything is written."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SLOTS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
 
 
 def check_writable(sdata: SpatialData) -> None:
-    """Refuse what a store cannot hold or would change: all of it at once, with place and remedy.
+    """Raise one error for all values that a store cannot hold or would change, with place and remedy.
 
     Raises
     ------
     TypeError
         If `sdata` is not a SpatialData object.
     ValueError
-        If something cannot be written.
+        If a value or name cannot be written.
     """
     if not isinstance(sdata, SpatialData):
         msg = f"Expected SpatialData, got {type(sdata).__name__}. Write a table alone with adata.write_h5ad(path)."
@@ -42,7 +42,7 @@ def check_writable(sdata: SpatialData) -> None:
 
 
 def any_text() -> AbstractContextManager[None]:
-    """Let anndata write text in each of the types that pandas has for it; before 0.13 this is off by default."""
+    """Let anndata write all text types of pandas; before version 0.13 this is off by default."""
     return anndata.settings.override(allow_write_nullable_strings=True)
 
 
@@ -68,7 +68,7 @@ def _slot_name_problems(place: str, adata: AnnData) -> Iterator[str]:
 
 
 def _name_problems(place: str, names: Iterable[object], remedy: str, *, column: bool = False) -> Iterator[str]:
-    """Names that spatialdata refuses: its rules keep stores readable on every file system."""
+    """Names that spatialdata does not accept, so that stores can be read on every file system."""
     seen: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str) or not _is_valid(name) or (column and name == "_index"):
@@ -123,7 +123,7 @@ def _table_value_problems(place: str, adata: AnnData) -> Iterator[str]:
 
 
 def _names(adata: AnnData, slot: str) -> list[Any]:
-    """Names of what a slot holds. From anndata 0.13 on, the layers list `X` too, under None."""
+    """Keys of a slot. Since anndata 0.13, the layers also list `X`, as None."""
     return [name for name in getattr(adata, slot) if not (slot == "layers" and name is None)]
 
 
@@ -156,9 +156,9 @@ def _frame_problems(place: str, frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _is_kept(value: Any) -> bool:
-    """Whether a value is read as it was written; anndata turns objects into text without a word, and refuses the rest.
+    """Whether a value is read as it was written; anndata silently converts objects to text, and rejects other types.
 
-    Numbers are not looked at, and of other arrays the first value stands for all: nothing large is copied.
+    Numbers are not checked, and only the first value of other arrays, so nothing large is copied.
     """
     if isinstance(value, list):
         return _is_list_kept(value)
@@ -173,7 +173,7 @@ def _is_kept(value: Any) -> bool:
 
 
 def _is_column_kept(column: pd.Series) -> bool:
-    """Whether a column, or an index, is read as it was written; as categories, some types become text."""
+    """Whether a column or index is read as it was written; categories of some types become text."""
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     if values.dtype == np.dtype(object):
         return _is_text(values)
@@ -183,12 +183,12 @@ def _is_column_kept(column: pd.Series) -> bool:
 
 
 def _is_list_kept(values: list[Any]) -> bool:
-    """Whether all of a list is text, or all is numbers."""
+    """Whether a list has only text or only numbers."""
     if _is_text(values):
         return True
     try:
         array = np.array(values)
-    except ValueError:  # lists of several lengths
+    except ValueError:  # lists of different lengths
         return False
     return array.ndim == 1 and array.dtype.kind not in "OU" and _can_be_written(array[:1])
 
@@ -202,7 +202,7 @@ def _is_text(objects: Any) -> bool:
 
 
 def _can_be_written(value: Any) -> bool:
-    """Try it in memory: the writer itself knows best."""
+    """Try to write the value in memory."""
     try:
         with any_text():
             write_elem(zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3), "value", value)
@@ -212,7 +212,7 @@ def _can_be_written(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What a value is called in a message: its type, and what it is made of."""
+    """Description of a value for a message: its type and that of its content."""
     dtype = getattr(value, "dtype", None)
     if isinstance(value, list) or dtype == np.dtype(object):
         dtype = infer_dtype(value if isinstance(value, list) else np.ravel(value), skipna=False)
@@ -220,7 +220,7 @@ def _kind(value: Any) -> str:
 
 
 def _remedy(place: str, value: Any) -> str:
-    """Code that makes something of a value that a store can hold."""
+    """Code that converts a value to one that a store can hold."""
     if sparse.issparse(value):
         return f"{place}.tocsr()" if value.ndim == 2 else f"{place}.toarray()"
     if isinstance(value, np.ma.MaskedArray):
@@ -247,7 +247,7 @@ def _column_remedy(place: str, column: pd.Series) -> str:
 
 
 def _step_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[str]:
-    """Tell where a table and the elements it annotates disagree."""
+    """Find differences between a table and the elements that it annotates."""
     if TableModel.ATTRS_KEY not in adata.uns:
         return
     try:

@@ -29,8 +29,8 @@ from nextmarker.io.store.writable import any_text, check_writable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LAZY = ("images", "labels", "points")  # read by spatialdata on demand
-KINDS = ("tables", "shapes", "points", "labels", "images")  # the quick ones first
+LAZY = ("images", "labels", "points")  # read lazily by spatialdata
+KINDS = ("tables", "shapes", "points", "labels", "images")  # fast ones first
 
 
 def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> None:
@@ -100,7 +100,7 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
 
 
 def resolved(path: str | Path) -> Path:
-    """Give the place that a path leads to, through links.
+    """Resolve links in a path.
 
     Raises
     ------
@@ -110,31 +110,31 @@ def resolved(path: str | Path) -> Path:
     if not isinstance(path, (str, Path)):
         msg = f"A store is written to a path, not to {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
         raise TypeError(msg)
-    return Path(os.path.realpath(Path(path).expanduser()))  # Path.resolve fails on links in a circle
+    return Path(os.path.realpath(Path(path).expanduser()))  # circular links
 
 
 def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: str = "overwrite=True") -> None:
-    """Refuse a place that a store cannot be written to; what a killed write moved aside is put back first.
+    """Raise an error if a store cannot be written here; first put back what a killed write moved aside.
 
     Parameters
     ----------
     target
-        The place, as given by `resolved`.
+        Path from `resolved`.
     overwrite
-        Whether a store that is there may be replaced.
+        Whether an existing store may be replaced.
     path, replace
-        What the caller names the place and that option.
+        Names of the path and of the option to replace it, for messages.
 
     Raises
     ------
     FileExistsError
-        If something is there that may not be replaced.
+        If something exists there that may not be replaced.
     FileNotFoundError
-        If there is no folder to write into.
+        If its folder does not exist.
     PermissionError
-        If the store that is there cannot be replaced.
+        If the existing store cannot be replaced.
     ValueError
-        If the place lies within a store.
+        If the path is inside a store.
     """
     if not target.parent.is_dir():
         msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another {path}."
@@ -160,7 +160,7 @@ def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: s
 
 
 def _check_complete(sdata: SpatialData, target: Path) -> None:
-    """Refuse to drop pixels only because they were not read; nextmarker itself never removes any."""
+    """Raise an error if elements of the old store, which were not read, would be lost."""
     if sdata.path is None or Path(sdata.path).resolve() != target or not is_store(target):
         return
     held = {f"{kind}/{name}" for kind in LAZY for name in getattr(sdata, kind)}
@@ -175,7 +175,7 @@ def _check_complete(sdata: SpatialData, target: Path) -> None:
 
 
 def _check_sources(sdata: SpatialData) -> None:
-    """Refuse elements that are read from files which are gone: zeros would be written in their place."""
+    """Raise an error for elements whose files are missing: zeros would be written instead."""
     for _, name, element in _lazy_elements(sdata):
         for pixels in _arrays(element):
             check_whole(name, pixels)
@@ -186,14 +186,14 @@ def _check_sources(sdata: SpatialData) -> None:
 
 
 def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str]]:
-    """Write a whole store, and list the elements, as kind and name, that were computed from the old one."""
+    """Write a complete store, and list the elements (kind and name) that are computed from the old one."""
     backed = [(kind, name) for kind, name, element in _lazy_elements(sdata) if _is_backed(element, target)]
     with warnings.catch_warnings(), any_text():
-        warnings.filterwarnings("ignore", "zarr v3 autosharding")  # anndata's news for developers, once per array
+        warnings.filterwarnings("ignore", "zarr v3 autosharding")  # notes of anndata for developers, for each array
         SpatialData(attrs=sdata.attrs).write(store, consolidate_metadata=False)
         kept = _unchanged(sdata, target, backed) if _version(store) == _version(target) else []
         elements = {kind: dict(getattr(sdata, kind)) for kind in KINDS}
-        # spatialdata takes the transformations out of shapes while it writes them, and loses them if it fails
+        # while writing, spatialdata removes the transformations from shapes, and loses them after an error
         elements["shapes"] = {name: frame.copy(deep=False) for name, frame in sdata.shapes.items()}
         new = SpatialData(**elements, attrs=sdata.attrs)
         new.path = store
@@ -211,7 +211,7 @@ def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str
 
 @contextmanager
 def _threads_ended() -> Iterator[None]:
-    """Wait for the threads of dask and zarr: after an error in one chunk, they go on to write the others."""
+    """Wait for the threads of dask and zarr, which continue to write other chunks after an error in one."""
     try:
         with ThreadPoolExecutor(CPU_COUNT) as pool, dask.config.set(pool=pool):
             yield
@@ -220,7 +220,7 @@ def _threads_ended() -> Iterator[None]:
 
 
 async def _tasks_ended() -> None:
-    """Wait for all that zarr, in whose event loop this runs, is doing."""
+    """Wait for all tasks of zarr, in its event loop."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait(others)
@@ -237,7 +237,7 @@ def _is_backed(element: Any, store: Path) -> bool:
 
 
 def _unchanged(sdata: SpatialData, store: Path, backed: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Among elements read from a store, those that are still what the store holds under their name."""
+    """Of the elements read from a store, find those that have not changed."""
     if not backed:
         return []
     stored = _read_lazily(store)
@@ -250,16 +250,16 @@ def _unchanged(sdata: SpatialData, store: Path, backed: list[tuple[str, str]]) -
 
 
 def _read_lazily(store: Path) -> SpatialData:
-    """Read what is lazy in a store, without what is damaged there."""
+    """Read the lazy elements of a store, except damaged ones."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return spatialdata.read_zarr(store, selection=LAZY, on_bad_files="warn")  # type: ignore[arg-type]
 
 
 def _fingerprint(element: Any) -> tuple[Any, ...]:
-    """All that a file keeps of a lazy element; dask names a computation by what it does to which file."""
+    """Everything that a file stores of a lazy element; the name of a dask array identifies file and computation."""
     axes = tuple(axis for axis in get_axes_names(element) if axis != "c")
-    transformations = {  # as matrices: spatialdata compares scales of two and of three axes by an error
+    transformations = {  # as matrices: spatialdata cannot compare scales of two and three axes
         system: transformation.to_affine_matrix(axes, axes).tolist()
         for system, transformation in get_transformation(element, get_all=True).items()
     }
@@ -271,14 +271,14 @@ def _fingerprint(element: Any) -> tuple[Any, ...]:
 
 
 def _arrays(element: Any) -> list[DataArray]:
-    """Pixels of an image or of labels at each scale; none of points."""
+    """Pixels of an image or of labels at each scale; empty for points."""
     if isinstance(element, DataTree):
         return [scale.ds[variable] for scale in element.children.values() for variable in scale.ds]
     return [element] if isinstance(element, DataArray) else []
 
 
 def _version(store: Path) -> str | None:
-    """Version of the spatialdata format, None for what is no store of Zarr 3."""
+    """Version of the spatialdata format; None if this is not a Zarr 3 store."""
     if not (store / "zarr.json").is_file():
         return None
     return zarr.open_group(store, mode="r").attrs.asdict().get("spatialdata_attrs", {}).get("version")  # type: ignore
@@ -290,7 +290,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _link_file(source: str, target: str) -> None:
-    """Give a file a second name; metadata, which may be changed in place later, is copied."""
+    """Make a hard link; metadata are copied, since they may be changed in place later."""
     if not source.endswith(".json"):
         try:
             os.link(source, target)

@@ -1,1 +1,1 @@
-"""TIFFs: files of the instruments, and folders of one file per channel."""
+"""TIFF files of instruments and programs, and folders of them."""

@@ -1,4 +1,4 @@
-"""Files of one channel each: put on top of each other, and named."""
+"""Files of one channel each, which are stacked and named."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nextmarker.io.tiff.stack import Stack, known_pixel_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# what programs call a channel that nobody named, perhaps with its number
+# names that programs give to unnamed channels, perhaps with a number
 NAMELESS = re.compile(r"(channel|ch|c|image|img|default|gr[ae]y(scale)?|unknown|none)?[\W_]*[\d:]*", re.IGNORECASE)
 
 
 def open_all(files: Sequence[Path]) -> tuple[list[Stack], list[Skipped]]:
-    """Open the files that can be read."""
+    """Open all readable files."""
     stacks, skipped = [], []
     for file in files:
         try:
@@ -37,18 +37,18 @@ def open_all(files: Sequence[Path]) -> tuple[list[Stack], list[Skipped]]:
 
 
 def without_pictures(stacks: Sequence[Stack], skipped: Sequence[Skipped]) -> tuple[list[Stack], list[Skipped]]:
-    """Put colour pictures aside: they are not channels of an image."""
+    """Separate colour pictures, which are not channels of an image."""
     pictures = [Skipped(stack.source, f"it has {stack.unsure}") for stack in stacks if stack.colour]
     return [stack for stack in stacks if not stack.colour], [*skipped, *pictures]
 
 
 def are_channels(stacks: Sequence[Stack]) -> bool:
-    """Whether files can be the channels of one image: each is a single plane."""
+    """Whether each file has one plane, so that files can be channels of one image."""
     return bool(stacks) and all(stack.n_channels == 1 for stack in stacks)
 
 
 def join(folder: Path, stacks: Sequence[Stack], pixel_size: float | None) -> Image:
-    """Put channels on top of each other.
+    """Stack channels to one image.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def join(folder: Path, stacks: Sequence[Stack], pixel_size: float | None) -> Ima
 
 
 def difference(stacks: Sequence[Stack], pixel_size: float | None) -> str:
-    """What keeps files from being one image: shape, data type or pixel size, and what each file has."""
+    """Message if files differ in shape, data type or pixel size, with the value of each file."""
     for what in ("shape", "dtype"):
         found = {stack.path.name: getattr(stack, what) for stack in stacks}
         if len(set(found.values())) > 1:
@@ -98,7 +98,7 @@ def difference(stacks: Sequence[Stack], pixel_size: float | None) -> str:
 
 
 def names_of(stacks: Sequence[Stack]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of channels after the headers, or else after the files; and a note if headers do not tell them apart."""
+    """Names of channels from the headers, or from the files with a note if the names in the headers repeat."""
     headers = [_header_name(stack) for stack in stacks]
     files = [stem(stack.path) for stack in stacks]
     if any(headers) and min(Counter(headers).values()) > 1:
@@ -111,6 +111,6 @@ def names_of(stacks: Sequence[Stack]) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def _header_name(stack: Stack) -> str:
-    """The name of the channel in the header, "" if it has none; ImageJ labels slices, not channels."""
+    """Name of the channel in the header, "" for none. The labels of ImageJ are those of slices."""
     name = stack.channels[0].strip() if stack.channels and not stack.slices else ""
     return "" if NAMELESS.fullmatch(name) else name

@@ -1,4 +1,4 @@
-"""Folders in a folder that hold one TIFF per channel: cycles of one image, or images of their own."""
+"""Folders in a folder, with one TIFF per channel: cycles of one image, or separate images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Part:
 
 
 def all_channels(parts: Sequence[Part]) -> list[Stack]:
-    """The channels of all cycles, in their order: cycle 2 comes before cycle 10."""
+    """Channels of all cycles, in numerical order: cycle 2 before cycle 10."""
 
     def place(part: Part) -> list[str | int]:
         return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", part.folder.name)]
@@ -38,7 +38,7 @@ def all_channels(parts: Sequence[Part]) -> list[Stack]:
 
 
 def are_cycles(parts: Sequence[Part]) -> bool:
-    """Whether folders are cycles of one image by their channels: few are in several. Fields of view share a panel."""
+    """Whether folders are cycles of one image: they share few channels, while fields of view share their panel."""
     names = [_keys(part) for part in parts]
     count = Counter(name for part in names for name in part)
     of_one = {name for name, times in count.items() if times == 1}
@@ -47,7 +47,7 @@ def are_cycles(parts: Sequence[Part]) -> bool:
 
 
 def _keys(part: Part) -> set[str]:
-    """Names of the channels, without what all files of the folder have in common with its name."""
+    """Names of the channels, without the part that all files of a folder share with its name."""
     names, _ = names_of(part.stacks)
     if list(names) != [stem(stack.path) for stack in part.stacks]:
         return set(names)
@@ -56,7 +56,7 @@ def _keys(part: Part) -> set[str]:
 
 
 def verdict(parent: Path, parts: Sequence[Part], pixel_size: float | None) -> tuple[bool, str]:
-    """Whether to join the folders to one image; and if not, what to say if they may be one."""
+    """Whether to combine the folders in one image; if not, a note if they may be cycles of one."""
     if not are_cycles(parts):
         named = len(parts) > 1 and all(CYCLE.search(part.folder.name) for part in parts)
         return False, _same_channels(parent) if named else ""

@@ -97,9 +97,9 @@ def file_images(
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If no image of it can be read.
+        If no image in it can be read.
     """
     stacks, skipped = open_file(path)
     images = []
@@ -116,14 +116,14 @@ def file_images(
 
 
 def open_file(path: Path) -> tuple[list[Stack], list[Skipped]]:
-    """Read the headers of a TIFF, and refuse a file without an image of channels.
+    """Read the headers of a TIFF; an error if it has no image with channels.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If no image of it can be read.
+        If no image in it can be read.
     """
     if not path.is_file():
         msg = f"No such file: {path}."
@@ -145,7 +145,7 @@ def read_masks(path: Path, shape: tuple[int, ...]) -> da.Array:
     Raises
     ------
     ValueError
-        If the file cannot be read, or holds anything but one plane of whole numbers in the shape of the image.
+        If the file cannot be read, or is not one plane of integers in the shape of the image.
     """
     stacks, _ = open_file(path)
     stack, planes = stacks[0], sum(stack.n_channels for stack in stacks)
@@ -170,25 +170,25 @@ def _stacks(
 
 
 def check_arguments(channel_names: Sequence[str] | None, pixel_size: float | None) -> None:
-    """Refuse arguments of another kind before a file is opened."""
+    """Check the types of arguments before a file is opened."""
     check_pixel_size(pixel_size)
     if channel_names is None:
         return
-    ordered = hasattr(channel_names, "__getitem__") and not isinstance(channel_names, str)  # a set has no order
+    ordered = hasattr(channel_names, "__getitem__") and not isinstance(channel_names, str)  # a set is not
     if not ordered or not all(isinstance(name, str) for name in channel_names):
         msg = f'channel_names must be a sequence of strings, such as ["DNA1", "CD3"], not {channel_names!r}.'
         raise TypeError(msg)
 
 
 def tiff_files(folder: Path) -> list[Path]:
-    """List the TIFF files directly in a folder, sorted, without the hidden ones; none if there is no such folder."""
+    """List the TIFF files in a folder, sorted, without hidden ones; empty if the folder does not exist."""
     suffixes = {".tif", ".tiff", ".qptiff", ".btf"}
     files = folder.iterdir() if folder.is_dir() else []
     return sorted(f for f in files if f.suffix.lower() in suffixes and not f.name.startswith(".") and f.is_file())
 
 
 def listed(folder: Path, most: int = 10) -> str:
-    """Tell what is in a folder, for a message."""
+    """List the content of a folder for a message."""
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "nothing") + more

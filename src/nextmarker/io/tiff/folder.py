@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from spatialdata import SpatialData
 
-CHANNELS_WITHIN = "TIFs"  # where MIBI instruments put the channels of a field of view
+CHANNELS_WITHIN = "TIFs"  # subfolder of MIBI instruments for the channels of a field of view
 
 
 def read_folder(path: str | Path, *, pixel_size: float | None = None) -> SpatialData:
@@ -75,7 +75,7 @@ def read_folder(path: str | Path, *, pixel_size: float | None = None) -> Spatial
 
 
 def _as_one_image(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Skipped]]:
-    """Read the channels in a folder, or in the folders in it, of which each is a cycle."""
+    """Read the channels in a folder, or in its subfolders, each of which is a cycle."""
     stacks, skipped = without_pictures(*open_all(tiff_files(path)))
     if not stacks and not skipped:
         parts, skipped = _parts(path)
@@ -111,10 +111,10 @@ def _files_within(folder: Path) -> list[Path]:
 def folder_images(
     path: Path, channel_names: Sequence[str] | None = None, pixel_size: float | None = None
 ) -> tuple[list[Image], list[Skipped]]:
-    """Read all images of a folder: what cannot be read is skipped.
+    """Read all images of a folder; files that cannot be read are skipped.
 
-    The folder is the output of MCMICRO, or an image with one TIFF per channel, perhaps in a folder for each cycle, or
-    it holds any of these and TIFFs with whole images; it is looked through one level deep.
+    The folder is the output of MCMICRO, or an image with one TIFF per channel, perhaps in a subfolder for each cycle,
+    or it contains such folders and TIFFs with whole images. Only one level of subfolders is read.
     """
     if is_mcmicro(path):
         return mcmicro_images(path, pixel_size)
@@ -138,7 +138,7 @@ def folder_images(
 def _images_within(
     path: Path, channel_names: Sequence[str] | None, pixel_size: float | None
 ) -> tuple[list[Image], list[Skipped]]:
-    """Read the folders within the one that was asked for: each an image, or all of them the cycles of one."""
+    """Read the subfolders of the given folder: separate images, or cycles of one image."""
     images: list[Image] = []
     skipped: list[Skipped] = []
     parts: list[Part] = []
@@ -165,7 +165,7 @@ def _images_within(
 def _look_into(
     folder: Path, channel_names: Sequence[str] | None, pixel_size: float | None
 ) -> tuple[list[Image] | Part, list[Skipped]]:
-    """What lies in a folder within the one that was asked for: channels, images, or neither."""
+    """Content of a subfolder: channels, images, or neither."""
     try:
         if is_zarr(folder):
             return zarr_images(folder, channel_names, pixel_size)

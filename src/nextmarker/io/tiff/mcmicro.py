@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
 
-MARKERS, MARKERS_LEFT = "markers.csv", "markers_bs.csv"  # of the raw images, and after background subtraction
+MARKERS, MARKERS_LEFT = "markers.csv", "markers_bs.csv"  # for raw images, and after background subtraction
 WHOLE_SLIDES, SUBTRACTED, CORES = "registration", "background", "dearray"
-MASKS = ("cell", "cellMask", "cellRing", "nuclei", "nucleiMask")  # the first that is there
+MASKS = ("cell", "cellMask", "cellRing", "nuclei", "nucleiMask")  # the first that exists
 COLUMN, REMOVE = "marker_name", "remove"
 
 
@@ -31,7 +31,7 @@ class Marker:
 
     name: str
     removed: bool
-    """Whether background subtraction leaves the channel out of its image."""
+    """Whether the channel is missing in background-subtracted images."""
 
 
 def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> SpatialData:
@@ -99,7 +99,7 @@ def is_mcmicro(folder: Path) -> bool:
 
 
 def mcmicro_images(folder: Path, pixel_size: float | None = None) -> tuple[list[Image], list[Skipped]]:
-    """Read the registered images, or the cores of a tissue array, with their markers and masks.
+    """Read the registered images, or the cores of a tissue array, with markers and masks.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _tables_left(folder: Path) -> list[Path]:
 
 
 def _chosen_files(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
-    """The cores where there are any; else each slide, raw only if its background was not subtracted; with notes."""
+    """Choose the cores, if any, otherwise each slide, raw only if its background was not subtracted; with notes."""
     cores, subtracted, raw = (_files(folder, part) for part in (CORES, SUBTRACTED, WHOLE_SLIDES))
     if cores or not subtracted:
         return [(file, "") for file in cores or raw], []
@@ -139,7 +139,7 @@ def _chosen_files(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
 
 
 def _is_from(subtracted: Path, raw: Path) -> bool:
-    """Whether one is the other after background subtraction: ``slide_backsub`` and ``slide``."""
+    """Whether a file is another after background subtraction, such as ``slide_backsub`` and ``slide``."""
     return re.fullmatch(rf"{re.escape(stem(raw))}([_-]?(backsub|background|bs))?", stem(subtracted)) is not None
 
 
@@ -173,7 +173,7 @@ def _is_removed(value: str | None, path: Path) -> bool:
 def _image(
     folder: Path, stack: Stack, markers: list[Marker], left: list[Marker] | None, pixel_size: float | None
 ) -> Image:
-    """Name the channels after the table that has as many: of raw images, or after background subtraction."""
+    """Name the channels by the table with the same number: for raw images, or after background subtraction."""
     after = left or [marker for marker in markers if not marker.removed]
     raw = stack.path.parent.name == WHOLE_SLIDES
     table = next((one for one in ([markers] if raw else [after, markers]) if len(one) == stack.n_channels), None)
@@ -192,7 +192,7 @@ def _image(
     return replace(
         image,
         pixels=image.pixels[kept],
-        # markers that repeat are numbered, and reported, with those of all readers
+        # repeated markers are numbered and reported as for all readers
         channels=tuple(table[place].name for place in kept),
         originals=None,
         labels=labels,
@@ -202,7 +202,7 @@ def _image(
 
 
 def _masks(folder: Path, stack: Stack) -> tuple[da.Array | None, str]:
-    """Masks of an image, ``segmentation/<method>-<image>/cell.ome.tif``, and what kept them from being read."""
+    """Masks of an image, ``segmentation/<method>-<image>/cell.ome.tif``, or why they cannot be read."""
     names = list(dict.fromkeys([stem(stack.path), re.sub(r"[_-]?(backsub|background|bs)$", "", stem(stack.path))]))
     files = [
         file

@@ -1,4 +1,4 @@
-"""MIBItiff of Ionpath: each page describes itself in JSON."""
+"""MIBItiff of Ionpath: each page has a description in JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import tifffile
 
 PREFIX = "mibi."
-COUNTS = "SIMS"  # image.type of the channels
+COUNTS = "SIMS"  # image.type of channels
 PHOTOGRAPHS = {"SED", "Optical", "Label"}
 
 
@@ -25,7 +25,7 @@ def is_mibi(page: tifffile.TiffPage) -> bool:
 
 
 def mibi_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
-    """Make a stack of the pages with ion counts; optical and electron images are left out."""
+    """Combine the pages with ion counts; optical and electron images are left out."""
     headers = [_header(path, page) for page in pages]
     kinds = [str(header.get("image.type", COUNTS)) for header in headers]
     counts = [
@@ -64,7 +64,7 @@ def _header(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
 
 
 def _metadata(header: dict[str, Any]) -> dict[str, str | float | int]:
-    """What the run has in common, such as ``run``, ``fov_id`` and ``mass_range``; lists as JSON."""
+    """Metadata that all pages share, such as ``run``, ``fov_id`` and ``mass_range``; lists as JSON."""
     of_channel = {"image.type", "channel.mass", "channel.target", "shape"}
     kept = {key.removeprefix(PREFIX): value for key, value in header.items() if key not in of_channel}
     plain = {key: value if isinstance(value, (str, int, float)) else json.dumps(value) for key, value in kept.items()}

@@ -1,4 +1,4 @@
-"""OME-TIFF: the images that the XML in the first page describes, and where their planes are."""
+"""OME-TIFF: the XML in the first page describes the images and the position of their planes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AXES = {"Z": "z-planes", "T": "time points", "C": "channels"}
 
 
 def parse_xml(path: Path, text: str) -> Element:
-    """Parse a header, without entities, which could grow without bound."""
+    """Parse a header; entities are an error, since they could expand without limit."""
     if "<!ENTITY" in text:
         msg = f"{path} has a header that defines entities: refused."
         raise ValueError(msg)
@@ -35,7 +35,7 @@ def parse_xml(path: Path, text: str) -> Element:
 
 
 def ome_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
-    """Make a stack of each image in the header."""
+    """Combine the pages of each image in the header."""
     root = parse_xml(path, pages[0].description)
     images = [image for image in root.iter() if image.tag.endswith("}Image") or image.tag == "Image"]
     if not images:
@@ -81,7 +81,7 @@ def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, im
 def _page_numbers(
     path: Path, root: Element, pixels: Element, pages: Sequence[tifffile.TiffPage], sizes: dict[str, int]
 ) -> list[int]:
-    """The page of each plane, in the order of the header."""
+    """Page of each plane, in the order of the header."""
     blocks = pixels.findall("{*}TiffData") or [ElementTree.Element("TiffData")]
     first_page = pages[min(max(int(blocks[0].get("IFD", 0)), 0), len(pages) - 1)]
     lengths = sizes | {"C": sizes["C"] // first_page.samplesperpixel}
@@ -107,7 +107,7 @@ def _page_numbers(
 
 
 def _order(path: Path, pixels: Element) -> str:
-    """The axes besides x and y, the one that changes fastest first."""
+    """Axes besides x and y, the fastest first."""
     order = pixels.get("DimensionOrder", "XYCZT").upper()
     if sorted(order) != sorted("XYCZT") or not order.startswith("XY"):
         msg = f"{path} is damaged: its OME header has the DimensionOrder {order!r}."
@@ -116,7 +116,7 @@ def _order(path: Path, pixels: Element) -> str:
 
 
 def unsure(lengths: Sequence[tuple[str, int]]) -> str:
-    """What planes are that are said not to be channels alone: the lengths of the axes, the slowest first."""
+    """Lengths of the axes if planes are not only channels, the slowest first."""
     longer = [(axis, length) for axis, length in lengths if length > 1]
     if len(longer) < 2 and all(axis not in "TZ" for axis, _ in longer):
         return ""
@@ -124,7 +124,7 @@ def unsure(lengths: Sequence[tuple[str, int]]) -> str:
 
 
 def _check_file(path: Path, root: Element, block: Element) -> None:
-    """Refuse planes that lie in another file."""
+    """Raise an error for planes in another file."""
     uuid = block.find("{*}UUID")
     if uuid is None or uuid.text == root.get("UUID"):
         return

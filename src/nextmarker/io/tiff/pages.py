@@ -1,4 +1,4 @@
-"""The pages of a TIFF: found, checked before memory is taken for them, and read strip by strip or tile by tile."""
+"""Pages of a TIFF: checked before memory is allocated, and read strip by strip or tile by tile."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import tifffile
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MOST_PAGES = 10_000
-LARGEST_PIECE = 2**30  # bytes of a strip or tile in memory: it is decoded whole
+LARGEST_PIECE = 2**30  # bytes of a decoded strip or tile
 
-# decoders that stop at the size asked for, and pictures, whose colours some of them mix
+# decoders that stop at the requested size; those of pictures may mix the colours
 MIXED = {"JPEG", "APERIO_JP2000_YCBC"}
 READABLE = {
     *("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA", "ZSTD", "ZSTD_DEPRECATED"),
     *("JPEG2000", "JPEG_2000_LOSSY", "APERIO_JP2000_RGB", *MIXED),
 }
 
-# What decoders and header parsers raise when the bytes make no sense; imagecodecs' errors are RuntimeErrors.
+# Raised by decoders and header parsers for damaged files; errors of imagecodecs are RuntimeErrors.
 DAMAGE = (
     *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError),
     *(struct.error, EOFError),
@@ -31,29 +31,29 @@ DAMAGE = (
 
 
 def explained(path: Path | str, error: BaseException, what: str = "its header") -> str:
-    """Turn what went wrong into a message on the file; those that name it are ours."""
+    """Message about a damaged file; our own messages, which name the file, are kept."""
     return str(error) if str(path) in str(error) else f"{path} is damaged: {what} cannot be read ({error!r})."
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where one channel lies in a TIFF."""
+    """Position of a channel in a TIFF."""
 
     page: int
     """Number of the page, from 0."""
     sample: int = 0
-    """Which of several channels in the page, where it stores them one after another."""
+    """Number of the channel, if the page stores several one after another."""
     skipped_bytes: int = 0
-    """Where the pixels begin after those of the page, for planes without a header of their own."""
+    """Bytes from the pixels of the page to those of the plane, for planes without a page."""
 
 
 def check_start(path: Path) -> None:
-    """Refuse a file of another kind by its first bytes.
+    """Check the first bytes of a file.
 
     Raises
     ------
     ValueError
-        If it is no TIFF.
+        If it is not a TIFF.
     """
     with path.open("rb") as file:
         head = file.read(8)
@@ -64,12 +64,12 @@ def check_start(path: Path) -> None:
 
 
 def read_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """Read what each page says of itself.
+    """Read the tags of each page.
 
     Raises
     ------
     ValueError
-        If pages lead back to each other, lie beyond the end of the file, or are more than `MOST_PAGES`.
+        If pages refer to each other in a circle, lie beyond the end of the file, or are more than `MOST_PAGES`.
     """
     path = tif.filehandle.path
     pages: dict[int, tifffile.TiffPage] = {}
@@ -82,7 +82,7 @@ def read_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
             raise ValueError(msg)
         pages[page.offset] = page
     tif.filehandle.seek(tif.pages.next_page_offset or 0)
-    if tif.filehandle.read(tif.tiff.offsetsize) != bytes(tif.tiff.offsetsize):  # there should be another page
+    if tif.filehandle.read(tif.tiff.offsetsize) != bytes(tif.tiff.offsetsize):  # another page should follow
         msg = f"{path} is not complete: the header of page {len(pages)} does not lie in the file. Copy it again."
         raise ValueError(msg)
     if not pages:
@@ -99,7 +99,7 @@ def _page(tif: tifffile.TiffFile, number: int) -> tifffile.TiffPage | None:
 
 
 def check_page(page: tifffile.TiffPage) -> None:
-    """Refuse a page whose pixels cannot be read, from its header alone."""
+    """Raise an error if, by its header, the pixels of a page cannot be read."""
     problem = _problem(page)
     if problem:
         msg = f"{page.parent.filehandle.path}, page {page.index}: {problem}"
@@ -130,33 +130,33 @@ def _problem(page: tifffile.TiffPage) -> str:
     if not is_plain(page) and piece > LARGEST_PIECE:
         return f"a strip or tile would take {piece / 2**20:,.0f} MiB of memory. It must be saved again in tiles."
     is_whole = compression == "NONE" and page.bitspersample == 8 * page.dtype.itemsize
-    if is_whole and page.databytecounts[0] not in (0, piece):  # one of zeros may be left out
+    if is_whole and page.databytecounts[0] not in (0, piece):  # strips of zeros may be left out
         return f"its header is damaged: a strip or tile has {page.databytecounts[0]} bytes, not {piece}."
     return ""
 
 
 def data_type(page: tifffile.TiffPage) -> np.dtype:
-    """Type of the pixels, in the byte order of the machine."""
+    """Data type of the pixels, in the byte order of the machine."""
     return page.dtype.newbyteorder("=")  # type: ignore[union-attr]
 
 
 def is_plain(page: tifffile.TiffPage) -> bool:
-    """Whether the pixels of a page lie in the file as they are, one after another."""
+    """Whether the pixels are stored uncompressed, one after another."""
     return page.is_final and sum(page.databytecounts) == page.nbytes
 
 
 def is_interleaved(page: tifffile.TiffPage) -> bool:
-    """Whether the values of a pixel lie side by side, and not in a plane each."""
+    """Whether the channels of a pixel are stored together, not in separate planes."""
     return page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.CONTIG
 
 
 def is_colour(page: tifffile.TiffPage) -> bool:
-    """Whether a page calls itself a colour picture, or looks like one."""
+    """Whether a page is a colour picture, by its tags or its shape."""
     return page.photometric == tifffile.PHOTOMETRIC.RGB or is_interleaved(page)
 
 
 def read_block(path: Path, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
-    """Read some pixels of one channel: no more of the file than the strips or tiles that hold them.
+    """Read some pixels of one channel, and only the strips or tiles that hold them.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def read_block(path: Path, plane: Plane, rows: slice, columns: slice) -> np.ndar
 
 
 def _map(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
-    """Read pixels that lie in the file as they are."""
+    """Read uncompressed pixels."""
     dtype, start = data_type(page).newbyteorder(page.parent.byteorder), page.dataoffsets[0] + plane.skipped_bytes
     mapped = page.parent.filehandle.memmap_array(dtype, page.shape, start)
     axes: dict[str, Any] = {"Y": rows, "X": columns, "S": plane.sample}
@@ -181,7 +181,7 @@ def _map(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> 
 
 
 def _decode(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) -> np.ndarray:
-    """Put strips or tiles together, one after another; those that the file leaves out are zero."""
+    """Decode and combine strips or tiles; those that the file leaves out are zero."""
     block = np.zeros((rows.stop - rows.start, columns.stop - columns.start), data_type(page))
     sample, value = (0, plane.sample) if is_interleaved(page) else (plane.sample, 0)
     file = page.parent.filehandle
@@ -190,7 +190,7 @@ def _decode(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) 
         if start == count == 0:
             continue
         file.seek(start)
-        data = file.read(count) if start else b""  # nothing lies at the very beginning
+        data = file.read(count) if start else b""  # no pixels are at the start of a file
         try:
             decoded: Any = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
         except (*DAMAGE, MemoryError) as error:
@@ -203,7 +203,7 @@ def _decode(page: tifffile.TiffPage, plane: Plane, rows: slice, columns: slice) 
 
 
 def _pieces(page: tifffile.TiffPage, sample: int, rows: slice, columns: slice) -> list[int]:
-    """Numbers of the strips or tiles that hold some pixels."""
+    """Numbers of the strips or tiles that hold the given pixels."""
     height, width = page.chunks[:2]
     down, across = -(-page.imagelength // height), -(-page.imagewidth // width)
     return [

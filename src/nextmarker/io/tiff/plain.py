@@ -1,4 +1,4 @@
-"""TIFFs that describe no channels, or do so in the ways of ImageJ and tifffile."""
+"""TIFFs without a description of channels, or with that of ImageJ or tifffile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REDUCED, MASK = 1, 4  # bits of NewSubfileType
 def plain_stacks(
     path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[str, Any] | None
 ) -> tuple[list[Stack], list[Skipped]]:
-    """Make a stack of all pages; smaller copies and transparency masks are left out."""
+    """Combine all pages; smaller copies and transparency masks are left out."""
     full = [page for page in pages if not page.subfiletype & (REDUCED | MASK)] or list(pages)
     left_out = sorted({page.index for page in pages} - {page.index for page in full})
     skipped = [Skipped(f"{path}: pages {left_out}", "smaller copies or masks", expected=True)] if left_out else []
@@ -51,7 +51,7 @@ def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[s
 
 
 def _planes_of_one_page(path: Path, page: tifffile.TiffPage, planes: int) -> Sequence[int]:
-    """Where the planes begin that follow the first without a header: ImageJ writes large stacks so."""
+    """Offset of each plane, in large stacks of ImageJ, of which only the first plane has a page."""
     check_page(page)
     nbytes = page.imagewidth * page.imagelength * page.samplesperpixel * data_type(page).itemsize
     if not is_plain(page) or page.dataoffsets[0] + planes * nbytes > page.parent.filehandle.size:
@@ -65,14 +65,14 @@ def _imagej_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> Stated:
     x, y = page.resolution
     if not unit or min(x, y) <= 0:
         return Stated()
-    factor = None if unit.casefold().startswith("in") else micrometres(unit)  # inches are those of a screen or printer
+    factor = None if unit.casefold().startswith("in") else micrometres(unit)  # inches are for screens and printers
     if factor is None:
         return Stated(note=f"the pixel size in its header is not used: its unit is {unit!r}")
     return Stated((factor / x, factor / y))
 
 
 def _tags(page: tifffile.TiffPage) -> Stated:
-    """What the resolution tags say is reported, not used: programs write the resolution of a screen there."""
+    """Note on the resolution tags; they are not used, since many programs write the resolution of a screen."""
     size = resolution(page).size
     if size is None or not all(SMALLEST <= length <= LARGEST for length in size):
         return Stated()
@@ -83,7 +83,7 @@ def _tags(page: tifffile.TiffPage) -> Stated:
 
 
 def _axes(page: tifffile.TiffPage) -> list[tuple[str, int]]:
-    """Lengths of the axes before y and x, where tifffile described them; the slowest comes first."""
+    """Lengths of the axes before y and x, if tifffile described them; the slowest first."""
     try:
         header = json.loads(page.shaped_description or "{}")
         shape = [int(length) for length in header.get("shape", [])]

@@ -1,4 +1,4 @@
-"""QPTIFF of Akoya and PerkinElmer: each page describes itself in XML."""
+"""QPTIFF of Akoya and PerkinElmer: each page has a description in XML."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_qptiff(page: tifffile.TiffPage) -> bool:
 
 
 def qptiff_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Stack], list[Skipped]]:
-    """Make a stack of the pages in full resolution; the pyramid, thumbnail, macro and label are left out."""
+    """Combine the pages at full resolution; pyramid, thumbnail, macro and label are left out."""
     headers = [parse_xml(path, page.description) if is_qptiff(page) else None for page in pages]
     kinds = [_text(header, "ImageType") or "page of no kind" for header in headers]
     found = [(page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind == FULL]

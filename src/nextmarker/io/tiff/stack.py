@@ -1,4 +1,4 @@
-"""The channels of one image in a TIFF: checked, named, and read block by block."""
+"""Channels of one image in a TIFF: checked, named, and read block by block."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from nextmarker.io.tiff.pages import Plane, check_page, data_type, is_colour, is
 if TYPE_CHECKING:
     import tifffile
 
-BLOCK = 1024  # pixels; a block is made of whole tiles or strips of the file, about this long and wide
+BLOCK = 1024  # pixels; about the height and width of a block, which consists of whole tiles or strips
 PER_CENTIMETRE, PER_INCH = 3, 2  # TIFF's ResolutionUnit
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What a TIFF says of one image in it."""
+    """One image in a TIFF, as described by the file."""
 
     path: Path
     name: str
     planes: tuple[Plane, ...]
-    """One for each channel."""
+    """One per channel."""
     shape: tuple[int, int]
     dtype: np.dtype
     block: tuple[int, int]
-    """Rows and columns that are read together."""
+    """Rows and columns that are read at a time."""
     channels: tuple[str, ...] | None = None
     stated: Stated = Stated()
-    """The size of a pixel."""
+    """Pixel size."""
     slices: bool = False
-    """Whether `channels` are the labels of slices, as ImageJ writes them."""
+    """Whether `channels` are labels of slices, as written by ImageJ."""
     unsure: str = ""
-    """What the file calls the planes, and how many there are, where not channels."""
+    """Kind and number of the planes, if the file does not call them channels."""
     colour: bool = False
-    """Whether it is a colour picture, for all that the file says."""
+    """Whether the file describes it as a colour picture."""
     originals: tuple[str, ...] | None = None
     metals: tuple[str, ...] | None = None
     metadata: Mapping[str, str | float | int] = field(default_factory=dict)
     part: str = ""
-    """Which of several images in the file."""
+    """Number among several images in the file."""
 
     @property
     def n_channels(self) -> int:
-        """How many planes it has."""
+        """Number of planes."""
         return len(self.planes)
 
     @property
     def source(self) -> str:
-        """The file, and the part of it."""
+        """File, and the part of it."""
         return f"{self.path}: {self.part}" if self.part else str(self.path)
 
     def pixels(self, channels: Sequence[str] | None = None) -> da.Array:
-        """All pixels, (c, y, x), lazily; the names of the channels are for messages."""
+        """All pixels, lazily, (c, y, x); the names of the channels are for messages."""
         names = tuple(channels or map(str, range(self.n_channels)))
         pixels = Pixels(self.path, self.planes, names, self.shape, self.dtype)
         return da.from_array(pixels, chunks=(1, *self.block), meta=np.empty((0, 0, 0), self.dtype))
@@ -68,9 +68,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Can be indexed like an array, (c, y, x), and then reads just those pixels.
+    """Indexed like an array, (c, y, x), it reads only those pixels.
 
-    The file is opened anew for each block: nothing stays open, and a block can be read in another process.
+    The file is opened again for each block, so no file stays open and a block can be read in another process.
     """
 
     path: Path
@@ -86,14 +86,14 @@ class Pixels:
         return (len(self.planes), *self.plane_shape)
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> np.ndarray:
-        # dask merges what is asked for into the index: only those rows and columns are read
+        # dask merges slices into the index, so only those rows and columns are read
         channels, rows, columns = (within(part, n) for part, n in zip(index, self.shape, strict=True))
         pixels = np.empty(
             (channels.stop - channels.start, rows.stop - rows.start, columns.stop - columns.start), self.dtype
         )
         for plane, channel in zip(pixels, range(channels.start, channels.stop), strict=True):
             plane[...] = self._plane(channel, rows, columns)
-        # what is left of the index is where in these pixels its parts begin
+        # the rest of the index applies to the pixels that were read
         return pixels[tuple(shifted(part, n) for part, n in zip(index, self.shape, strict=True))]
 
     def _plane(self, channel: int, rows: slice, columns: slice) -> np.ndarray:
@@ -109,14 +109,14 @@ class Pixels:
 
 
 def within(part: int | slice, length: int) -> slice:
-    """The smallest slice without steps that holds what is asked for."""
+    """Smallest slice with step 1 that contains an index."""
     picked = range(length)[part]
     picked = range(picked, picked + 1) if isinstance(picked, int) else picked
     return slice(min(picked, default=0), max(picked, default=-1) + 1)
 
 
 def shifted(part: int | slice, length: int) -> int | slice:
-    """The same part, counted from where `within` begins."""
+    """The same index, counted from the start of `within`."""
     return 0 if isinstance(part, (int, np.integer)) else slice(None, None, part.indices(length)[2])
 
 
@@ -130,16 +130,16 @@ def make_stack(
     unsure: str = "",
     **known: object,
 ) -> Stack:
-    """Make a stack of pages, after a check of each.
+    """Check pages and combine them.
 
     Parameters
     ----------
     pages
-        One for each channel, or with several channels stored one after another.
+        One per channel, or with several channels one after another.
     skipped_bytes
-        Of each plane of a page, where there is no other page to hold the next.
+        Offsets of the planes, if only the first has a page.
     channels, unsure
-        See `Stack`. Where the header names not every plane, the pages may.
+        See `Stack`. If the header does not name every plane, names of pages are used.
     """
     kinds: dict[tuple[int, int, np.dtype], int] = {}
     for page in pages:
@@ -178,7 +178,7 @@ def make_stack(
 
 
 def _block(page: tifffile.TiffPage) -> tuple[int, int]:
-    """About BLOCK pixels long and wide, and whole tiles or strips, so that none is decoded twice."""
+    """Height and width of a block: about `BLOCK`, and whole tiles or strips, so that none is decoded twice."""
     if is_plain(page):
         return BLOCK, BLOCK
     rows, columns = page.chunks[:2]
@@ -186,14 +186,14 @@ def _block(page: tifffile.TiffPage) -> tuple[int, int]:
 
 
 def resolution(page: tifffile.TiffPage) -> Stated:
-    """The size of a pixel after the resolution tags; 1 is what programs write that know none."""
+    """Pixel size from the resolution tags; programs that do not know it write 1."""
     length = {PER_CENTIMETRE: 1e4, PER_INCH: 2.54e4}.get(page.resolutionunit)
     x, y = page.resolution
     return Stated((length / x, length / y)) if length and min(x, y) > 0 and (x, y) != (1, 1) else Stated()
 
 
 def stack_image(stack: Stack, channel_names: Sequence[str] | None, pixel_size: float | None) -> Image:
-    """Name the channels of a stack."""
+    """Make an image of a stack, with names of channels and a pixel size."""
     channels = _stack_channels(stack, channel_names)
     size, remarks = known_pixel_size(stack, pixel_size)
     if stack.unsure:
@@ -225,7 +225,7 @@ def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[
 
 
 def known_pixel_size(stack: Stack, pixel_size: float | None) -> tuple[float | None, tuple[str, ...]]:
-    """Micrometres per pixel, as given or as the file says; and what is worth knowing about what it says."""
+    """Micrometres per pixel, as given or from the file, and notes."""
     if pixel_size is not None:
         return float(pixel_size), ()
     remarks = (stack.stated.note,) if stack.stated.note else ()
