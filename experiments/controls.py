@@ -1,4 +1,4 @@
-"""Controls for the embedding: networks that lack one of its ideas, trained in the same loop."""
+"""Controls for the embedding: networks that lack one of its features, trained in the same loop."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ class SharedEncoder(nn.Module):
 
 
 class FixedArcsinh(nn.Module):
-    """arcsinh of the counts in place of the learned sigmoid."""
+    """arcsinh of the counts instead of the learned sigmoid."""
 
     def signal(self, counts: Tensor) -> Tensor:
         """Transform raw counts of any shape."""
         return torch.asinh(counts)
 
     def penalty(self, _: str) -> Tensor:
-        """Nothing is learned, and nothing penalized."""
+        """Return zero, since nothing is learned."""
         return torch.zeros(())
 
 
 def leave_as_is(_: NeXtMarker) -> None:
-    """Change nothing."""
+    """Do not change the model."""
 
 
 def share_encoder(model: NeXtMarker) -> None:
-    """See every marker by the same filters."""
+    """Use the same filters for all markers."""
     model.encoder = SharedEncoder(model.config)
 
 
 def fuse_early(model: NeXtMarker) -> None:
-    """Mix all markers from the first convolution on: an ordinary network of the same widths."""
+    """Mix all markers from the first convolution on, as an ordinary network of the same width does."""
     stem, network = model.encoder.stem, model.config.network
     markers, width = len(model.config.markers), stem.out_channels
     model.encoder.stem = nn.Conv2d(markers, width, stem.kernel_size, stem.stride, padding=1, bias=False)
@@ -73,7 +73,7 @@ def fuse_early(model: NeXtMarker) -> None:
 
 
 def fix_arcsinh(model: NeXtMarker) -> None:
-    """Transform counts by a function that is not learned."""
+    """Transform counts with a fixed function."""
     model.normalization = FixedArcsinh()
 
 
@@ -84,7 +84,7 @@ def embed_control(
     sdata: SpatialData,
     random_state: int,
 ) -> tuple[NeXtMarker, np.ndarray, np.ndarray]:
-    """Train and embed as `nm.tl.train` and `nm.tl.embed` do, with a changed model.
+    """Train a changed model and embed with it, as `nm.tl.train` and `nm.tl.embed` do.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""Real tissue: cell types of ten patients, read from centres alone, against mean intensity in masks.
+"""Real tissue: cell types of ten patients, from cell centres alone, compared with mean intensity in masks.
 
 Usage: ``python -m experiments.dcis DATA [-o DIR] [--seeds N]``
 
-DATA holds NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv (label, x, y, cell_type) of one patient each. Models are
-trained on the images and the centres; masks serve the comparison only. The default is trained once more on the same
-images with background added. What a model gives is kept in DIR, so that a run that was stopped goes on. Prints tables,
-and leaves them in DIR.
+DATA contains NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv (label, x, y, cell_type) for each patient. Models are
+trained on images and centres; masks are only used for comparison. The default is also trained on the same images with
+added background. Embeddings are saved in DIR, so an interrupted run can be continued. Prints tables, and saves them in
+DIR.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RADII = (4, 7, 10)  # pixels
 
 
 def main() -> None:
-    """Train what is not there yet, and print all tables."""
+    """Train the models that are missing, and print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv")
     parser.add_argument("-o", "--output", type=Path, default=Path("dcis"), help="folder (default: dcis)")
@@ -64,9 +64,9 @@ def main() -> None:
 
 
 def read(folder: Path) -> SpatialData:
-    """Images, and a table of the cells at their given centres, with their type."""
+    """Read the images, and the cells at their given centres with their types."""
     sdata = nm.io.read(sorted(folder.glob("*_image.ome.tif")))
-    cells = {image: pd.read_csv(beside(folder, image, "cells.csv"), index_col="label") for image in sdata.images}
+    cells = {image: pd.read_csv(file_of(folder, image, "cells.csv"), index_col="label") for image in sdata.images}
     nm.pp.add_cells(sdata, cells, progress=False)
     obs = sdata["table"].obs
     types = [cells[image]["cell_type"].loc[label] for image, label in zip(obs["image"], obs["source_id"], strict=True)]
@@ -74,13 +74,13 @@ def read(folder: Path) -> SpatialData:
     return sdata
 
 
-def beside(folder: Path, image: str, ending: str) -> Path:
-    """The file that belongs to an image."""
+def file_of(folder: Path, image: str, ending: str) -> Path:
+    """Path of a file of an image."""
     return folder / f"{image.removesuffix('_image')}_{ending}"
 
 
 def models() -> Mapping[str, Callable[[SpatialData, int], tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]]]:
-    """The default and what it is compared with: functions of data and seed that give model, I and F."""
+    """The default and its controls, as functions of data and seed that return model, I and F."""
     training, network = nm.nn.TrainingConfig, nm.nn.NetworkConfig
     return {
         DEFAULT: embed,
@@ -101,7 +101,7 @@ def embed(
     training: nm.nn.TrainingConfig | None = None,
     network: nm.nn.NetworkConfig | None = None,
 ) -> tuple[nm.nn.NeXtMarker, np.ndarray, np.ndarray]:
-    """Model, I and F as users make them."""
+    """Compute model, I and F as users do."""
     model = nm.tl.train(sdata, PATCH_SIZE, training=training, network=network, random_state=seed)
     nm.tl.embed(sdata, model)
     adata = sdata["table"]
@@ -109,7 +109,7 @@ def embed(
 
 
 def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
-    """Keep I and F of one model, unless they are there."""
+    """Save I and F of one model, unless they exist already."""
     kept = output / f"{name.replace(' ', '_')}-{seed}.npz"
     if not kept.exists():
         print(f"{kept}", flush=True)
@@ -123,15 +123,15 @@ def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
 
 
 def measure_intensity(sdata: SpatialData, folder: Path) -> None:
-    """Write mean counts into the table: `mask` of the masks, `disc_N_px` of discs around the centres.
+    """Write mean counts into the table: `mask` in the masks, `disc_N_px` in discs around the centres.
 
-    Of `mask_minus_background`, the mean of all pixels outside of the masks of the image is subtracted, down to zero.
+    `mask_minus_background` is `mask` minus the mean of all pixels outside of masks, at least zero.
     """
     adata = sdata["table"]
     for name in ("mask", "mask_minus_background", *(f"disc_{radius}_px" for radius in RADII)):
         adata.obsm[name] = np.empty(adata.shape)
     for region in read_regions(sdata):
-        counts, mask = region.pixels.to_numpy(), tifffile.imread(beside(folder, region.image, "mask.tif"))
+        counts, mask = region.pixels.to_numpy(), tifffile.imread(file_of(folder, region.image, "mask.tif"))
         labels = adata.obs["source_id"].iloc[region.rows]
         means = np.column_stack([ndimage.mean(each, mask, labels) for each in counts])
         adata.obsm["mask"][region.rows] = means
@@ -142,7 +142,7 @@ def measure_intensity(sdata: SpatialData, folder: Path) -> None:
 
 
 def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear_channel: str) -> pd.DataFrame:
-    """Balanced accuracy of types at detected centres, beside means in the masks that they lie in; first seed."""
+    """Balanced accuracy of types at detected centres, and of means in the masks around them; first seed."""
     adata = sdata["table"]
     nm.pp.detect_cells(
         sdata, nuclear_channels=nuclear_channel, key_added="detected", table_key="detected", progress=False
@@ -162,19 +162,19 @@ def score_detected(sdata: SpatialData, folder: Path, output: Path, nuclear_chann
 
 
 def cells_under_centres(sdata: SpatialData, folder: Path) -> np.ndarray:
-    """Row of the cell whose mask each detected centre lies in, -1 for none, (centres,)."""
+    """Row of the cell whose mask contains each detected centre, -1 for none, (centres,)."""
     obs, cell = sdata["table"].obs, np.full(sdata["detected"].n_obs, -1)
     for region in read_regions(sdata, "detected"):
         inside = obs["image"] == region.image
         row_of = pd.Series(np.flatnonzero(inside), obs["source_id"][inside])
         column, row = np.floor(region.centres).astype(int).T
-        labels = tifffile.imread(beside(folder, region.image, "mask.tif"))[row, column]
+        labels = tifffile.imread(file_of(folder, region.image, "mask.tif"))[row, column]
         cell[region.rows] = row_of.reindex(labels, fill_value=-1)
     return cell
 
 
 def disc_means(counts: np.ndarray, row: np.ndarray, column: np.ndarray, radius: int) -> np.ndarray:
-    """Mean over the disc around each cell, (cells, channels), the image reflected at its edges."""
+    """Mean in a disc around each cell, (cells, channels); the image is reflected at its edges."""
     offset = np.arange(-radius, radius + 1)
     down, along = np.nonzero(offset[:, None] ** 2 + offset**2 <= radius**2)
     padded = np.pad(counts, [(0, 0), (radius, radius), (radius, radius)], mode="symmetric")

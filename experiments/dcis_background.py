@@ -1,4 +1,4 @@
-"""Real tissue with background added: what is left of the embeddings, and of means in masks."""
+"""Real tissue with added background: effect on embeddings and on means in masks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 FOLDER = "background"
 RATE = 0.05  # counts per pixel
-SPREAD = 0.7  # of the logarithm of the rate, from image to image and marker to marker
+SPREAD = 0.7  # standard deviation of the logarithm of the rate, over images and markers
 CORRECTED = "mask minus background, square root"
 SHOWN = ("mask, square root", CORRECTED, f"{DEFAULT} I", f"{DEFAULT} F")
 
 
 def add_background(sdata: SpatialData, random_state: int = 0) -> SpatialData:
-    """The same cells in images with Poisson counts added, of one rate for each marker of each image."""
+    """Add Poisson counts to the images, at one rate for each marker of each image."""
     rng = np.random.default_rng(random_state)
     return with_images(sdata, {name: _add_counts(image, rng) for name, image in sdata.images.items()})
 
@@ -40,7 +40,7 @@ def _add_counts(image: xr.DataArray, rng: np.random.Generator) -> xr.DataArray:
 
 
 def background(adata: AnnData, hazy: AnnData, output: Path) -> pd.DataFrame:
-    """Types read from each representation, and how patients mix, without and with background; the same seeds."""
+    """Accuracy for types and mixing of patients, without and with background, for the same seeds."""
     with_background = _representations(hazy, output / FOLDER)
     without = _representations(adata, output)
     tables = (

@@ -1,4 +1,4 @@
-"""The tables of ``experiments.dcis``: what the embeddings that were kept are worth."""
+"""The tables of ``experiments.dcis``, computed from saved embeddings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "nextmarker"
 BLOCK = 32  # pixels
-# The markers by which the authors of the data define a type, in Risom et al., Cell 185:299 (2022).
+# Markers by which the authors define a type, Risom et al., Cell 185:299 (2022).
 OWN_MARKERS = {
     "APC": ["HLADRDPDQ"],
     "BCELL": ["CD20", "CD45"],
@@ -52,7 +52,7 @@ OWN_MARKERS = {
 
 
 def all_tables(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
-    """Make all tables, by name, of what is kept in a folder."""
+    """Make all tables, by name, from the embeddings in a folder."""
     adata = sdata["table"]
     runs = representations(adata, output)
     return {
@@ -65,7 +65,7 @@ def all_tables(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
 
 
 def representations(adata: AnnData, output: Path) -> dict[tuple[str, int], np.ndarray]:
-    """What is compared, by name and seed."""
+    """All representations, by name and seed."""
     runs = {}
     for name in [key for key in adata.obsm if key == "mask" or key.startswith("disc")]:
         for scale, transform in (("arcsinh", np.arcsinh), ("square root", np.sqrt)):
@@ -83,7 +83,7 @@ def representations(adata: AnnData, output: Path) -> dict[tuple[str, int], np.nd
 
 
 def types(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """How well types are read from each representation, patients left out in turn, and how well clusters meet them."""
+    """Accuracy for types, leaving out one patient at a time, and agreement of clusters with types."""
     rows = Parallel(n_jobs=-1)(delayed(_score)(adata.obs, values) for values in runs.values())
     index = pd.MultiIndex.from_tuples(runs, names=["representation", "seed"])
     return over_seeds(pd.DataFrame(rows, index=index))
@@ -117,13 +117,13 @@ def recall(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFr
 
 
 def batch(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """How well patients mix within types, in masks and in embeddings."""
+    """Mixing of patients within types, for masks and embeddings."""
     shown = [key for key in runs if key[0] in ("mask, arcsinh", "mask, square root") or key[0][-2:] in (" I", " F")]
     return mixing(adata, {key: runs[key] for key in shown})
 
 
 def mixing(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """How well patients mix within types; all types together."""
+    """Mixing of patients within types, averaged over types."""
     mix = delayed(nm.metrics.batch_mixing)
     scores = Parallel(n_jobs=-1)(
         mix(_table(adata.obs, values), "image", label_key="cell_type") for values in runs.values()
@@ -133,7 +133,7 @@ def mixing(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFr
 
 
 def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """How well clusterings of other seeds agree: as partitions, and once each cluster has the name of its main type."""
+    """Agreement of clusterings of different seeds: as partitions, and after naming each cluster by its main type."""
     ours = [_clusters(adata, values, 0) for (name, _), values in runs.items() if name == f"{DEFAULT} F"]
     means = [_clusters(adata, runs["mask, arcsinh", 0], seed, "phenograph") for seed in range(3)]
     pairs = {
@@ -156,19 +156,19 @@ def stability(adata: AnnData, runs: dict[tuple[str, int], np.ndarray]) -> pd.Dat
 
 def _clusters(adata: AnnData, values: np.ndarray, seed: int, backend: str = "igraph") -> np.ndarray:
     table = _table(adata.obs, values)
-    default = {"resolution": 1.0} if backend == "phenograph" else {}  # of PhenoGraph, and ours
+    default = {"resolution": 1.0} if backend == "phenograph" else {}  # PhenoGraph's default; {} is ours
     nm.tl.cluster(table, backend=backend, random_state=seed, **default)
     return table.obs["nextmarker"].to_numpy()
 
 
 def _named(adata: AnnData, clusters: np.ndarray) -> np.ndarray:
-    """The most frequent type of the cluster of each cell, as an expert might name it."""
+    """Most frequent type in the cluster of each cell, as an expert might name the cluster."""
     main = adata.obs["cell_type"].astype(object).groupby(clusters).agg(lambda names: names.mode().get(0, "none"))
     return main.loc[clusters].to_numpy()
 
 
 def explanations(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
-    """Whether the attribution names the markers of a type, and whether it is faithful; first seed."""
+    """Whether the attribution finds the markers of types, and its faithfulness; first seed."""
     adata = sdata["table"]
     model = nm.nn.load_model(output / f"{DEFAULT}-0.safetensors")
     nm.tl.embed(sdata, model, progress=False)
@@ -178,7 +178,7 @@ def explanations(sdata: SpatialData, output: Path) -> dict[str, pd.DataFrame]:
 
 
 def named_markers(adata: AnnData) -> pd.DataFrame:
-    """For each type the cluster in which most of its cells lie, and how many of its own markers lead that cluster."""
+    """For each type, the cluster with most of its cells, and the recall of its own markers among the top ones."""
     counts = pd.crosstab(adata.obs["cell_type"], adata.obs["nextmarker"])
     top = nm.get.top_markers(adata, n=3).astype(str).groupby("cluster")["marker"].agg(list)
     rows = {}
@@ -197,10 +197,10 @@ def named_markers(adata: AnnData) -> pd.DataFrame:
 
 
 def faithfulness(sdata: SpatialData, model: nm.nn.NeXtMarker) -> pd.DataFrame:
-    """For each cluster, the rank correlation of the markers' shares with what is lost without them.
+    """Rank correlation of the markers' contributions with the loss when they are removed, for each cluster.
 
-    The loss of a marker: of the difference between the embeddings of the cluster and of all other cells, the part that
-    goes when the marker's image holds nothing but background.
+    The loss of a marker is the part of the difference between the embeddings of the cluster and of all other cells that
+    disappears if the marker's image has only background.
     """
     adata = sdata["table"]
     shares = adata.uns["marker_attribution"].pivot(index="cluster", columns="marker", values="contribution")
@@ -218,7 +218,7 @@ def faithfulness(sdata: SpatialData, model: nm.nn.NeXtMarker) -> pd.DataFrame:
 
 
 def _contrast(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Mean over some cells, above that over all others."""
+    """Mean of some cells minus the mean of all others."""
     return values[inside].mean(0) - values[~inside].mean(0)
 
 
@@ -228,20 +228,20 @@ def _blocks(adata: AnnData) -> np.ndarray:
 
 
 def _embed_background(sdata: SpatialData, model: nm.nn.NeXtMarker) -> AnnData:
-    """Embed the cells in images of background alone."""
+    """Embed the cells in images that have only background."""
     empty = with_images(sdata, {name: draw_background(image) for name, image in sdata.images.items()})
     nm.tl.embed(empty, model, progress=False)
     return empty["table"]
 
 
 def with_images(sdata: SpatialData, images: Mapping[str, xr.DataArray]) -> SpatialData:
-    """The same cells, and a copy of their table, with other images."""
+    """Same cells, with a copy of their table, in other images."""
     tables = {"table": sdata["table"].copy()}
     return SpatialData(images=images, shapes=dict(sdata.shapes), tables=tables, attrs=dict(sdata.attrs))
 
 
 def draw_background(image: xr.DataArray) -> xr.DataArray:
-    """Counts at random, at the rate of the emptiest tenth of the blocks of each channel."""
+    """Draw random counts at the rate of the emptiest tenth of the blocks of each channel."""
     counts = image.to_numpy()
     blocks = ndimage.uniform_filter(counts.astype(float), (0, BLOCK, BLOCK))[:, ::BLOCK, ::BLOCK]
     rate = np.quantile(blocks, 0.1, axis=(1, 2))[:, None, None]
@@ -254,7 +254,7 @@ def _table(obs: pd.DataFrame, values: np.ndarray) -> AnnData:
 
 
 def over_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread over the seeds, and their number, as text."""
+    """Mean and standard deviation over the seeds, and their number, as text."""
     grouped = scores.groupby(level="representation", sort=False)
     return grouped.agg(_mean_and_spread).assign(seeds=grouped.size())
 

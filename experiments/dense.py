@@ -1,11 +1,11 @@
-"""Tissue without gaps whose truth is exact: cells read from centres alone, against means in true and segmented masks.
+"""Dense synthetic tissue: cell types from centres alone, compared with means in true and in segmented masks.
 
 Usage: ``python -m experiments.dense [-o DIR] [--seeds N] [--cells N]``
 
-For each seed and each setting of ``nm.datasets.dense_tissue`` four images are made. A model is trained at the detected
-centres, so that neither masks nor types reach it, and embeds the cells at these and at the true centres. Scores are
-those of the true types. They are kept in DIR as they come, so that a run that was stopped goes on. Prints one table for
-each setting, and leaves it in DIR.
+For each seed and setting, ``nm.datasets.dense_tissue`` generates four images. A model is trained at the detected
+centres, without masks or types, and embeds the cells at these and at the true centres. The true types serve for
+scoring. Scores are saved in DIR at once, so an interrupted run can be continued. Prints one table per setting, and
+saves it in DIR.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ SETTINGS: Final[dict[str, dict[str, float]]] = {
     "offset": {"offset": 100.0},
 }
 N_IMAGES = 4
-FIRST_SEED = 10  # what was chosen was chosen on the seeds before
+FIRST_SEED = 10  # lower seeds were used to choose the defaults
 NUCLEAR = "DNA"
 DETECTED = "detected"
 LETTERS: Final = {"I": "X_interpretability", "F": "X_nextmarker"}
 
 
 def main() -> None:
-    """Measure what is not there yet, and print all tables."""
+    """Measure the scores that are missing, and print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("dense"), help="folder (default: dense)")
     parser.add_argument("--seeds", type=int, default=3, help="number of repetitions (default: 3)")
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure_once(setting: str, seed: int, n_cells: int, output: Path) -> pd.DataFrame:
-    """Scores of one tissue, kept for the next time."""
+    """Scores of one tissue, read from the folder if they exist."""
     kept = output / f"{setting}-{n_cells}_cells-{seed}.csv"
     if not kept.exists():
         print(f"{setting}, seed {seed}", flush=True)
@@ -78,7 +78,7 @@ def measure_once(setting: str, seed: int, n_cells: int, output: Path) -> pd.Data
 
 
 def measure(sdata: SpatialData, seed: int, training: nm.nn.TrainingConfig | None = None) -> pd.DataFrame:
-    """Scores of one tissue, a row for each representation."""
+    """Scores of one tissue, one row per representation."""
     nm.pp.add_cells(sdata, "truth", progress=False)
     nm.pp.detect_cells(sdata, NUCLEAR, key_added=DETECTED, table_key=DETECTED, progress=False)
     model = nm.tl.train(sdata, training=training, table_key=DETECTED, random_state=seed)
@@ -93,10 +93,10 @@ def measure(sdata: SpatialData, seed: int, training: nm.nn.TrainingConfig | None
 
 
 def segment(nuclear: np.ndarray) -> np.ndarray:
-    """Outline cells as a common pipeline does, int (y, x), 0 where there is none.
+    """Segment cells with a common pipeline; int (y, x), 0 for background.
 
-    Square roots of the nuclear channel are smoothed (Gaussian of 1 px) and divided by Otsu's threshold; a watershed
-    from their maxima, more than 2 px apart, gives the nuclei, which then grow by up to 2 px.
+    Square roots of the nuclear channel are smoothed (Gaussian of 1 px) and separated from the background by Otsu's
+    threshold. A watershed from maxima more than 2 px apart gives the nuclei, which are expanded by up to 2 px.
     """
     smooth = ndimage.gaussian_filter(np.sqrt(np.asarray(nuclear, float)), 1.0)
     foreground = smooth > threshold_otsu(smooth)
@@ -107,14 +107,14 @@ def segment(nuclear: np.ndarray) -> np.ndarray:
 
 
 def in_masks(sdata: SpatialData, masks: Mapping[str, np.ndarray], kind: str) -> AnnData:
-    """Square roots of the mean counts in masks, each of which is the true cell that covers most of it.
+    """Square roots of the mean counts in masks; a mask is assigned to the true cell with most of its pixels.
 
-    Of several masks that are one true cell, the one that it covers most of counts.
+    If several masks are assigned to one cell, the one with the most pixels in the cell counts.
     """
     images, labels, means = [], [], []
     for image, mask in masks.items():
         pairs = pd.DataFrame({"mask": mask.ravel(), "cell": sdata[f"masks_{image}"].to_numpy().ravel()})
-        shared = pairs[pairs["mask"] > 0].value_counts().reset_index()  # the most pixels first
+        shared = pairs[pairs["mask"] > 0].value_counts().reset_index()  # most pixels first
         shared = shared.drop_duplicates("mask")
         images += [image] * len(shared)
         labels += shared["cell"].tolist()
@@ -123,7 +123,7 @@ def in_masks(sdata: SpatialData, masks: Mapping[str, np.ndarray], kind: str) -> 
 
 
 def at_centres(sdata: SpatialData, model: nm.nn.NeXtMarker, table_key: str, kind: str) -> AnnData:
-    """I and F at centres, each of which is the true cell in whose mask it lies; the first of several counts."""
+    """I and F at centres; a centre is assigned to the true cell around it, and the first of several counts."""
     nm.tl.embed(sdata, model, table_key=table_key, progress=False)
     adata = sdata[table_key]
     labels = np.empty(adata.n_obs, int)
@@ -137,7 +137,7 @@ def at_centres(sdata: SpatialData, model: nm.nn.NeXtMarker, table_key: str, kind
 def true_cells(
     sdata: SpatialData, images: list[str] | pd.Series, labels: list[int] | np.ndarray, values: Mapping[str, np.ndarray]
 ) -> AnnData:
-    """Table of the cells that were found, each once, with their image and true type."""
+    """Table of the cells that were found, each once, with image and true type."""
     cells = pd.MultiIndex.from_arrays([np.asarray(images, object), labels])
     types = pd.concat({image: sdata[f"truth_{image}"]["cell_type"] for image in sdata.images})
     first = ~cells.duplicated()
@@ -148,9 +148,9 @@ def true_cells(
 def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
     """Scores of each representation, (representations, scores).
 
-    Balanced accuracy of the 15 nearest neighbours, images left out in turn; ARI of the default clusters; mixing of the
-    images within types, 1 as by chance; how often a linear classifier tells the image of a cell, a quarter by chance;
-    and the share of all true cells that were found.
+    Balanced accuracy of the 15 nearest neighbours, leaving out one image at a time; ARI of the default clusters; mixing
+    of images within types, 1 for random; balanced accuracy of a linear classifier for the image of a cell, a quarter
+    for random; and the fraction of true cells that were found.
     """
     rows = {}
     for name in adata.obsm:
@@ -163,14 +163,14 @@ def score(adata: AnnData, n_cells: int) -> pd.DataFrame:
             "ARI": clusters["ari"],
             "clusters": clusters["n_groups"],
             "mixing": mixing["neighbor_entropy"],
-            "image told": image_told(adata, name),
+            "image accuracy": image_accuracy(adata, name),
             "found": adata.n_obs / n_cells,
         }
     return pd.DataFrame(rows).T
 
 
-def image_told(adata: AnnData, name: str) -> float:
-    """Balanced accuracy of a linear classifier of the images, by five-fold cross-validation."""
+def image_accuracy(adata: AnnData, name: str) -> float:
+    """Balanced accuracy of a linear classifier for the image of a cell, in five-fold cross-validation."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return cross_val_score(classifier, adata.obsm[name], adata.obs["image"], scoring="balanced_accuracy").mean()
 

@@ -1,12 +1,12 @@
-"""Cells that differ in place and shape under uneven staining and background, with the default settings.
+"""Isolated cells that differ in marker location and shape, with uneven staining and background.
 
 Usage: ``python -m experiments.shapes [--seeds N] [--cells N]``
 
-Eight types of isolated cells (``nm.datasets.synthetic_cells(swapped=True)``): in two pairs two markers swap places, in
-a third the nucleus is round or lobed. Staining differs by 35 % from cell to cell, and each marker of each cell has its
-own background. A model is trained on them with the default settings. Mean intensity over the nucleus (IE),
-interpretability (I) and embedding (F) are compared with each other and with a network of the same encoder that learned
-the types (supervised). Prints one table.
+There are eight types (``nm.datasets.synthetic_cells(swapped=True)``): in two pairs, two markers swap their location; in
+a third pair, the nucleus is round or lobed. Staining varies by 35 % between cells, and each marker of each cell has its
+own background. A model is trained with the default settings. Mean intensity in the nucleus (IE), interpretability (I)
+and embedding (F) are compared with each other and with a network of the same encoder that was trained on the types
+(supervised). Prints one table.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NUISANCES = {"swapped": True, "staining": 0.35, "background": 0.3}
-PATCH_SIZE = 28  # pixels: cells with their surroundings
-FIRST_SEED = 10  # what was chosen was chosen on the seeds before
+PATCH_SIZE = 28  # pixels, cells with their surroundings
+FIRST_SEED = 10  # lower seeds were used to choose the defaults
 
 
 def main() -> None:
-    """Measure all seeds and print their mean."""
+    """Measure all seeds and print mean and standard deviation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="number of repetitions (default: 3)")
     parser.add_argument("--cells", type=int, default=3000, help="number of cells (default: 3000)")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(n_cells: int, seed: int, training: nm.nn.TrainingConfig | None = None) -> pd.DataFrame:
-    """Scores of one seed, a row for each representation and one for the control."""
+    """Scores of one seed, one row per representation and one for the control."""
     training = training or nm.nn.TrainingConfig()
     sdata = make_cells(n_cells, seed, **NUISANCES)
     adata = sdata["table"]

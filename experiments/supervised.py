@@ -1,4 +1,4 @@
-"""A control for embeddings: the same encoder on the same patches, trained on the types themselves."""
+"""A control for embeddings: the same encoder on the same patches, trained on the cell types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nextmarker.nn.training import learning_rate, random_views
 if TYPE_CHECKING:
     from nextmarker.nn import ModelConfig
 
-ROTATIONS = 4  # over which a cell is averaged, as `nm.tl.embed` does
+ROTATIONS = 4  # over which a cell is averaged, as in `nm.tl.embed`
 
 
 def classify_supervised(
@@ -32,7 +32,7 @@ def classify_supervised(
     *,
     random_state: int = 0,
 ) -> np.ndarray:
-    """Train a model with one more linear layer on the types of some cells, and classify all.
+    """Train a model with an additional linear layer on the types of some cells, and classify all cells.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def classify_supervised(
     types
         Type of each cell, int (cells,) from 0.
     learn
-        Numbers of the cells to learn from.
+        Numbers of the training cells.
     config
-        Of the network.
+        Configuration of the model.
     start
-        Where the sigmoids start, (markers,).
+        Initial centres of the sigmoids, (markers,).
     training
-        Steps, batch size, learning rates and augmentations; one view for each cell of a batch.
+        Steps, batch size, learning rates and augmentations; one view per cell.
     random_state
         Seed.
 
@@ -71,7 +71,7 @@ def classify_supervised(
         counts, _ = random_views([_choose(tile, batch)], config.patch_size, training, generator)
         loss = F.cross_entropy(classifier(model(counts)[1]), known[batch])
         optimizer.zero_grad()
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # as in fit
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # as in `nn.training.fit`
             (loss + model.normalization.penalty(training.penalty)).backward()
         optimizer.step()
     return _predict(model, classifier, tile)
@@ -89,7 +89,7 @@ def _predict(model: NeXtMarker, classifier: nn.Linear, tile: CellTile) -> np.nda
 
 
 def _pad(pixels: np.ndarray, centres: np.ndarray, margin: int, device: torch.device) -> CellTile:
-    """Reflect the image at its edges, and count pixels from the middle of the first."""
+    """Reflect the image at its edges, and convert centres to indices of pixels."""
     padded = np.pad(pixels, [(0, 0), (margin, margin), (margin, margin)], mode="symmetric").transpose(1, 2, 0)
     middle = torch.from_numpy(centres - 0.5 + margin)
     return CellTile(torch.from_numpy(np.ascontiguousarray(padded)), middle, 1.0).to(device)

@@ -1,10 +1,10 @@
-"""Experiment 1 of the paper (Fig. 2): cells that differ in where a marker lies, or in the shape of their nucleus.
+"""Experiment 1 of the paper (Fig. 2): isolated cells that differ in marker location or in the shape of the nucleus.
 
 Usage: ``python -m experiments.synthetic [-o DIR] [--seeds N]``
 
-For each seed, cells of seven types are made, and a model is trained on them with the paper's settings. Mean intensity
-over the nucleus (IE), interpretability (I) and embedding (F) are then compared, beside a network of the same encoder
-that learned the types. Prints tables and leaves figures in DIR.
+For each seed, cells of seven types are generated, and a model is trained on them with the settings of the paper. Mean
+intensity in the nucleus (IE), interpretability (I) and embedding (F) are compared with each other and with a network of
+the same encoder that was trained on the types. Prints tables and saves figures in DIR.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 N_CELLS = 2000
 PATCH_SIZE = 18  # pixels; nuclei are 10 to 15 wide
 PRESET = "paper-synthetic"
-# For whole types: higher resolutions part bright cells of a type from faint ones, and the smallest type has 120 cells.
+# Higher resolutions separate bright from faint cells of a type; the smallest type has 120 cells.
 WHOLE_TYPES = {"n_neighbors": 15, "resolution": 0.2}
-# The control learns the types with a higher rate: with the paper's it needs several times as many steps.
+# The control has a higher learning rate; with that of the paper it needs several times as many steps.
 SUPERVISED = {"steps": 1000, "batch_size": 128, "learning_rate": 0.01, "final_learning_rate": 1e-4, "warmup": 0.1}
 IMAGE = "cells_1"
 KEYS = {"IE": "X_intensity", "I": "X_interpretability", "F": "X_nextmarker"}
@@ -46,15 +46,15 @@ CONTROL = "supervised"
 
 
 class Run(NamedTuple):
-    """What one seed gives."""
+    """Results of one seed."""
 
     sdata: SpatialData
-    scores: pd.DataFrame  # a row for each representation, and the control
-    confusions: dict[str, pd.DataFrame]  # number of test cells by true and by predicted type
+    scores: pd.DataFrame  # one row per representation and for the control
+    confusions: dict[str, pd.DataFrame]  # number of test cells by true and predicted type
 
 
 def main() -> None:
-    """Run the experiment, print its tables and draw its figures."""
+    """Run the experiment, print the tables and draw the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("synthetic"), help="folder (default: synthetic)")
     parser.add_argument("--seeds", type=int, default=3, help="number of repetitions (default: 3)")
@@ -65,7 +65,7 @@ def main() -> None:
     print(summarize([each.scores for each in runs]).to_string())
     confusions = {name: sum(each.confusions[name] for each in runs) for name in runs[0].confusions}
     for name, counts in confusions.items():
-        print(f"\n{name}: percent of the test cells of a type (rows) taken for each type (columns)")
+        print(f"\n{name}: percent of the test cells of a type (rows) that are assigned to each type (columns)")
         print(percent(counts).round(1).to_string())
     draw_types(runs[0].sdata).savefig(arguments.output / "types.png")
     draw_umaps(runs[0].sdata["table"]).savefig(arguments.output / "umap.png")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def run(seed: int) -> Run:
-    """Make cells, train, embed, cluster and measure."""
+    """Generate cells, train, embed, cluster and measure."""
     sdata = make_cells(N_CELLS, seed)
     adata = sdata["table"]
     model = nm.tl.train(sdata, PATCH_SIZE, preset=PRESET, random_state=seed)
@@ -101,7 +101,7 @@ def run(seed: int) -> Run:
 
 
 def make_cells(n_cells: int, seed: int, **nuisances: float) -> SpatialData:
-    """Synthetic cells in a table, with their type, size and mean intensity over the nucleus (arcsinh)."""
+    """Synthetic cells in a table, with type, size and mean intensity in the nucleus (arcsinh)."""
     sdata = nm.datasets.synthetic_cells(n_cells, random_state=seed, **nuisances)
     nm.pp.add_cells(sdata, f"truth_{IMAGE}", progress=False)
     adata, masks = sdata["table"], sdata[f"masks_{IMAGE}"].to_numpy()
@@ -113,7 +113,7 @@ def make_cells(n_cells: int, seed: int, **nuisances: float) -> SpatialData:
 
 
 def classify(values: np.ndarray, codes: np.ndarray, learn: np.ndarray, seed: int) -> np.ndarray:
-    """Type of each cell by a two-layer network: 60 % of the cells teach it, 20 % tell it when to stop."""
+    """Classify each cell with a two-layer network: trained on 60 % of the cells, stopped early on 20 %."""
     network = MLPClassifier(128, early_stopping=True, validation_fraction=0.25, max_iter=500, random_state=seed)
     return make_pipeline(StandardScaler(), network).fit(values[learn], codes[learn]).predict(values)
 
@@ -130,7 +130,7 @@ def percent(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure(adata: AnnData, confusions: dict[str, pd.DataFrame], learn: np.ndarray, test: np.ndarray) -> pd.DataFrame:
-    """All numbers of one seed, a row for each representation and the control."""
+    """All scores of one seed, one row per representation and for the control."""
     rows = {name: {"accuracy": accuracy(counts)} for name, counts in confusions.items()}
     for name, key in KEYS.items():
         separation = nm.metrics.separation(adata, "cell_type", use_rep=key).iloc[0]
@@ -149,12 +149,12 @@ def measure(adata: AnnData, confusions: dict[str, pd.DataFrame], learn: np.ndarr
 
 
 def accuracy(counts: pd.DataFrame) -> float:
-    """Share of the cells on the diagonal."""
+    """Fraction of cells on the diagonal."""
     return np.trace(counts) / counts.to_numpy().sum()
 
 
 def size_r2(values: np.ndarray, size: np.ndarray, learn: np.ndarray, test: np.ndarray) -> float:
-    """Share of the variance of size, among the test cells, that a linear (ridge) regression explains."""
+    """Fraction of the variance of size in the test cells that a linear (ridge) regression explains."""
     model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 7))).fit(values[learn], size[learn])
     return model.score(values[test], size[test])
 
@@ -167,7 +167,7 @@ def summarize(scores: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def draw_types(sdata: SpatialData, half: int = 14) -> Figure:
-    """One cell of each type (rows) in each marker (columns), every marker on a scale of its own (Fig. 2A)."""
+    """One cell of each type (rows) in each marker (columns), each marker on its own scale (Fig. 2A)."""
     adata, image = sdata["table"], sdata[IMAGE].to_numpy()
     names = adata.obs["cell_type"].cat.categories
     figure, axes = plt.subplots(len(names), len(image), figsize=(5, 7), dpi=90, layout="constrained")

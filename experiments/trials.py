@@ -1,9 +1,9 @@
-"""What was tried: settings other than the default, on real tissue and on synthetic tissue.
+"""Settings other than the default, on real and on synthetic tissue.
 
 Usage: ``python -m experiments.trials DATA [TRIAL ...]`` with the DATA of ``experiments.dcis``
 
-Each trial trains once on the images of DATA and once on each of two synthetic tissues. Types are read from real cells
-by leave-one-patient-out, and clusters compared with the types of both. Prints one row for each trial as it ends.
+Each trial trains once on the images of DATA and once on each of two synthetic tissues. On real tissue, types are
+classified, leaving out one patient at a time; on both, clusters are compared with the types. Prints one row per trial.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TISSUES = (0, 3)  # seeds
-TISSUE_PATCH_SIZE = 11  # pixels: the default there
+TISSUE_PATCH_SIZE = 11  # pixels, the default there
 
 
 class Trial(NamedTuple):
-    """What differs from the default."""
+    """A setting that differs from the default."""
 
     training: nm.nn.TrainingConfig = nm.nn.TrainingConfig()
     network: nm.nn.NetworkConfig = nm.nn.NetworkConfig()
@@ -42,14 +42,14 @@ class Trial(NamedTuple):
 
 
 def main() -> None:
-    """Make the trials that are named, or all."""
+    """Run the named trials, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv")
     parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"some of {list(trials())} (default: all)")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.trials if name not in trials()]
     if unknown:
-        parser.error(f"no such trials: {unknown}; there are {list(trials())}")
+        parser.error(f"no such trials: {unknown}; choose among {list(trials())}")
     sdata = read(arguments.data)
     for name in arguments.trials or trials():
         scores = measure(sdata, trials()[name])
@@ -86,7 +86,7 @@ def trials() -> dict[str, Trial]:
 
 
 def measure(sdata: SpatialData, trial: Trial) -> dict[str, float]:
-    """Train on all tissues and score: balanced accuracy of types, NMI and ARI of clusters."""
+    """Train on all tissues; return balanced accuracy for types, and NMI and ARI of clusters."""
     embed(sdata, round(PATCH_SIZE * trial.patch), trial)
     adata = sdata["table"]
     representations = {"F": "X_nextmarker", "I": "X_interpretability"}
@@ -100,7 +100,7 @@ def measure(sdata: SpatialData, trial: Trial) -> dict[str, float]:
 
 
 def embed(sdata: SpatialData, patch_size: int, trial: Trial) -> None:
-    """Train and embed with what a trial changes."""
+    """Train, embed and cluster with the setting of a trial."""
     with patch.object(training, "nt_xent", trial.loss):
         model = nm.tl.train(sdata, patch_size, training=trial.training, network=trial.network, progress=False)
     nm.tl.embed(sdata, model, progress=False)
@@ -108,7 +108,7 @@ def embed(sdata: SpatialData, patch_size: int, trial: Trial) -> None:
 
 
 def probe(adata: AnnData, key: str, classifier: str) -> float:
-    """Balanced accuracy of the types, images left out in turn."""
+    """Balanced accuracy for types, leaving out one image at a time."""
     table = nm.metrics.probe(adata, "cell_type", use_rep=key, classifier=classifier)
     return table["balanced_accuracy"].iloc[0]
 
@@ -142,7 +142,7 @@ def decoupled(projections: Tensor, temperature: float) -> Tensor:
 
 
 def barlow_twins(projections: Tensor, _: float) -> Tensor:
-    """Cross-correlation of two views made the identity (Zbontar et al., 2021)."""
+    """Deviation of the cross-correlation of two views from the identity (Zbontar et al., 2021)."""
     one, other = ((view - view.mean(0)) / (view.std(0) + 1e-6) for view in projections.unbind(1))
     correlation = one.T @ other / len(one)  # (dimensions, dimensions)
     diagonal = correlation.diagonal()

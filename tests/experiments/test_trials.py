@@ -71,8 +71,8 @@ def test_a_trial_trains_with_what_it_changes(monkeypatch):
     assert all(0 <= score <= 1 for name, score in scores.items() if "ARI" not in name)
 
 
-def test_trials_that_are_not_there_are_told(monkeypatch, capsys):
+def test_unknown_trials_are_an_error(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["trials", "data", "default", "six views"])
     with pytest.raises(SystemExit):
         trials.main()
-    assert "no such trials: ['six views']; there are ['default'" in capsys.readouterr().err
+    assert "no such trials: ['six views']; choose among ['default'" in capsys.readouterr().err

@@ -28,7 +28,7 @@ FORMAT = 5
 KEY = "nextmarker"
 LARGEST_NUMBER = 2**16
 RENAMED = {"focus": "pool_sigma", "faint": "log_threshold"}
-"""CellSampler of the network that had other names up to format 4."""
+"""Fields of the network that had other names up to format 4."""
 
 
 def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
