@@ -74,7 +74,7 @@ def test_categories_and_gaps_of_a_data_frame():
 
 def test_columns_of_one_name_are_refused():
     panel = pd.DataFrame([["Ag107", "a", "Pr141"]], columns=["channel", "name", "Channel"])
-    with pytest.raises(ValueError, match=r"The panel has several columns of one name: \['channel'\]"):
+    with pytest.raises(ValueError, match=r"The panel has repeated columns: \['channel'\]"):
         read_panel(panel)
 
 
@@ -109,8 +109,8 @@ BAD = {
     "semicolons": ("channel;name\nAg107;CD3\n", r"separated by commas"),
     "keep": ("channel,name,keep\nAg107,CD3,maybe\n", "'maybe' in the column 'keep'"),
     "nothing kept": ("channel,name,keep\nAg107,CD3,0\n", "keeps no channel"),
-    "empty": ("", "no table"),
-    "ragged": ("channel,name\nAg107,CD3\nPr141,CD4,1,2,3\n", "no table"),
+    "empty": ("", "not a CSV"),
+    "ragged": ("channel,name\nAg107,CD3\nPr141,CD4,1,2,3\n", "not a CSV"),
 }
 
 
@@ -137,7 +137,7 @@ def test_a_mark_of_excel_is_no_part_of_the_first_column(tmp_path):
 
 
 def test_no_panel_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*panel\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"No panel .*panel\.csv"):
         read_panel(tmp_path / "panel.csv")
     with pytest.raises(TypeError, match="a path or a DataFrame, not list"):
         read_panel(["CD3"])

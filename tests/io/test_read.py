@@ -180,7 +180,7 @@ def test_no_such_path(tmp_path):
 
 
 def test_no_paths_and_paths_given_twice(tmp_path, counts):
-    with pytest.raises(ValueError, match="`paths` is empty"):
+    with pytest.raises(ValueError, match="paths is empty"):
         nm.io.read([])
     write_ome(tmp_path / "core.ome.tif", counts)
     (tmp_path / "within").mkdir()
@@ -198,7 +198,7 @@ def test_two_images_of_one_name_in_a_file_are_not_given_twice(tmp_path, counts):
 
 @pytest.mark.parametrize("paths", [None, 3, [None], {"a": 1}.values()])
 def test_what_is_no_path_is_refused(paths):
-    with pytest.raises(TypeError, match="paths must be a path or a list of paths"):
+    with pytest.raises(TypeError, match="must be a path or a list of paths"):
         nm.io.read(paths)
 
 
@@ -211,7 +211,7 @@ def test_a_store_is_not_read_as_images(tmp_path):
 @pytest.mark.parametrize("content", [b"II", b"II*\0", b"not a picture at all", b"\xff\xd8\xff\xe0 a JPEG named tif"])
 def test_not_a_tiff(tmp_path, content):
     (tmp_path / "core.tif").write_bytes(content)
-    with pytest.raises(ValueError, match=r"core\.tif is not a TIFF that can be read"):
+    with pytest.raises(ValueError, match=r"core\.tif is another kind of file"):
         nm.io.read(tmp_path / "core.tif")
 
 
@@ -237,34 +237,34 @@ def test_number_of_channel_names(tmp_path, counts):
     with pytest.raises(ValueError, match=r"has 3 channels, but channel_names has 2"):
         nm.io.read(tmp_path / "stack.tif", channel_names=["a", "b"])
     write_ome(tmp_path / "stack.ome.tif", counts, names=None)
-    with pytest.raises(ValueError, match=r"has 3 channels.*header does not name them"):
+    with pytest.raises(ValueError, match=r"has 3 channels without names"):
         nm.io.read(tmp_path / "stack.ome.tif")
 
 
 def test_channel_names_must_tell_the_channels_apart(tmp_path, counts):
     write_stack(tmp_path / "stack.tif", counts)
-    with pytest.raises(ValueError, match=r"several channels of one name: \['a'\]"):
+    with pytest.raises(ValueError, match=r"repeated channel names: \['a'\]"):
         nm.io.read(tmp_path / "stack.tif", channel_names=["a", "b", "a"])
-    with pytest.raises(ValueError, match="empty name"):
+    with pytest.raises(ValueError, match="empty channel names"):
         nm.io.read(tmp_path / "stack.tif", channel_names=["a", "b", " "])
 
 
 def test_arguments_of_another_kind(tmp_path, counts):
     write_stack(tmp_path / "stack.tif", counts)
     for names in ("abc", [1, 2, 3], 3, set(NAMES), (name for name in NAMES)):
-        with pytest.raises(TypeError, match="channel_names must be a sequence of strings"):
+        with pytest.raises(TypeError, match="channel_names=.* must be a list of strings"):
             nm.io.read(tmp_path / "stack.tif", channel_names=names)
-    with pytest.raises(TypeError, match="pixel_size must be a number"):
+    with pytest.raises(TypeError, match="must be a number"):
         nm.io.read(tmp_path / "stack.tif", channel_names=NAMES, pixel_size="1 um")
     for size in (0, -1, float("nan")):
-        with pytest.raises(ValueError, match="pixel_size must be positive"):
+        with pytest.raises(ValueError, match="must be positive"):
             nm.io.read(tmp_path / "stack.tif", channel_names=NAMES, pixel_size=size)
 
 
 @pytest.mark.parametrize(("axes", "found"), [("ZYX", "3 z-planes"), ("TYX", "3 time points")])
 def test_depth_and_time(tmp_path, counts, axes, found):
     tifffile.imwrite(tmp_path / "core.ome.tif", counts, metadata={"axes": axes}, photometric="minisblack")
-    with pytest.raises(ValueError, match=f"{found}.*not supported yet"):
+    with pytest.raises(ValueError, match=f"{found}.*channel_names="):
         nm.io.read(tmp_path / "core.ome.tif")
     image = nm.io.read(tmp_path / "core.ome.tif", channel_names=NAMES)["core"]
     np.testing.assert_array_equal(image, counts)

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from shapely import points
 
 from nextmarker import _keys
+from nextmarker._errors import no_such
 from nextmarker._files import replaced_files
 from nextmarker._regions import circle_radii, read_regions
 from nextmarker._table import get_table, require
@@ -109,17 +110,17 @@ def write_geojson(
 def _files(path: str | Path, images: Sequence[str]) -> list[Path]:
     """Choose the path of the file of each image; an error if one cannot be written."""
     if not isinstance(path, (str, Path)):
-        msg = f"Cells are written to a path, not to {type(path).__name__}: nm.io.write_geojson(sdata, 'cells.geojson')."
+        msg = f"path is of type {type(path).__name__}: nm.io.write_geojson(sdata, 'cells.geojson')."
         raise TypeError(msg)
     target = Path(path).expanduser()
     if not target.parent.is_dir():
-        msg = f"There is no folder {str(target.parent)!r}: create it, or choose another path."
+        msg = f"No folder {str(target.parent)!r}: create it, or choose another path."
         raise FileNotFoundError(msg)
     several = len(images) > 1 and not target.is_dir()
     files = [target.with_name(f"{target.stem}_{image}{target.suffix}") for image in images] if several else [target]
     folder = next((file for file in files if file.is_dir()), None)
     if folder is not None:
-        msg = f"{str(folder)!r} is a folder: choose another name for the file, such as 'cells.geojson'."
+        msg = f"{str(folder)!r} is a folder: choose another file name, such as 'cells.geojson'."
         raise IsADirectoryError(msg)
     return files
 
@@ -129,8 +130,8 @@ def _classes(adata: AnnData, groupby: str) -> list[dict[str, Any] | None]:
     column = require(adata, "obs", groupby, "nm.tl.cluster(adata), or choose another column: groupby=...")
     if pd.api.types.is_numeric_dtype(column) and not isinstance(column.dtype, pd.CategoricalDtype):
         msg = (
-            f".obs[{groupby!r}] contains numbers, not classes. Make it categorical, "
-            f"adata.obs[{groupby!r}].astype(str), or write the numbers: measurements=[{groupby!r}]."
+            f".obs[{groupby!r}] contains numbers, not classes. Convert it, adata.obs[{groupby!r}].astype(str), or "
+            f"write the numbers: measurements=[{groupby!r}]."
         )
         raise TypeError(msg)
     categories = column.astype("category").cat
@@ -144,16 +145,11 @@ def _classes(adata: AnnData, groupby: str) -> list[dict[str, Any] | None]:
 
 def _measurement(adata: AnnData, name: str) -> np.ndarray:
     if name not in adata.obs and name not in adata.var_names:
-        msg = (
-            f"No column or marker {name!r} to measure. Columns are {sorted(adata.obs)}, markers {[*adata.var_names]}. "
-            "Choose from these: measurements=[...]."
-        )
-        raise KeyError(msg)
+        there = [*adata.var_names, *adata.obs]
+        raise KeyError(no_such("column or marker", name, "the table", there, "Choose among these: measurements=[...]."))
     values = adata.obs[name] if name in adata.obs else adata[:, name].to_df()[name]
     if not pd.api.types.is_numeric_dtype(values):
-        msg = (
-            f".obs[{name!r}] contains no numbers, and measurements are numbers. Use it as the class: groupby={name!r}."
-        )
+        msg = f".obs[{name!r}] contains no numbers. Use it as the class: groupby={name!r}."
         raise TypeError(msg)
     return values.to_numpy(dtype=float, na_value=np.nan)
 

@@ -73,7 +73,7 @@ def to_spatialdata(images: Sequence[Image], skipped: Sequence[Skipped] = ()) -> 
     """
     if not images:
         reasons = "\n".join(f"  {part.source}: {part.reason}" for part in skipped)
-        msg = f"Nothing could be read.\n{reasons}" if reasons else "Nothing could be read: there are no images."
+        msg = f"Nothing could be read.\n{reasons}" if reasons else "Nothing could be read: no images."
         raise ValueError(msg)
     images = [_with_distinct_channels(image) for image in unique_names(images)]
     _warn_about(images, skipped)
@@ -152,7 +152,7 @@ def _with_distinct_channels(image: Image) -> Image:
     if channels == image.channels:
         return image
     changed = [f"{old!r} -> {new!r}" for old, new in zip(image.channels, channels, strict=True) if old != new]
-    note = f"renamed channels that repeat or have no name: {', '.join(changed)}"
+    note = f"renamed repeated or unnamed channels: {', '.join(changed)}"
     return replace(image, channels=channels, originals=image.originals or image.channels, notes=(*image.notes, note))
 
 
@@ -204,13 +204,13 @@ def check_pixel_size(pixel_size: float | None) -> None:
     if pixel_size is None:
         return
     if isinstance(pixel_size, bool) or not isinstance(pixel_size, (int, float, np.number)):
-        msg = f"pixel_size must be a number, in micrometres per pixel, not {pixel_size!r}."
+        msg = f"pixel_size={pixel_size!r} must be a number, in micrometres per pixel."
         raise TypeError(msg)
     if not (np.isfinite(pixel_size) and pixel_size > 0):
-        msg = f"pixel_size must be positive, in micrometres per pixel, not {pixel_size!r}."
+        msg = f"pixel_size={pixel_size!r} must be positive, in micrometres per pixel."
         raise ValueError(msg)
     if not SMALLEST <= pixel_size <= LARGEST:
-        msg = f"pixel_size={pixel_size!r} is not in micrometres per pixel: {SMALLEST:g} to {LARGEST:g} are plausible."
+        msg = f"pixel_size={pixel_size!r} must be {SMALLEST:g} to {LARGEST:g}, in micrometres per pixel."
         raise ValueError(msg)
 
 
@@ -218,8 +218,8 @@ def check_channels(channels: Sequence[str], source: str) -> None:
     """Raise an error if given names are empty or repeat."""
     repeated = sorted({name for name in channels if list(channels).count(name) > 1})
     if repeated:
-        msg = f"{source} has several channels of one name: {repeated}. Name all {len(channels)}: channel_names=[...]."
+        msg = f"{source} has repeated channel names: {repeated}. Name all {len(channels)}: channel_names=[...]."
         raise ValueError(msg)
     if not all(name.strip() for name in channels):
-        msg = f"{source} has channels with an empty name: {list(channels)}. Name all: channel_names=[...]."
+        msg = f"{source} has empty channel names: {list(channels)}. Name all: channel_names=[...]."
         raise ValueError(msg)

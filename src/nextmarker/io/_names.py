@@ -41,7 +41,7 @@ def name_channels(
         check_channels(given, source)
         return tuple(given)
     if header is None or len(header) != n:
-        msg = f"{source} has {n} channels, and its header does not name them. Name all {n}: channel_names=[...]."
+        msg = f"{source} has {n} channels without names. Name all {n}: channel_names=[...]."
         raise ValueError(msg)
     return tuple(header)
 

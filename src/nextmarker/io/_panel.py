@@ -61,19 +61,19 @@ def read_panel(panel: str | Path | pd.DataFrame) -> list[Row]:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        msg = f"No panel: there is no file {path}."
+        msg = f"No panel {path}: the file does not exist."
         raise FileNotFoundError(msg)
     try:
         # as text: "NA" and "1e3" may be names
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         msg = (
-            f"The panel {path} is not UTF-8: byte {error.object[error.start]:#x} at position {error.start}. Save it as "
-            "CSV in UTF-8, or say what it is: panel=pandas.read_csv(path, encoding='cp1252')."
+            f"The panel {path} is not UTF-8: byte {error.object[error.start]:#x} at position {error.start}. State the "
+            "encoding: panel=pandas.read_csv(path, encoding='cp1252')."
         )
         raise ValueError(msg) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        msg = f"The panel {path} is no table of comma-separated values: {error}"
+        msg = f"The panel {path} is not a CSV table: {error}"
         raise ValueError(msg) from error
 
 
@@ -81,7 +81,7 @@ def _columns(table: pd.DataFrame, source: str) -> dict[str, str]:
     columns = [str(column).strip().lower() for column in table.columns]
     repeated = sorted({name for names in COLUMNS.values() for name in names if columns.count(name) > 1})
     if repeated:
-        msg = f"{source} has several columns of one name: {repeated}. Rename or drop all but one."
+        msg = f"{source} has repeated columns: {repeated}. Rename or drop all but one."
         raise ValueError(msg)
     known = dict(zip(columns, table.columns, strict=True))
     found = {
@@ -92,8 +92,8 @@ def _columns(table: pd.DataFrame, source: str) -> dict[str, str]:
     missing = [" or ".join(map(repr, COLUMNS[column])) for column in ("channel", "name") if column not in found]
     if missing:
         msg = (
-            f"{source} lacks the column {' and '.join(missing)}; its columns are {list(map(str, table.columns))}. "
-            "They must be separated by commas."
+            f"{source} lacks the column {' and '.join(missing)}; its columns, separated by commas, are "
+            f"{list(map(str, table.columns))}."
         )
         raise ValueError(msg)
     return found

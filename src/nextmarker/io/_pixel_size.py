@@ -105,12 +105,12 @@ def check_square(size: tuple[float, float], source: object) -> float:
     """
     x, y = size
     if not same(x, y):
-        msg = f"{source} has pixels of {x:g} by {y:g} micrometres, not square. If this is wrong: pixel_size=..."
+        msg = f"{source} has pixels of {x:g} by {y:g} micrometres, not square. If wrong: pixel_size=..."
         raise ValueError(msg)
     if not SMALLEST <= x <= LARGEST:
         msg = (
-            f"{source} states a pixel size of {x:g} micrometres, and {SMALLEST:g} to {LARGEST:g} are plausible: "
-            "its unit may be wrong. Give the size in micrometres: pixel_size=..."
+            f"{source} states a pixel size of {x:g} micrometres, not {SMALLEST:g} to {LARGEST:g}. Is its unit wrong? "
+            "Give micrometres: pixel_size=..."
         )
         raise ValueError(msg)
     return x

@@ -141,10 +141,10 @@ def read(
 def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     several = [paths] if isinstance(paths, str) or not isinstance(paths, Iterable) else list(paths)
     if not all(isinstance(path, (str, Path)) for path in several):
-        msg = f"paths must be a path or a list of paths, not {paths!r}."
+        msg = f"paths={paths!r} must be a path or a list of paths."
         raise TypeError(msg)
     if not several:
-        msg = "No paths to read: `paths` is empty. Pass at least one file or folder."
+        msg = "paths is empty. Pass at least one file or folder."
         raise ValueError(msg)
     return [Path(path).expanduser() for path in several]
 
@@ -175,7 +175,7 @@ def _check_new(images: Sequence[Image], known: set[Path]) -> None:
     """Raise an error for images that were already read from another path: their cells would count twice."""
     repeated = sorted({image.source for image in images if Path(image.source).resolve() in known})
     if repeated:
-        msg = f"Given twice: {repeated}. Its cells would count twice."
+        msg = f"Given twice: {repeated}. Name each once."
         raise ValueError(msg)
 
 
@@ -201,7 +201,7 @@ def _read_imc_folder(folder: Path, channel_names: Sequence[str] | None, pixel_si
     images, skipped = _read_all(_imc_files(folder), channel_names, pixel_size)
     tiffs = [file.name for file in tiff_files(folder)]
     if tiffs:
-        skipped.append(Skipped(str(folder), f"TIFF files beside .mcd or .txt files were left out: {tiffs}"))
+        skipped.append(Skipped(str(folder), f"TIFF files next to .mcd or .txt files were left out: {tiffs}"))
     return images, skipped
 
 
@@ -209,8 +209,8 @@ def _read_folder(path: Path, channel_names: Sequence[str] | None, pixel_size: fl
     images, skipped = folder_images(path, channel_names, pixel_size)
     if not images and not skipped:
         msg = (
-            f"No images in {path}: neither TIFF files nor folders of one TIFF per channel, nor OME-Zarr, nor .mcd "
-            f"files or .txt exports of imaging mass cytometry. It contains {listed(path)}."
+            f"No images in {path}: no TIFF files or folders of them, OME-Zarr, or .mcd and .txt files of imaging mass "
+            f"cytometry. It contains {listed(path)}."
         )
         raise ValueError(msg)
     return images, skipped

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nextmarker import _keys
+from nextmarker._errors import no_such
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -48,10 +49,6 @@ def report(sdata: SpatialData) -> pd.DataFrame:
     >>> folder.cleanup()
     """
     if _keys.REPORT not in sdata.attrs:
-        msg = (
-            f"No report: sdata.attrs has no {_keys.REPORT!r}, it contains {sorted(sdata.attrs)}. "
-            "Only objects from nm.io.read and the other readers have one."
-        )
-        raise KeyError(msg)
+        raise KeyError(no_such("report", _keys.REPORT, "sdata.attrs", sdata.attrs, "It is written by nm.io.read(...)."))
     rows = sdata.attrs[_keys.REPORT]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["status", "image", "note"]).rename_axis("source")

@@ -86,7 +86,7 @@ def test_no_such_file(tmp_path, reader):
         reader(tmp_path / "missing.mcd")
     with pytest.raises(FileNotFoundError, match=r"is a folder: read it with nm\.io\.read"):
         reader(tmp_path)
-    with pytest.raises(ValueError, match="pixel_size must be positive"):
+    with pytest.raises(ValueError, match="must be positive"):
         reader(tmp_path / "missing.mcd", pixel_size=0)
 
 

@@ -102,11 +102,11 @@ def test_an_acquisition_without_signal_is_kept(tmp_path, imc):
 
 BAD = {
     "not acquired": ({"DataStartOffset": 0, "DataEndOffset": 0}, "was not acquired"),
-    "beyond the end": ({"DataEndOffset": 10**9}, "of a file of"),
-    "end before start": ({"DataEndOffset": 3}, "of a file of"),
-    "no whole number": ({"MaxX": "?"}, "no whole number"),
-    "no size": ({"MaxX": None}, "does not tell its MaxX"),
-    "too large": ({"DataStartOffset": 16, "DataEndOffset": 30, "MaxX": 10**6, "MaxY": 10**6}, "holds no pixels"),
+    "beyond the end": ({"DataEndOffset": 10**9}, "but the file has"),
+    "end before start": ({"DataEndOffset": 3}, "but the file has"),
+    "no whole number": ({"MaxX": "?"}, "not an integer"),
+    "no size": ({"MaxX": None}, "MaxX is missing"),
+    "too large": ({"DataStartOffset": 16, "DataEndOffset": 30, "MaxX": 10**6, "MaxY": 10**6}, "has no pixels"),
     "other numbers": ({"ValueBytes": 8}, "not of 4"),
     "pixels of its neighbour": ({"DataStartOffset": 52, "DataEndOffset": 52 + 24 * 24}, "outside|pixels for|several"),
 }

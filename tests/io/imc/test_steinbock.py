@@ -104,5 +104,5 @@ def test_a_panel_of_the_users_own_comes_on_top(folder, counts):
 
 
 def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no directory of steinbock.*panel\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"not a steinbock directory.*panel\.csv"):
         nm.io.read_steinbock(tmp_path)

@@ -48,15 +48,15 @@ DAMAGED_TXT = {
     "a word": (lambda lines: [*lines[:9], lines[9].replace("384\t", "384\tx"), *lines[10:]], "cannot be read"),
     "columns run together": (
         lambda lines: [lines[0].replace(")\t1", ")1").replace(")\tC", ")C"), *lines[1:]],
-        "line 2 does not have the 8",
+        "line 2 does not have 8",
     ),
     "no metal": (lambda lines: [lines[0].replace("(Pr141Di)", ""), *lines[1:]], "'CD3\\(Er170Di\\)'"),
-    "another file": (lambda lines: ["Start with the first slide.", *lines[1:]], "no .txt export"),
+    "another file": (lambda lines: ["Start with the first slide.", *lines[1:]], "not an export"),
     "a value is missing": (
         lambda lines: [*lines[:9], lines[9].replace("384\t", ""), *lines[10:]],
-        "line 10 does not have the 9",
+        "line 10 does not have 9",
     ),
-    "a value too many": (lambda lines: [*lines[:9], "1\t" + lines[9], *lines[10:]], "line 10 does not have the 9"),
+    "a value too many": (lambda lines: [*lines[:9], "1\t" + lines[9], *lines[10:]], "line 10 does not have 9"),
     "a place outside": (
         lambda lines: [*lines[:9], lines[9].replace("\t1\t1\t", "\t1\t1e9\t"), *lines[10:]],
         "35 pixels",

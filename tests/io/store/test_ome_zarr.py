@@ -66,9 +66,7 @@ def test_blocks_are_whole_chunks(tmp_path):
 
 def test_names_are_needed_if_there_are_none(tmp_path):
     path = write(tmp_path / "a.ome.zarr", names=None)
-    with pytest.raises(
-        ValueError, match=r"a\.ome\.zarr has 3 channels, and its header does not name them.*channel_names="
-    ):
+    with pytest.raises(ValueError, match=r"a\.ome\.zarr has 3 channels without names.*channel_names="):
         nm.io.read(path)
     assert nm.io.read(path, channel_names=["x", "y", "z"])["a"]["c"].values.tolist() == ["x", "y", "z"]
     with pytest.raises(ValueError, match="has 3 channels, but channel_names has 2"):
@@ -81,7 +79,7 @@ def test_axes_of_length_one_are_dropped_and_others_refused(tmp_path):
     write(tmp_path / "flat.zarr", COUNTS[None, :, None], scales=scales)
     np.testing.assert_array_equal(nm.io.read(tmp_path / "flat.zarr")["flat"], COUNTS)
     write(tmp_path / "deep.zarr", np.stack([COUNTS] * 2, 1)[None], scales=scales)
-    with pytest.raises(ValueError, match=r"deep\.zarr has 2 z-planes: not supported yet.*a projection"):
+    with pytest.raises(ValueError, match=r"deep\.zarr has 2 z-planes, .*a projection"):
         nm.io.read(tmp_path / "deep.zarr")
 
 
@@ -205,7 +203,7 @@ def test_a_collection_of_one_image_is_that_image(tmp_path):
 @pytest.mark.parametrize("version", [2, 3])
 def test_arrays_and_other_stores(tmp_path, version):
     path = write(tmp_path / "a.zarr", version=version)
-    with pytest.raises(ValueError, match=r"a\.zarr/0 is one resolution of an image: name the folder above it"):
+    with pytest.raises(ValueError, match=r"a\.zarr/0 is one resolution of an image: read "):
         nm.io.read(path / "0")
     zarr.open_group(tmp_path / "b.zarr", mode="w", zarr_format=version).attrs["encoding-type"] = "anndata"
     with pytest.raises(ValueError, match=r"b\.zarr is a Zarr store, but not an OME-Zarr image"):
@@ -223,7 +221,7 @@ def test_complex_numbers_and_chunks_that_no_memory_holds(tmp_path):
     (path / "0" / ".zarray").write_text(
         json.dumps(header | {"shape": [3, 40_000, 40_000], "chunks": [1, 40_000, 40_000]})
     )
-    with pytest.raises(ValueError, match="a chunk would take 3,052 MiB of memory"):
+    with pytest.raises(ValueError, match="chunks of 3,052 MiB"):
         nm.io.read(path)
     (path / "0" / ".zarray").write_text(json.dumps(header | {"shape": [3, 10**9, 10**9]}))
     with pytest.raises(ValueError, match="claims to have 3 x 1000000000 x 1000000000 pixels"):
@@ -282,7 +280,7 @@ def test_a_store_that_is_moved_or_changed_while_it_is_open(tmp_path):
     with pytest.raises(ValueError, match=r"a\.zarr/0 cannot be read"):
         image.compute()
     write(path, COUNTS[:, :50])
-    with pytest.raises(ValueError, match="is not what it was when it was opened"):
+    with pytest.raises(ValueError, match="has changed since"):
         image.compute()
 
 

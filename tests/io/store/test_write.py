@@ -181,7 +181,7 @@ def test_a_store_can_be_replaced_by_another_object(sdata, store):
 
 def test_pixels_that_were_not_read_are_not_lost(store):
     part = spatialdata.read_zarr(store, selection=("tables", "shapes"))
-    with pytest.raises(ValueError, match=r"images/image.*would be lost.*delete_element_from_disk"):
+    with pytest.raises(ValueError, match=r"images/image.*delete_element_from_disk"):
         nm.io.write(part, store, overwrite=True)
     assert len(spatialdata.read_zarr(store).images) == 2
 
@@ -209,7 +209,7 @@ def test_a_place_that_is_not_free_is_refused(store, where):
 @pytest.mark.parametrize(("sdata", "path"), [(AnnData(), "a.zarr"), (None, "a.zarr"), (tissue(), 3)])
 def test_other_types_are_refused(sdata, path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TypeError, match=r"Expected SpatialData|not to int"):
+    with pytest.raises(TypeError, match=r"Expected SpatialData|of type int"):
         nm.io.write(sdata, path)
     assert not any(tmp_path.iterdir())
 
@@ -340,13 +340,13 @@ def test_shapes_with_mixed_columns_are_refused(tmp_path, sdata):
         nm.io.write(sdata, tmp_path / "a.zarr")
 
 
-def test_a_table_out_of_step_is_refused(tmp_path, sdata):
+def test_a_table_that_does_not_match_its_circles_is_refused(tmp_path, sdata):
     cells = sdata.shapes["cells"]
     del sdata.shapes["cells"]
     with pytest.raises(ValueError, match="has cells of 'cells', which is no element"):
         nm.io.write(sdata, tmp_path / "a.zarr")
     sdata.shapes["cells"] = cells.iloc[1:]
-    with pytest.raises(ValueError, match=r"out of step with sdata\['cells'\]: 1 of its cells are not there, first 0"):
+    with pytest.raises(ValueError, match=r"does not match sdata\['cells'\]: 1 of its cells are missing, first 0"):
         nm.io.write(sdata, tmp_path / "a.zarr")
     sdata["table"].uns["spatialdata_attrs"]["region"] = ["cells", "gone"]
     with pytest.raises(ValueError, match="update_annotated_regions_metadata"):
@@ -510,7 +510,7 @@ def test_links_that_lead_to_no_good_place_are_refused(tmp_path, sdata, leads_to)
 
 def test_a_store_that_cannot_be_replaced_is_told_before_it_is_written(store, sdata, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda path: path == store)
-    with pytest.raises(PermissionError, match="read-only or a disk of its own"):
+    with pytest.raises(PermissionError, match="read-only or a mount point"):
         nm.io.write(sdata, store, overwrite=True)
 
 
@@ -532,7 +532,7 @@ def test_what_comes_to_be_at_the_place_while_writing_is_not_replaced(tmp_path, s
 
 
 def test_two_writers_do_not_meet(tmp_path, sdata):
-    with replace.unfinished(tmp_path / "a.zarr"), pytest.raises(BlockingIOError, match="by another process"):
+    with replace.unfinished(tmp_path / "a.zarr"), pytest.raises(BlockingIOError, match="Another process"):
         nm.io.write(sdata, tmp_path / "a.zarr")
 
 
@@ -588,7 +588,7 @@ def test_a_store_moved_aside_by_a_killed_write_comes_back(sdata, moved_aside):
 
 
 def test_a_store_moved_aside_is_not_taken_for_a_free_place(sdata, moved_aside):
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         nm.io.write(SpatialData(), moved_aside)
     assert_equal(sdata, spatialdata.read_zarr(moved_aside))
     nm.io.write(SpatialData(), moved_aside, overwrite=True)

@@ -82,7 +82,7 @@ def test_cycles_that_hold_the_same_channels_are_read_apart_with_a_warning(tmp_pa
     for cycle in range(3):
         for place, dye in enumerate(["DAPI", "FITC"]):
             write(tmp_path / f"Cycle{cycle}" / f"{dye}.tif", COUNTS[place])
-    with pytest.warns(UserWarning, match="are called cycles and hold the same channels"):
+    with pytest.warns(UserWarning, match="are called cycles and have the same channels"):
         assert list(nm.io.read(tmp_path).images) == ["Cycle0", "Cycle1", "Cycle2"]
 
 
@@ -94,13 +94,13 @@ def test_fields_of_view_stay_images_of_their_own(tmp_path, recwarn, within, head
             write(tmp_path / point / within / f"{point}_{marker}.tif", COUNTS[place], marker if headers else None)
     assert sorted(nm.io.read(tmp_path).images) == ["Point1", "Point10", "Point2"]
     assert not [w for w in recwarn if w.category is UserWarning]
-    with pytest.raises(ValueError, match=r"hold the same channels.*Use nm\.io\.read instead"):
+    with pytest.raises(ValueError, match=r"have the same channels.*nm\.io\.read"):
         nm.io.read_folder(tmp_path)
 
 
 def test_folders_of_other_channels_that_are_not_called_cycles_are_read_apart_with_the_way_out(tmp_path):
     write_cycles(tmp_path / "run", [["DAPI"], ["CD3"], ["CD20"]], "part{}")
-    with pytest.warns(UserWarning, match=r"other channels than the folders beside it.*nm\.io\.read_folder\('.*run'\)"):
+    with pytest.warns(UserWarning, match=r"channels differ from those of the folders next to it.*nm\.io\.read_folder\('.*run'\)"):
         assert list(nm.io.read(tmp_path / "run").images) == ["part0", "part1", "part2"]
     sdata = nm.io.read_folder(tmp_path / "run")
     assert sdata["run"]["c"].values.tolist() == ["DAPI", "CD3", "CD20"]
@@ -116,7 +116,7 @@ def test_headers_that_name_nothing_leave_the_names_to_the_files(tmp_path, header
 def test_headers_that_all_repeat_leave_the_names_to_the_files_with_a_warning(tmp_path):
     for place, (file, dye) in enumerate([("CD20", "FITC"), ("CD3", "FITC"), ("CK", "PE"), ("SMA", "PE")]):
         write(tmp_path / "run" / f"{file}.ome.tif", COUNTS[place], dye)
-    with pytest.warns(UserWarning, match=r"repeats, \['FITC', 'PE'\]: named by the files.*give each image a folder"):
+    with pytest.warns(UserWarning, match=r"repeat, \['FITC', 'PE'\]: named by the files.*give each a folder"):
         sdata = nm.io.read(tmp_path / "run")
     assert sdata["run"]["c"].values.tolist() == ["CD20", "CD3", "CK", "SMA"]
 

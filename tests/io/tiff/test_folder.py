@@ -96,5 +96,5 @@ def test_channels_of_different_shape_or_data_type(tmp_path, counts):
 def test_a_stack_in_a_folder_of_channels(tmp_path, counts):
     write_channels(tmp_path / "Point1", counts)
     write_ome(tmp_path / "Point1" / "all.tif", counts)
-    with pytest.raises(ValueError, match=r"these have several \{'all\.tif': 3\}"):
+    with pytest.raises(ValueError, match=r"several channels: \{'all\.tif': 3\}"):
         nm.io.read_folder(tmp_path / "Point1")

@@ -97,7 +97,7 @@ def test_mcmicro_raw_image_beside_one_with_the_background_subtracted(tmp_path):
     write_subtracted(tmp_path)
     metadata = {"axes": "CYX"}
     tifffile.imwrite(tmp_path / "registration" / "b.ome.tif", COUNTS, metadata=metadata, photometric="minisblack")
-    with pytest.warns(UserWarning, match=r"b\.ome\.tif: its background was not subtracted"):
+    with pytest.warns(UserWarning, match=r"b\.ome\.tif: background was subtracted only from other"):
         sdata = nm.io.read(tmp_path)
     assert list(sdata.images) == ["slide7_backsub", "b"]
     assert sdata["b"]["c"].values.tolist() == ["DNA", "CD3"]
@@ -143,7 +143,7 @@ def test_mcmicro_markers_separated_otherwise(tmp_path, separator):
 
 
 def test_mcmicro_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is not an output folder of MCMICRO: it needs a file markers\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"is not an output folder of MCMICRO.*markers\.csv"):
         nm.io.read_mcmicro(tmp_path)
     write_mcmicro(tmp_path / "a", markers=["DNA", "CD3"])
     with pytest.raises(ValueError, match=r"has 3 channels, and .*markers\.csv names 2"):

@@ -53,7 +53,7 @@ def test_mibi_planes_of_counts_are_the_channels(tmp_path, recwarn):
 
 def test_mibi_errors(tmp_path):
     write_mibi(tmp_path / "a.tiff", COUNTS[:0], (), (), ("SED",))
-    with pytest.raises(ValueError, match=r"no page of ion counts \(SIMS\): it holds \['SED'\]"):
+    with pytest.raises(ValueError, match=r"no page of ion counts \(SIMS\): it has \['SED'\]"):
         nm.io.read(tmp_path / "a.tiff")
     write_mibi(tmp_path / "b.tiff", [COUNTS[0], COUNTS[1, :32]], ("a", "b"), (1, 2))
     with pytest.raises(ValueError, match=r"several sizes or types: page 0 96 x 64 .* page 1 96 x 32"):

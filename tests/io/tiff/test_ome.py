@@ -161,11 +161,11 @@ def test_planes_are_found_where_the_header_says(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'SizeX="110"', b'SizeX="109"', "tells of 109 x 70 pixels"),
-        (b'SizeC="3"', b'SizeC="9"', "tells of 9 planes, and 3 are found"),
-        (b'PlaneCount="3"', b'PlaneCount="1"', "tells of 3 planes, and 1 are found"),
-        (b'IFD="0"', b'IFD="7"', "tells of 3 planes, and 0 are found"),
-        (b'SizeZ="1"', b'SizeZ="2"', "tells of 6 planes, and 3 are found"),
+        (b'SizeX="110"', b'SizeX="109"', "states 109 x 70 pixels"),
+        (b'SizeC="3"', b'SizeC="9"', "states 9 planes, but 3 are found"),
+        (b'PlaneCount="3"', b'PlaneCount="1"', "states 3 planes, but 1 are found"),
+        (b'IFD="0"', b'IFD="7"', "states 3 planes, but 0 are found"),
+        (b'SizeZ="1"', b'SizeZ="2"', "states 6 planes, but 3 are found"),
         (b"XYCZT", b"XYCCT", "DimensionOrder 'XYCCT'"),
         (b'SizeY="70"', b'SizeY="x0"', "header cannot be read"),
         (b"<Pixels", b"<Pixel<", "XML of its header cannot be read"),
@@ -185,7 +185,7 @@ def test_planes_placed_twice(tmp_path):
     write_series(path, [("a", COUNTS, NAMES)])
     xml = tifffile.tiffcomment(path)
     tifffile.tiffcomment(path, xml.replace("<TiffData", '<TiffData FirstC="1" IFD="0"/><TiffData', 1).encode())
-    with pytest.raises(ValueError, match="places plane 0 nowhere, or twice"):
+    with pytest.raises(ValueError, match="plane 0"):
         nm.io.read(path)
 
 
@@ -203,7 +203,7 @@ def test_entities_and_other_files_are_refused(tmp_path):
     write_series(path, [("a", COUNTS, NAMES)])
     xml = tifffile.tiffcomment(path)
     tifffile.tiffcomment(path, xml.replace("<OME", '<!DOCTYPE x [<!ENTITY a "aaaa">]><OME', 1).encode())
-    with pytest.raises(ValueError, match="defines entities"):
+    with pytest.raises(ValueError, match="header with entities"):
         nm.io.read(path)
     elsewhere = '<TiffData IFD="0" PlaneCount="3"><UUID FileName="../other.ome.tif">urn:uuid:1</UUID></TiffData>'
     assert '<TiffData IFD="0" PlaneCount="3"/>' in xml

@@ -43,7 +43,7 @@ def header_of(pages):
 def test_pages_that_lead_in_a_circle(tmp_path, length):
     offsets = [8 + 18 * number for number in range(length)]
     (tmp_path / "a.tif").write_bytes(header_of(list(zip(offsets, [*offsets[1:], offsets[-2]], strict=True))))
-    with pytest.raises(ValueError, match=f"a\\.tif is damaged: its pages lead in a circle, page {length} back"):
+    with pytest.raises(ValueError, match=f"a\\.tif is damaged: page {length} refers back"):
         read(tmp_path / "a.tif")
 
 
@@ -57,13 +57,13 @@ def test_more_pages_than_any_image_has(tmp_path):
 
 def test_a_page_beyond_the_end_and_one_cut_short(tmp_path):
     (tmp_path / "a.tif").write_bytes(header_of([(8, 5000)]))
-    with pytest.raises(ValueError, match="is not complete: the header of page 1"):
+    with pytest.raises(ValueError, match="is not complete: it ends before the header of page 1"):
         read(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(header_of([(8, 0)])[:-6])
     with pytest.raises(ValueError, match="is not complete|cannot be read"):
         read(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"II*\0\0\0\0\0")
-    with pytest.raises(ValueError, match="a TIFF without a page"):
+    with pytest.raises(ValueError, match="a TIFF without pages"):
         read(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0\xff\xff")
     with pytest.raises(ValueError, match="damaged: its header cannot be read .*65535"):
@@ -137,7 +137,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path):
     write(tmp_path / "a.tif", compression="zlib")
     image = read(tmp_path / "a.tif")["a"]
     write(tmp_path / "a.tif", COUNTS.astype(np.uint32), compression="zlib")
-    with pytest.raises(ValueError, match="is not what it was|cannot be read"):
+    with pytest.raises(ValueError, match="has changed since|cannot be read"):
         image.compute()
 
 

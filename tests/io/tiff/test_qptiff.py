@@ -54,7 +54,7 @@ def test_qptiff_with_a_channel_that_lost_its_description_is_refused(tmp_path):
     write_qptiff(tmp_path / "slide.qptiff", RNG.integers(0, 255, (3, 150, 210), np.uint8))
     content = (tmp_path / "slide.qptiff").read_bytes()
     (tmp_path / "slide.qptiff").write_bytes(content.replace(b"FullResolution", b"FullRexolution", 2))
-    with pytest.raises(ValueError, match="page 0 has the size of a channel, and says that it is a 'FullRexolution'"):
+    with pytest.raises(ValueError, match="page 0 has the size of a channel, but is declared as 'FullRexolution'"):
         nm.io.read(tmp_path / "slide.qptiff")
 
 

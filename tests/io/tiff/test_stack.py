@@ -53,7 +53,7 @@ def test_pages_of_colours_are_read_page_by_page(tmp_path):
 
 def test_colours_that_a_compression_mixes_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "he.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression="jpeg")
-    with pytest.raises(ValueError, match=r"he\.tif, page 0: a colour picture whose compression mixes its colours"):
+    with pytest.raises(ValueError, match=r"he\.tif, page 0: the compression .* mixes its channels"):
         nm.io.read(tmp_path / "he.tif", channel_names=NAMES[:3])
 
 
@@ -62,7 +62,7 @@ def test_colours_that_are_stored_in_an_unknown_way_are_refused(tmp_path):
     with tifffile.TiffFile(tmp_path / "core.tif", mode="r+b") as tif:
         tif.filehandle.seek(tif.pages[0].tags["PlanarConfiguration"].valueoffset)
         tif.filehandle.write(b"\0")
-    with pytest.raises(ValueError, match=r"core\.tif, page 0: its header is damaged: .* 3 values of a pixel"):
+    with pytest.raises(ValueError, match=r"core\.tif, page 0: its header is damaged: .* 3 values per pixel"):
         nm.io.read(tmp_path / "core.tif", channel_names=NAMES[:3])
 
 
@@ -181,5 +181,5 @@ def test_names_of_an_ome_header_come_before_those_of_pages(tmp_path):
 @pytest.mark.parametrize("xml", [None, ome_xml("T")])
 def test_names_of_pages_that_do_not_tell_them_apart_are_not_used(tmp_path, names, xml):
     write_pages(tmp_path / "core.tif", names, xml)
-    with pytest.raises(ValueError, match="3 channels, and its header does not name them|has 3 time points"):
+    with pytest.raises(ValueError, match="3 channels without names|has 3 time points"):
         nm.io.read(tmp_path / "core.tif")

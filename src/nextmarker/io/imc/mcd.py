@@ -86,7 +86,7 @@ def read_all(path: Path, pixel_size: float | None) -> tuple[list[Image], list[Sk
     try:
         acquisitions = acquisitions_of(path)
     except ValueError as damage:
-        lost = Skipped(str(path), f"{damage}; {len(exports)} .txt exports lie beside it")
+        lost = Skipped(str(path), f"{damage}; {len(exports)} .txt exports are next to it")
         return _sorted_out([lost, *(_export(txt, path, pixel_size, f"{path.name} cannot be read") for txt in exports)])
     parts = [_best(path, one, _export_of(one, path, exports), pixel_size) for one in acquisitions]
     known = {acquisition.id for acquisition in acquisitions}
@@ -168,10 +168,10 @@ def _records(path: Path, acquisition: Acquisition) -> BinaryRecords:
     start, end = _whole(acquisition, "DataStartOffset"), _whole(acquisition, "DataEndOffset")
     size = path.stat().st_size
     if start == end:
-        msg = "it holds no pixels: it was not acquired"
+        msg = "it has no pixels: it was not acquired"
         raise ValueError(msg)
     if not 0 <= start < end <= size:
-        msg = f"its pixels should lie at bytes {start} to {end} of a file of {size} bytes"
+        msg = f"its pixels should be at bytes {start} to {end}, but the file has {size}"
         raise ValueError(msg)
     if acquisition.num_channels < 1 or _whole(acquisition, "ValueBytes") != 4:
         msg = f"it has {acquisition.num_channels} channels of {acquisition.metadata.get('ValueBytes')} bytes, not of 4"
@@ -197,7 +197,7 @@ def _shape(records: BinaryRecords, acquisition: Acquisition) -> Shape:
 def _whole(acquisition: Acquisition, key: str) -> int:
     text = acquisition.metadata.get(key, "")
     if not text.strip().isdecimal():
-        msg = f"the file does not tell its {key}" if not text.strip() else f"its {key} is {text!r}, no whole number"
+        msg = f"its {key} is missing" if not text.strip() else f"its {key} is {text!r}, not an integer"
         raise ValueError(msg)
     return int(text)
 

@@ -25,9 +25,7 @@ def with_note(image: Image) -> Image:
     ]
     if not found:
         return image
-    note = (
-        f"channels without an antibody: {', '.join(found)}; to leave them out, give the channels to keep as panel=..."
-    )
+    note = f"channels without an antibody: {', '.join(found)}; to leave them out: panel=..."
     return replace(image, notes=(*image.notes, note))
 
 

@@ -84,7 +84,7 @@ def _block(records: Records, shape: Shape, block_info: dict[Any, Any]) -> np.nda
         loaded = records.load()
         y, x = places(loaded, shape)
     except (ValueError, OSError) as error:
-        msg = f"{records.path} is damaged: {error}. Leave out this acquisition, or read its other copy (.mcd or .txt)."
+        msg = f"{records.path} is damaged: {error}. Leave it out, or read its other copy (.mcd or .txt)."
         raise ValueError(msg) from error
     inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
     pixels = np.zeros((records.n_channels, bottom - top, right - left), np.float32)
@@ -123,11 +123,11 @@ def scanned_shape(records: np.ndarray) -> Shape:
         If more is missing than the end of the last row, or a place is impossible.
     """
     if not len(records):
-        msg = "it holds no pixels"
+        msg = "it has no pixels"
         raise ValueError(msg)
     largest = records[:, :2].max(axis=0)
     if not (np.isfinite(largest).all() and (largest >= 0).all()):
-        msg = "it has pixels without a place"
+        msg = "it has pixels without a position"
         raise ValueError(msg)
     width, height = (int(edge) + 1 for edge in largest)
     fewest = max(width * (height - 1) + 1, width)  # the first row gives the width, even if it is the only one

@@ -36,12 +36,12 @@ def acquisitions_of(path: Path) -> list[Acquisition]:
             warnings.simplefilter("ignore")  # about overlaps, which are checked by the positions of the pixels
             acquisitions = [acquisition for slide in _slides(file) for acquisition in slide.acquisitions]
     except (OSError, ValueError, KeyError, ElementTree.ParseError, MCDParserError) as error:
-        msg = f"its list of acquisitions, which ends the file, is missing or damaged ({error})"
+        msg = f"its list of acquisitions is missing or damaged ({error})"
         raise ValueError(msg) from error
     finally:
         file.close()
     if not acquisitions:
-        msg = "it lists no acquisition"
+        msg = "it lists no acquisitions"
         raise ValueError(msg)
     return acquisitions
 

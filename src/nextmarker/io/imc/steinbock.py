@@ -81,7 +81,7 @@ def read_steinbock(
     check_pixel_size(pixel_size)
     folder = Path(path).expanduser()
     if not is_steinbock(folder):
-        msg = f"{folder} is no directory of steinbock: it needs a file panel.csv and a folder img."
+        msg = f"{folder} is not a steinbock directory, which has a file panel.csv and a folder img."
         raise FileNotFoundError(msg)
     return to_spatialdata(*choose_channels(*read_all(folder, pixel_size), panel))
 

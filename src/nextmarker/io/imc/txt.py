@@ -143,7 +143,7 @@ def export_image(path: Path, sample: str, pixel_size: float | None) -> Image:
 def _channels(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
     """Labels and metals of the channels in the first line."""
     if not is_export(path):
-        msg = "it is no .txt export of imaging mass cytometry: its first line does not begin with Start_push, End_push"
+        msg = "it is not an export of imaging mass cytometry, which begins with Start_push, End_push"
         raise ValueError(msg)
     with path.open("rb") as file:
         line = file.readline().removeprefix(UTF8_MARK)
@@ -183,7 +183,7 @@ def _count_lines(path: Path, width: int) -> tuple[int, bool]:
                 return count, True
             values = line.rstrip(b"\r\n")
             if values.count(b"\t") != width - 1 or b"\r" in values:
-                msg = f"line {count + 2} does not have the {width} values that the header names"
+                msg = f"line {count + 2} does not have {width} values, as the header"
                 raise ValueError(msg)
             count += 1
     return count, False

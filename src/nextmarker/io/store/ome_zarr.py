@@ -47,7 +47,7 @@ def zarr_images(
         If it is another kind of store, is damaged, or has time points or z-planes.
     """
     if is_spatialdata(path):
-        msg = f"{path} is a Zarr store. What nextmarker wrote is read with spatialdata.read_zarr({str(path)!r})."
+        msg = f"{path} is a Zarr store of SpatialData: spatialdata.read_zarr({str(path)!r})."
         raise ValueError(msg)
     known = _attributes(path)
     only = _images_in(path) if "bioformats2raw.layout" in known else []
@@ -65,14 +65,14 @@ def zarr_images(
 def _attributes(path: Path) -> Mapping[str, Any]:
     """Read the metadata of a group; since format 0.5 in "ome"."""
     if not any((path / name).is_file() for name in METADATA):
-        msg = f"{path} is not complete: it has none of the files {list(METADATA[:3])}. Copy it again."
+        msg = f"{path} is not complete: it lacks {' or '.join(METADATA[:3])}. Copy it again."
         raise ValueError(msg)
     try:
         node = zarr.open(path, mode="r")
     except FAULTS as error:
         raise ValueError(_explained(path, error)) from error
     if isinstance(node, zarr.Array):
-        msg = f"{path} is one resolution of an image: name the folder above it, {str(path.parent)!r}."
+        msg = f"{path} is one resolution of an image: read {str(path.parent)!r}."
         raise ValueError(msg)
     known = node.attrs.asdict()
     inner = known.get("ome")
@@ -156,7 +156,7 @@ def _left_out(path: Path, known: Mapping[str, Any]) -> list[Skipped]:
 
 def _within(path: Path, part: str) -> Path:
     if not part or ".." in Path(part).parts or Path(part).is_absolute():
-        msg = f"{path} has its pixels in another place, {part!r}: refused."
+        msg = f"{path} has its pixels outside of the store, in {part!r}, which is not allowed."
         raise ValueError(msg)
     return path / part
 
@@ -167,7 +167,7 @@ def _axes(path: Path, multiscale: Mapping[str, Any], ndim: int) -> list[tuple[st
     found = [(axis, None) if isinstance(axis, str) else (str(axis["name"]), axis.get("unit")) for axis in axes]
     names = [name.lower() for name, _ in found]
     if len(names) != ndim or len(set(names)) != ndim or not {"y", "x"} <= set(names):
-        msg = f"{path} has the axes {names}, and its pixels have {ndim}: axes c, y and x are needed."
+        msg = f"{path} has the axes {names} for {ndim} dimensions; c, y and x are needed."
         raise ValueError(msg)
     return [(name, unit if isinstance(unit, str) else None) for name, (_, unit) in zip(names, found, strict=True)]
 
@@ -178,9 +178,7 @@ def _flat(path: Path, array: da.Array, names: Sequence[str]) -> da.Array:
         f"{n} {AXES.get(name, name)}" for name, n in zip(names, array.shape, strict=True) if n > 1 and name not in "cyx"
     ]
     if longer:
-        msg = (
-            f"{path} has {' x '.join(longer)}: not supported yet, only channels, y, x. Save one plane, or a projection."
-        )
+        msg = f"{path} has {' x '.join(longer)}, not only c, y and x. Save one plane or a projection."
         raise ValueError(msg)
     kept = [name for name in names if name in ("c", "y", "x")]
     pixels = array[tuple(slice(None) if name in kept else 0 for name in names)]

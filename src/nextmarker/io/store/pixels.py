@@ -44,7 +44,7 @@ class ZarrPixels:
             msg = f"{self.path} cannot be read at [{where}]: {error} Copy it again."
             raise ValueError(msg) from error
         if pixels is None:
-            msg = f"{self.path} is not what it was when it was opened. Read it again."
+            msg = f"{self.path} has changed since it was opened. Read it again."
             raise ValueError(msg)
         return pixels[tuple(shifted(part, n) for part, n in zip(index, self.shape, strict=True))]
 
@@ -60,11 +60,11 @@ def lazy_array(path: Path) -> da.Array:
     array: Any = zarr.open_array(path, mode="r")
     dtype = np.dtype(array.dtype).newbyteorder("=")
     if dtype.kind not in "uif" or array.ndim < 2 or min(array.shape) < 1:
-        msg = f"{path} has {array.ndim} axes of the lengths {array.shape} and pixels of the type {dtype}: not an image."
+        msg = f"{path} has the shape {array.shape} and the type {dtype}: not an image."
         raise ValueError(msg)
     if prod(array.chunks) * dtype.itemsize > LARGEST_PIECE:
         size = prod(array.chunks) * dtype.itemsize / 2**20
-        msg = f"{path}: a chunk would take {size:,.0f} MiB of memory. Save it again in smaller chunks."
+        msg = f"{path} has chunks of {size:,.0f} MiB. Save it again in smaller chunks."
         raise ValueError(msg)
     planar = (max(BLOCK // chunk, 1) * chunk for chunk in array.chunks[-2:])
     block = tuple(min(chunk, n) for chunk, n in zip((*array.chunks[:-2], *planar), array.shape, strict=True))

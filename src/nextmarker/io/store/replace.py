@@ -87,12 +87,12 @@ def _locked(target: Path) -> Iterator[None]:
     path = target.with_name(f".{target.name}.lock")
     lock = FileLock(path)
     if path.is_symlink():
-        msg = f"{str(path)!r} is a link, and would be the lock of {target.name!r}: remove it, or choose another path."
+        msg = f"{str(path)!r} is a link in the place of our lock: remove it, or choose another path."
         raise PermissionError(msg)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        msg = f"{str(target)!r} is being written by another process: wait for it, or choose another name."
+        msg = f"Another process is writing {str(target)!r}: wait, or choose another path."
         raise BlockingIOError(msg) from error
     except OSError as error:
         raise not_writable(target.parent, error) from error

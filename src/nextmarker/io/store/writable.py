@@ -254,7 +254,7 @@ def _step_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[s
         TableModel().validate(adata)
     except (ValueError, KeyError, TypeError) as error:
         remedy = f"{place} = spatialdata.SpatialData.update_annotated_regions_metadata({place})"
-        yield f"{place} is out of step with itself ({error}); after cells were removed: {remedy}"
+        yield f"{place} does not match itself ({error}); after cells were removed: {remedy}"
         return
     _, region_key, instance_key = get_table_keys(adata)
     for region, instances in adata.obs.groupby(region_key, observed=True)[instance_key]:
@@ -264,6 +264,6 @@ def _step_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[s
         elif region in sdata.shapes and not instances.isin(sdata.shapes[region].index).all():
             lost = instances[~instances.isin(sdata.shapes[region].index)]
             yield (
-                f"{place} is out of step with sdata[{region!r}]: {len(lost)} of its cells are not there, first "
+                f"{place} does not match sdata[{region!r}]: {len(lost)} of its cells are missing, first "
                 f"{lost.iloc[0]}; filter both alike, or find the cells again: nm.pp.detect_cells(sdata, ...)"
             )

@@ -108,7 +108,7 @@ def resolved(path: str | Path) -> Path:
         If it is not a path.
     """
     if not isinstance(path, (str, Path)):
-        msg = f"A store is written to a path, not to {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
+        msg = f"path is of type {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
         raise TypeError(msg)
     return Path(os.path.realpath(Path(path).expanduser()))  # circular links
 
@@ -137,25 +137,23 @@ def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: s
         If the path is inside a store.
     """
     if not target.parent.is_dir():
-        msg = f"There is no folder {str(target.parent)!r} to write into: make it, or choose another {path}."
+        msg = f"No folder {str(target.parent)!r}: create it, or choose another {path}."
         raise FileNotFoundError(msg)
     around = next((folder for folder in target.parents if is_store(folder)), None)
     if around is not None:
-        msg = (
-            f"{str(target)!r} lies within the Zarr store {str(around)!r}, which would spoil it: choose another {path}."
-        )
+        msg = f"{str(target)!r} is inside the Zarr store {str(around)!r}: choose another {path}."
         raise ValueError(msg)
     recover(target)
     if not os.path.lexists(target):
         return
     if not is_store(target):
-        msg = f"{str(target)!r} is there already and is no Zarr store, so it is not replaced: choose another {path}."
+        msg = f"{str(target)!r} exists and is not a Zarr store: choose another {path}."
         raise FileExistsError(msg)
     if not overwrite:
-        msg = f"{str(target)!r} is there already: choose another {path}, or replace it with {replace}."
+        msg = f"{str(target)!r} exists already: choose another {path}, or replace it with {replace}."
         raise FileExistsError(msg)
     if os.path.ismount(target) or not os.access(target, os.W_OK):
-        msg = f"{str(target)!r} cannot be replaced, as it is read-only or a disk of its own: choose another {path}."
+        msg = f"{str(target)!r} is read-only or a mount point: choose another {path}."
         raise PermissionError(msg)
 
 
@@ -167,9 +165,8 @@ def _check_complete(sdata: SpatialData, target: Path) -> None:
     lost = [place for place in sdata.elements_paths_on_disk() if place.split("/")[0] in LAZY and place not in held]
     if lost:
         msg = (
-            f"{str(target)!r} holds {sorted(lost)}, which sdata, read from there, does not: they would be lost. Read "
-            f"all of it with spatialdata.read_zarr(path), write to another path, or remove them from the store first: "
-            f"sdata.delete_element_from_disk({lost[0].split('/')[1]!r})."
+            f"{str(target)!r} has {sorted(lost)}, which sdata lacks. Read all of it, spatialdata.read_zarr(path), or "
+            f"remove them: sdata.delete_element_from_disk({lost[0].split('/')[1]!r})."
         )
         raise ValueError(msg)
 
@@ -181,7 +178,7 @@ def _check_sources(sdata: SpatialData) -> None:
             check_whole(name, pixels)
         gone = [file for file in get_dask_backing_files(element) if not Path(file).exists()]
         if gone:
-            msg = f"{name!r} is read from {gone[0]!r}, which is not there: read it again from where it is now."
+            msg = f"{name!r} is read from {gone[0]!r}, which does not exist. Read it again from its present path."
             raise FileNotFoundError(msg)
 
 

@@ -57,15 +57,12 @@ def join(folder: Path, stacks: Sequence[Stack], pixel_size: float | None) -> Ima
     """
     several = {stack.path.name: stack.n_channels for stack in stacks if stack.n_channels > 1}
     if several:
-        msg = (
-            f"{folder} is no folder of one TIFF per channel: these have several {several}. "
-            "Read them as images of their own: nm.io.read(...)."
-        )
+        msg = f"{folder} has TIFFs with several channels: {several}. Read them as separate images: nm.io.read(...)."
         raise ValueError(msg)
     if problem := difference(stacks, pixel_size):
         msg = (
-            f"The channels in {folder} differ in {problem}. "
-            "If they are images of their own, read them as such: nm.io.read([...], channel_names=[...])."
+            f"The channels in {folder} differ in {problem}. If they are separate images: "
+            "nm.io.read([...], channel_names=[...])."
         )
         raise ValueError(msg)
     known = next((stack for stack in stacks if stack.stated.size), stacks[0])
@@ -103,8 +100,8 @@ def names_of(stacks: Sequence[Stack]) -> tuple[tuple[str, ...], tuple[str, ...]]
     files = [stem(stack.path) for stack in stacks]
     if any(headers) and min(Counter(headers).values()) > 1:
         note = (
-            f"every channel name in the headers of its files repeats, {sorted(set(headers))}: named by the files. "
-            "If these belong to several images, give each image a folder"
+            f"channel names in the headers repeat, {sorted(set(headers))}: named by the files. If these are several "
+            "images, give each a folder"
         )
         return tuple(files), (note,)
     return tuple(header or file for header, file in zip(headers, files, strict=True)), ()

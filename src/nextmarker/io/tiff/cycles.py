@@ -67,7 +67,7 @@ def verdict(parent: Path, parts: Sequence[Part], pixel_size: float | None) -> tu
             if problem
             else f"if they are cycles of one image: nm.io.read_folder({str(parent)!r})"
         )
-        return False, f"it has other channels than the folders beside it, read as images of their own; {why}"
+        return False, f"its channels differ from those of the folders next to it: read as separate images; {why}"
     if problem:
         why = "read as an image of its own, since the cycles differ in"
         return False, f"{why} {problem}. Align them first, and save them with the same size and type"
@@ -76,6 +76,6 @@ def verdict(parent: Path, parts: Sequence[Part], pixel_size: float | None) -> tu
 
 def _same_channels(parent: Path) -> str:
     return (
-        f"the folders in {parent.name} are called cycles and hold the same channels: read as images of their own. "
-        "If they are cycles of one image, give the files names of their own"
+        f"the folders in {parent.name} are called cycles and have the same channels: read as separate images. "
+        "If they are cycles of one image, name the files differently"
     )

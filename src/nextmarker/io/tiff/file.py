@@ -151,7 +151,7 @@ def read_masks(path: Path, shape: tuple[int, ...]) -> da.Array:
     stack, planes = stacks[0], sum(stack.n_channels for stack in stacks)
     if planes != 1 or stack.shape != shape or stack.dtype.kind not in "ui":
         found = f"{planes} plane(s) of {' x '.join(map(str, stack.shape))} pixels of {stack.dtype}"
-        msg = f"{path} has {found}. Masks are one plane of whole numbers, here of {' x '.join(map(str, shape))} pixels."
+        msg = f"{path} has {found}. Masks must be one plane of integers, {' x '.join(map(str, shape))} pixels."
         raise ValueError(msg)
     return stack.pixels()[0]
 
@@ -176,7 +176,7 @@ def check_arguments(channel_names: Sequence[str] | None, pixel_size: float | Non
         return
     ordered = hasattr(channel_names, "__getitem__") and not isinstance(channel_names, str)  # a set is not
     if not ordered or not all(isinstance(name, str) for name in channel_names):
-        msg = f'channel_names must be a sequence of strings, such as ["DNA1", "CD3"], not {channel_names!r}.'
+        msg = f'channel_names={channel_names!r} must be a list of strings, such as ["DNA1", "CD3"].'
         raise TypeError(msg)
 
 

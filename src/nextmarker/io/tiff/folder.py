@@ -81,7 +81,7 @@ def _as_one_image(path: Path, pixel_size: float | None) -> tuple[list[Image], li
         parts, skipped = _parts(path)
         stacks = all_channels(parts)
         if len(parts) > 1 and not are_cycles(parts):
-            msg = f"The folders in {path} hold the same channels: they are images of their own. Use nm.io.read instead."
+            msg = f"The folders in {path} have the same channels, so they are separate images: nm.io.read(...)."
             raise ValueError(msg)
     if not stacks and not skipped:
         msg = f"{path} has no TIFF file; it contains {listed(path)}."
@@ -125,7 +125,7 @@ def folder_images(
     images = []
     for stack in stacks:
         if stack.n_channels == 1 and stack.channels is None:
-            skipped.append(Skipped(stack.source, "one unnamed plane beside stacks: a mask or another result"))
+            skipped.append(Skipped(stack.source, "one unnamed plane among stacks: a mask or another result"))
             continue
         try:
             images.append(stack_image(stack, channel_names, pixel_size))

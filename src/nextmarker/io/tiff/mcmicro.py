@@ -86,8 +86,8 @@ def read_mcmicro(path: str | Path, *, pixel_size: float | None = None) -> Spatia
     folder = Path(path).expanduser()
     if not is_mcmicro(folder):
         msg = (
-            f"{folder} is not an output folder of MCMICRO: it needs a file {MARKERS} and images in {WHOLE_SLIDES}/ or "
-            f"{CORES}/, *.ome.tif."
+            f"{folder} is not an output folder of MCMICRO, which has {MARKERS}, and *.ome.tif in {WHOLE_SLIDES}/ or "
+            f"{CORES}/."
         )
         raise FileNotFoundError(msg)
     return to_spatialdata(*mcmicro_images(folder, pixel_size))
@@ -134,7 +134,7 @@ def _chosen_files(folder: Path) -> tuple[list[tuple[Path, str]], list[Skipped]]:
     done = {file: next((stem(other) for other in subtracted if _is_from(other, file)), "") for file in raw}
     why = "raw: {} was read instead, with the background subtracted"
     skipped = [Skipped(str(file), why.format(other), expected=True) for file, other in done.items() if other]
-    note = "its background was not subtracted, that of other images was"
+    note = "background was subtracted only from other images"
     return [*((file, "") for file in subtracted), *((file, note) for file in raw if not done[file])], skipped
 
 
@@ -154,7 +154,7 @@ def _read_markers(path: Path) -> list[Marker]:
         first = text.split("\n", 1)[0]
         rows = list(csv.DictReader(StringIO(text), delimiter=max(",;\t", key=first.count)))
     except (UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path} is no table that can be read: {error}. Save it as CSV in UTF-8."
+        msg = f"{path} cannot be read: {error}. Save it as CSV in UTF-8."
         raise ValueError(msg) from error
     if not rows or COLUMN not in rows[0]:
         msg = f"{path} has no column {COLUMN!r}; it has {list(rows[0]) if rows else 'no rows'}."
@@ -165,7 +165,7 @@ def _read_markers(path: Path) -> list[Marker]:
 def _is_removed(value: str | None, path: Path) -> bool:
     text = (value or "").strip().lower()
     if text not in YES | NO:
-        msg = f"{path} has {value!r} in the column {REMOVE!r}. Write TRUE for channels to leave out, else nothing."
+        msg = f"{path} has {value!r} in the column {REMOVE!r}. Write TRUE for channels to leave out, or nothing."
         raise ValueError(msg)
     return text in YES
 

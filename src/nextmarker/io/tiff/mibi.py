@@ -34,7 +34,7 @@ def mibi_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[St
     left_out = sorted({kind for kind in kinds if kind.upper() != COUNTS})
     skipped = [Skipped(f"{path}: {kind}", "no image of ion counts", expected=kind in PHOTOGRAPHS) for kind in left_out]
     if not counts:
-        msg = f"{path} has no page of ion counts (SIMS): it holds {left_out}."
+        msg = f"{path} has no page of ion counts (SIMS): it has {left_out}."
         raise ValueError(msg)
     targets = [header.get("channel.target") for _, header in counts]
     masses = [str(header.get("channel.mass", "")) for _, header in counts]
@@ -58,7 +58,7 @@ def _header(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
         msg = f"{path} is damaged: the JSON in the header of page {page.index} cannot be read ({error})."
         raise ValueError(msg) from error
     if not isinstance(header, dict):
-        msg = f"{path} is damaged: the header of page {page.index} is no JSON object."
+        msg = f"{path} is damaged: the header of page {page.index} is not a JSON object."
         raise ValueError(msg)
     return header
 

@@ -25,7 +25,7 @@ AXES = {"Z": "z-planes", "T": "time points", "C": "channels"}
 def parse_xml(path: Path, text: str) -> Element:
     """Parse a header; entities are an error, since they could expand without limit."""
     if "<!ENTITY" in text:
-        msg = f"{path} has a header that defines entities: refused."
+        msg = f"{path} has a header with entities, which are not allowed."
         raise ValueError(msg)
     try:
         return ElementTree.fromstring(text.lstrip("\ufeff"))
@@ -39,7 +39,7 @@ def ome_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[Sta
     root = parse_xml(path, pages[0].description)
     images = [image for image in root.iter() if image.tag.endswith("}Image") or image.tag == "Image"]
     if not images:
-        msg = f"{path} describes no image: its OME header refers to another file. Read that one."
+        msg = f"{path} has no image: its OME header refers to another file. Read that one."
         raise ValueError(msg)
     stacks, skipped = [], []
     for number, image in enumerate(images):
@@ -64,7 +64,7 @@ def _ome_stack(path: Path, pages: Sequence[tifffile.TiffPage], root: Element, im
     chosen = [pages[number] for number in _page_numbers(path, root, pixels, pages, sizes)]
     found = {(page.imagewidth, page.imagelength) for page in chosen}
     if found != {(sizes["X"], sizes["Y"])}:
-        msg = f"{path} is damaged: its OME header tells of {sizes['X']} x {sizes['Y']} pixels, its pages of {found}."
+        msg = f"{path} is damaged: its OME header states {sizes['X']} x {sizes['Y']} pixels, its pages {found}."
         raise ValueError(msg)
     return make_stack(
         path,
@@ -97,11 +97,11 @@ def _page_numbers(
         length = int(block.get("PlaneCount", block.get("NumPlanes", 1 if "IFD" in block.attrib else count)))
         within = range(min(length, len(pages) - number, count - start))
         if min(start, number) < 0 or any(start + i in found for i in within):
-            msg = f"{path} is damaged: its OME header places plane {start} nowhere, or twice."
+            msg = f"{path} is damaged: its OME header has no position or two for plane {start}."
             raise ValueError(msg)
         found.update((start + i, number + i) for i in within)
     if len(found) != count or len(set(found.values())) != count:
-        msg = f"{path} is damaged: its OME header tells of {count} planes, and {len(set(found.values()))} are found."
+        msg = f"{path} is damaged: its OME header states {count} planes, but {len(set(found.values()))} are found."
         raise ValueError(msg)
     return [found[plane] for plane in range(count)]
 
@@ -130,7 +130,7 @@ def _check_file(path: Path, root: Element, block: Element) -> None:
         return
     other = uuid.get("FileName", path.name)
     if other.lower() != path.name.lower():
-        msg = f"{path} has planes in another file, {other!r}: not supported yet. Save the image to one file."
+        msg = f"{path} has planes in another file, {other!r}. Save the image to one file."
         raise ValueError(msg)
 
 

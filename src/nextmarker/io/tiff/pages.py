@@ -58,8 +58,7 @@ def check_start(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(8)
     if len(head) < 8 or head[:4] not in STARTS:
-        what = "not a TIFF that can be read: its first bytes are those of another kind of file" if head else "empty"
-        msg = f"{path} is {what}. Readable are TIFFs of all kinds, .mcd files and their .txt exports."
+        msg = f"{path} is {'another kind of file' if head else 'empty'}, not a TIFF, .mcd file or .txt export."
         raise ValueError(msg)
 
 
@@ -75,18 +74,18 @@ def read_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     pages: dict[int, tifffile.TiffPage] = {}
     while (page := _page(tif, len(pages))) is not None:
         if page.offset in pages:
-            msg = f"{path} is damaged: its pages lead in a circle, page {len(pages)} back to an earlier one."
+            msg = f"{path} is damaged: page {len(pages)} refers back to an earlier one."
             raise ValueError(msg)
         if len(pages) == MOST_PAGES:
-            msg = f"{path} has more than {MOST_PAGES:,} pages: no image has as many channels."
+            msg = f"{path} has more than {MOST_PAGES:,} pages, too many for an image."
             raise ValueError(msg)
         pages[page.offset] = page
     tif.filehandle.seek(tif.pages.next_page_offset or 0)
     if tif.filehandle.read(tif.tiff.offsetsize) != bytes(tif.tiff.offsetsize):  # another page should follow
-        msg = f"{path} is not complete: the header of page {len(pages)} does not lie in the file. Copy it again."
+        msg = f"{path} is not complete: it ends before the header of page {len(pages)}. Copy it again."
         raise ValueError(msg)
     if not pages:
-        msg = f"{path} is a TIFF without a page."
+        msg = f"{path} is a TIFF without pages."
         raise ValueError(msg)
     return list(pages.values())
 
@@ -110,25 +109,25 @@ def _problem(page: tifffile.TiffPage) -> str:
     size = f"{page.imagewidth} x {page.imagelength} pixels"
     compression, pieces = getattr(page.compression, "name", str(page.compression)), prod(page.chunked)
     if page.dtype is None or page.dtype.kind not in "uif" or not isinstance(page.bitspersample, int):
-        return f"pixels of {page.bitspersample} bits and the type {page.dtype} are no counts."
+        return f"pixels of {page.bitspersample} bits and the type {page.dtype} are not counts."
     if compression not in READABLE:
         return f"its compression {compression} is not supported. Save it again with LZW, zlib or ZSTD."
     if page.photometric == tifffile.PHOTOMETRIC.RGB and page.samplesperpixel < 3:
-        return f"its header is damaged: a colour picture with {page.samplesperpixel} value(s) for each pixel."
+        return f"its header is damaged: a colour picture with {page.samplesperpixel} value(s) per pixel."
     if page.samplesperpixel > 1 and page.planarconfig not in (1, 2):
-        return f"its header is damaged: it does not say how the {page.samplesperpixel} values of a pixel are stored."
+        return f"its header is damaged: the order of its {page.samplesperpixel} values per pixel is missing."
     if is_interleaved(page) and (compression in MIXED or page.photometric == tifffile.PHOTOMETRIC.YCBCR):
-        return "a colour picture whose compression mixes its colours; counts of channels cannot be read from it."
+        return "the compression of this colour picture mixes its channels, so counts cannot be read."
     if min(page.imagewidth, page.imagelength) < 1 or page.imagedepth > 1:
         return f"its header is damaged: {size}, {page.imagedepth} deep."
     found = min(len(page.dataoffsets), len(page.databytecounts))
     if found != pieces:
         return f"its header is damaged: {size} are {pieces} strips or tiles, but it lists {found}."
     if max(map(add, page.dataoffsets, page.databytecounts)) > page.parent.filehandle.size:
-        return f"{size} do not lie in the file, which ends before: it is not complete. Copy it again."
+        return f"it is not complete: it ends before its {size}. Copy it again."
     piece = prod(page.chunks) * page.dtype.itemsize
     if not is_plain(page) and piece > LARGEST_PIECE:
-        return f"a strip or tile would take {piece / 2**20:,.0f} MiB of memory. It must be saved again in tiles."
+        return f"a strip or tile would take {piece / 2**20:,.0f} MiB of memory. Save it again in tiles."
     is_whole = compression == "NONE" and page.bitspersample == 8 * page.dtype.itemsize
     if is_whole and page.databytecounts[0] not in (0, piece):  # strips of zeros may be left out
         return f"its header is damaged: a strip or tile has {page.databytecounts[0]} bytes, not {piece}."

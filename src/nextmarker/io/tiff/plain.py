@@ -36,7 +36,7 @@ def _imagej_stack(path: Path, pages: Sequence[tifffile.TiffPage], imagej: dict[s
     lengths = [(axis, int(imagej.get(key, 1))) for axis, key in [("T", "frames"), ("Z", "slices"), ("C", "channels")]]
     planes = int(imagej.get("images", len(pages)))
     if len(pages) > 1 and planes != len(pages):
-        msg = f"{path} is damaged: its ImageJ header tells of {planes} planes, and it has {len(pages)} pages."
+        msg = f"{path} is damaged: its ImageJ header states {planes} planes, but it has {len(pages)} pages."
         raise ValueError(msg)
     labels = [str(label) for label in imagej.get("Labels") or []]
     return make_stack(
@@ -55,7 +55,7 @@ def _planes_of_one_page(path: Path, page: tifffile.TiffPage, planes: int) -> Seq
     check_page(page)
     nbytes = page.imagewidth * page.imagelength * page.samplesperpixel * data_type(page).itemsize
     if not is_plain(page) or page.dataoffsets[0] + planes * nbytes > page.parent.filehandle.size:
-        msg = f"{path} is not complete: its ImageJ header tells of {planes} planes, which it does not hold."
+        msg = f"{path} is not complete: it lacks some of the {planes} planes that its ImageJ header states."
         raise ValueError(msg)
     return range(0, planes * nbytes, nbytes)
 

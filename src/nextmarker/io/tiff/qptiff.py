@@ -32,12 +32,12 @@ def qptiff_stacks(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[list[
     found = [(page, header) for page, header, kind in zip(pages, headers, kinds, strict=True) if kind == FULL]
     left_out = {page.index: kind for page, kind in zip(pages, kinds, strict=True) if kind not in (FULL, REDUCED)}
     if not found:
-        msg = f"{path} has no page in full resolution: it holds {sorted(set(left_out.values()))}."
+        msg = f"{path} has no page at full resolution, only {sorted(set(left_out.values()))}."
         raise ValueError(msg)
     for page in pages:
         if page.index in left_out and page.shape == found[0][0].shape:
             kind = left_out[page.index]
-            msg = f"{path} is damaged: page {page.index} has the size of a channel, and says that it is a {kind!r}."
+            msg = f"{path} is damaged: page {page.index} has the size of a channel, but is declared as {kind!r}."
             raise ValueError(msg)
     why = "no image of the tissue in full resolution"
     skipped = [Skipped(f"{path}: {kind}", why, expected=True) for kind in sorted(set(left_out.values()))]

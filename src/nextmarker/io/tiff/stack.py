@@ -103,7 +103,7 @@ class Pixels:
             msg = f"Channel {self.channels[channel]!r} cannot be read: {error} Copy it again, or leave the channel out."
             raise ValueError(msg) from error
         if pixels.shape != (rows.stop - rows.start, columns.stop - columns.start) or pixels.dtype != self.dtype:
-            msg = f"{self.path} is not what it was when it was opened. Read it again."
+            msg = f"{self.path} has changed since it was opened. Read it again."
             raise ValueError(msg)
         return pixels
 
@@ -147,7 +147,7 @@ def make_stack(
         kinds.setdefault((page.imagewidth, page.imagelength, data_type(page)), page.index)
     if len(kinds) > 1:
         found = ", ".join(f"page {page} {x} x {y} pixels of {dtype}" for (x, y, dtype), page in kinds.items())
-        msg = f"{path} holds planes of several sizes or types: {found}. Save each image to a file of its own."
+        msg = f"{path} has planes of several sizes or types: {found}. Save each image to its own file."
         raise ValueError(msg)
     [(width, height, dtype)] = kinds
     planes = tuple(
@@ -216,9 +216,8 @@ def _stack_channels(stack: Stack, channel_names: Sequence[str] | None) -> tuple[
     n = stack.n_channels
     if stack.unsure and channel_names is None:
         msg = (
-            f"{stack.source} has {stack.unsure}: not supported yet, only channels, y, x. "
-            f"If all {n} planes are channels, name them in the order of the file: channel_names=[...]."
-            f"{'' if stack.colour else ' Else save one plane of each channel, or a projection.'}"
+            f"{stack.source} has {stack.unsure}. If all {n} planes are channels, name them in the order of the file: "
+            f"channel_names=[...].{'' if stack.colour else ' Otherwise save one plane per channel, or a projection.'}"
         )
         raise ValueError(msg)
     return name_channels(stack.source, n, stack.channels, channel_names, stack.unsure)
