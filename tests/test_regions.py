@@ -112,7 +112,7 @@ def test_shared_markers() -> None:
     assert shared_markers(sdata, ["b", "a"]) == ["CD8", "DNA", "CD3"]
     assert shared_markers(sdata, ["a", "b"], ["CD3"]) == ["CD3"]
     sdata.images["c"] = image(["DNA", "CD4"])
-    with pytest.raises(ValueError, match=r"'c'.*lacks 'CD3', 'CD8' and has 'CD4'.*markers=\['DNA'\]"):
+    with pytest.raises(ValueError, match=r"'c'.*lacks 'CD3', 'CD8' and also has 'CD4'.*markers=\['DNA'\]"):
         shared_markers(sdata, ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"'CD3' in image 'c'"):
         shared_markers(sdata, ["a", "c"], ["CD3"])
@@ -123,7 +123,7 @@ def test_scale_between_pixels_of_two_sizes() -> None:
     assert isinstance(b, Region)
     assert b.scale(1.0) == 2
     assert a.scale(None) == b.scale(None) == 1
-    with pytest.raises(ValueError, match="'a' is not known.*nm.pp.set_pixel_size"):
+    with pytest.raises(ValueError, match="'a' are unknown.*nm.pp.set_pixel_size"):
         a.scale(1.0)
 
 

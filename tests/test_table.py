@@ -152,10 +152,10 @@ def test_an_obsm_key_is_not_taken_for_the_intensities(table):
 
 def test_representations_are_finite_numbers(table):
     table.obsm["words"] = pd.DataFrame({"word": list("abcd")}, list("abcd"))
-    with pytest.raises(ValueError, match=r"'words' holds no numbers.*object|'words' holds no numbers.*str"):
+    with pytest.raises(ValueError, match=r"'words' has no numbers.*object|'words' has no numbers.*str"):
         read_representations(table, "words", EVERY)
     table.obsm["empty"] = np.empty((4, 0))
-    with pytest.raises(ValueError, match=r"'empty' holds no numbers.*\(4, 0\)"):
+    with pytest.raises(ValueError, match=r"'empty' has no numbers.*\(4, 0\)"):
         read_representations(table, "empty", EVERY)
     table.obsm["X_nextmarker"][2, 1] = np.nan
     with pytest.raises(ValueError, match=r"of 1 cells is not finite.*'c'"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHUNK_FILES = "nextmarker_chunk_files"
 """Attribute of an array written by `nm.io.write`: its number of chunk files. zarr writes none for chunks of zeros."""
 
-AGAIN = "Read the store again from where it is: spatialdata.read_zarr(path)."
+AGAIN = "Read the store again from its present path: spatialdata.read_zarr(path)."
 
 METADATA = {2: ".zarray", 3: "zarr.json"}
 
@@ -33,7 +33,7 @@ def check_there(name: str, pixels: xr.DataArray) -> None:
     for array in _arrays(pixels):
         folder = _folder(array)
         if not (folder / METADATA[array.metadata.zarr_format]).is_file():
-            msg = f"{name!r} is read from {str(folder)!r}, which is not there: it was moved or removed. {AGAIN}"
+            msg = f"{name!r} is read from {str(folder)!r}, which was moved or removed. {AGAIN}"
             raise FileNotFoundError(msg)
 
 
@@ -59,7 +59,7 @@ def check_whole(name: str, pixels: xr.DataArray) -> None:
         lost = written - count_chunk_files(folder) if written else 0
         if lost > 0:
             lack = f"lost {lost} of its {written} files"
-            msg = f"{name!r} is read from {str(folder)!r}, which has {lack}. Copy the store again, whole."
+            msg = f"{name!r} is read from {str(folder)!r}, which has {lack}. Copy the store again."
             raise FileNotFoundError(msg)
 
 

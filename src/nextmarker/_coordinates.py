@@ -123,7 +123,7 @@ def from_system(sdata: SpatialData, image: str, system: str) -> np.ndarray:
 def _matrix(element: Any, system: str) -> np.ndarray:
     matrix = get_transformation(element, system).to_affine_matrix(("x", "y"), ("x", "y"))
     if not (np.isfinite(matrix).all() and np.linalg.det(matrix)):
-        msg = f"The transformation to {system!r} makes all places one, or is not finite. Set another: {SET}(...)."
+        msg = f"The transformation to {system!r} is singular or not finite. Set another: {SET}(...)."
         raise ValueError(msg)
     return matrix
 
@@ -141,9 +141,9 @@ def _check_agreement(sdata: SpatialData, element: str, image: str, matrices: dic
     here = apply(np.linalg.inv(matrices[first]), corners)
     for system in others:
         if np.abs(apply(matrices[system], here) - corners).max() > TOLERANCE:
-            places = f"lies at one place of image {image!r} by {first!r}, and at another by {system!r}"
+            places = f"has different positions in image {image!r} by {first!r} and by {system!r}"
             call = f"{SET}(sdata[{element!r}], ..., {system!r})"
-            msg = f"{element!r} {places}. Set the transformation that is missing: {call}."
+            msg = f"{element!r} {places}. Set the missing transformation: {call}."
             raise ValueError(msg)
 
 

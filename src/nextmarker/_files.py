@@ -57,7 +57,7 @@ def not_writable(folder: Path, error: OSError) -> OSError:
     """The error to raise if a folder is not writable."""
     if error.errno in _FULL:
         return error
-    return PermissionError(f"Cannot write into {str(folder)!r} ({error.strerror}): choose another folder.")
+    return PermissionError(f"Cannot write to {str(folder)!r} ({error.strerror}): choose another folder.")
 
 
 @contextmanager
@@ -75,10 +75,7 @@ def full_disk_told(folder: Path) -> Iterator[None]:
         code = next((cause.errno for cause in _causes(error) if isinstance(cause, OSError) and cause.errno in _FULL), 0)
         if not code:
             raise
-        msg = (
-            f"{os.strerror(code)}. The disk of {str(folder)!r} is full, and nothing was written: make room, or "
-            "choose another path."
-        )
+        msg = f"{os.strerror(code)}: the disk of {str(folder)!r} is full, and nothing was written. Choose another path."
         raise OSError(code, msg) from error
 
 

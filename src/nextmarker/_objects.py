@@ -72,7 +72,7 @@ def read_objects(sdata: SpatialData, table_key: str) -> list[Objects]:
     return list(found.values())
 
 
-def read_label_image(sdata: SpatialData, name: str, mend: str | None = None) -> xr.DataArray:
+def read_label_image(sdata: SpatialData, name: str, fix: str | None = None) -> xr.DataArray:
     """Read labels at full resolution, lazily, (y, x).
 
     Raises
@@ -85,8 +85,8 @@ def read_label_image(sdata: SpatialData, name: str, mend: str | None = None) -> 
     labels = full_resolution(sdata.labels[name])
     if set(labels.dims) != {"y", "x"}:
         call = f"sdata[{name!r}] = spatialdata.models.Labels2DModel.parse(sdata[{name!r}].max('z'))"
-        mend = mend or f"Project them: {call}."
-        msg = f"The labels {name!r} have the dimensions {labels.dims} instead of (y, x). {mend}"
+        fix = fix or f"Project them: {call}."
+        msg = f"The labels {name!r} have the dimensions {labels.dims} instead of (y, x). {fix}"
         raise ValueError(msg)
     check_whole(name, labels)
     return labels.transpose("y", "x")
@@ -100,12 +100,12 @@ def check_integers(name: str, labels: xr.DataArray) -> None:
         raise ValueError(msg)
 
 
-def image_of(sdata: SpatialData, element: str, images: list[str], mend: str) -> str:
+def image_of(sdata: SpatialData, element: str, images: list[str], fix: str) -> str:
     """Find the image that shares a coordinate system with an element; if several do, the one in its name.
 
     Parameters
     ----------
-    mend
+    fix
         The call that states the image, for the error message.
 
     Raises
@@ -120,7 +120,7 @@ def image_of(sdata: SpatialData, element: str, images: list[str], mend: str) -> 
     if len(candidates) > 1:
         candidates = [i for i in candidates if element.startswith(f"{i}_") or element.endswith(f"_{i}")]
     if len(candidates) != 1:
-        msg = f"Which of the images {listed(images)} do the cells of {element!r} belong to? Name it: {mend}."
+        msg = f"Which of the images {listed(images)} do the cells of {element!r} belong to? Name it: {fix}."
         raise ValueError(msg)
     return candidates[0]
 
@@ -142,8 +142,8 @@ def _get_annotating(sdata: SpatialData, table_key: str) -> AnnData:
 def _linked(obs: pd.DataFrame, columns: list[str], table_key: str) -> pd.DataFrame:
     lacking = [column for column in columns if column not in obs]
     if lacking:
-        mend = "Link it: spatialdata.models.TableModel.parse."
-        raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, mend))
+        fix = "Link it: spatialdata.models.TableModel.parse."
+        raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, fix))
     check_linked(obs[columns], table_key)
     repeated = obs.duplicated(columns)
     if repeated.any():
@@ -158,11 +158,11 @@ def _check_is_labels(sdata: SpatialData, name: str, table_key: str) -> None:
         return
     there = [kind for kind, element, _ in sdata.gen_elements() if element == name]
     if there:
-        mend = "Name a table of labels: nm.pp.integrate(sdata, labels)."
-        msg = f"The table {table_key!r} annotates {name!r} in sdata.{there[0]}, not labels. {mend}"
+        fix = "Name a table of labels: nm.pp.integrate(sdata, labels)."
+        msg = f"The table {table_key!r} annotates {name!r} in sdata.{there[0]}, not labels. {fix}"
         raise ValueError(msg)
-    mend = f"If it was renamed: sdata.labels[{name!r}] = sdata.labels[...]."
-    raise KeyError(no_such("element", name, f"sdata.labels, which {table_key!r} annotates", sdata.labels, mend))
+    fix = f"If it was renamed: sdata.labels[{name!r}] = sdata.labels[...]."
+    raise KeyError(no_such("element", name, f"sdata.labels, which {table_key!r} annotates", sdata.labels, fix))
 
 
 def _integers(instances: np.ndarray, column: str, table_key: str) -> np.ndarray:

@@ -40,7 +40,7 @@ def warn_of_replaced_embedding(adata: AnnData, new: str) -> None:
     ]
     if older:
         again = "nm.tl.cluster(adata), nm.tl.marker_attribution(adata)"
-        msg = f"These results are of the embedding that was replaced: {', '.join(older)}. Run them again: {again}."
+        msg = f"These results belong to the replaced embedding: {', '.join(older)}. Repeat them: {again}."
         warnings.warn(msg, stacklevel=4)
 
 
@@ -64,10 +64,10 @@ def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> Non
         return
     again = f"nm.tl.cluster(adata{'' if groupby == _keys.CLUSTERS else f', key_added={groupby!r}'})"
     if known and current.isdisjoint(known):
-        msg = f"The clusters in .obs[{groupby!r}] were made from an earlier embedding. Cluster again: {again}."
+        msg = f"The clusters in .obs[{groupby!r}] are of an earlier embedding. Cluster again: {again}."
         warnings.warn(msg, stacklevel=3)
     elif _are_numbers(adata.obs[groupby]):  # names, such as cell types, mean the same in all tables
-        msg = f"In .obs[{groupby!r}] cluster 0 of one table may not be that of another. Cluster all together: {again}."
+        msg = f"In .obs[{groupby!r}], cluster 0 of one table may not be that of another. Cluster again: {again}."
         if strict and len(current) > 1:
             raise ValueError(msg)
         warnings.warn(msg, stacklevel=3)
@@ -141,12 +141,12 @@ def _attribution_call(key: str, groupby: str | None) -> str:
 def _refuse_older_attribution(adata: AnnData, key: str, record: Mapping[str, Any], call: str) -> None:
     known = set(record.get("embedded_as", ()))
     if known and not _embeddings(adata) <= known:
-        msg = f".uns[{key!r}] was made from another embedding, or from other cells. Write it again: {call}."
+        msg = f".uns[{key!r}] is of another embedding or other cells. Compute it again: {call}."
         raise ValueError(msg)
     clusters = read_record(adata, record_name(_keys.CLUSTER_STEP, record.get("groupby", "")))
     if "clustering" in clusters and clusters["clustering"] != record.get("clustering", clusters["clustering"]):
         column = record["groupby"]
-        msg = f".uns[{key!r}] is of other clusters: .obs[{column!r}] was clustered again. Write it again: {call}."
+        msg = f".uns[{key!r}] is of other clusters: .obs[{column!r}] was clustered again. Compute it again: {call}."
         raise ValueError(msg)
 
 
@@ -171,7 +171,7 @@ def _refuse_merged(names: Mapping[str, str], where: str, call: str) -> None:
     new = list(names.values())
     merged = {old: name for old, name in names.items() if new.count(name) > 1}
     if merged:
-        msg = f"{where}, where some were merged since: {merged}. Write it again: {call}."
+        msg = f"{where}, some of which were merged since: {merged}. Compute it again: {call}."
         raise ValueError(msg)
 
 
@@ -179,8 +179,8 @@ def _compare_sizes(then: pd.Series, now: pd.Series, where: str, call: str) -> No
     """Raise an error if clusters gained cells; warn if cells were left out."""
     lost = then.sub(now, fill_value=0)
     if (lost < 0).any():
-        msg = f"{where}, which has the sizes {now.to_dict()}. Write it again: {call}."
+        msg = f"{where}, of sizes {now.to_dict()}. Compute it again: {call}."
         raise ValueError(msg)
     if (lost > 0).any():
-        msg = f"The attribution is of {then.sum()} cells; the table has {now.sum()} of them. Write it again: {call}."
+        msg = f"The attribution is of {then.sum()} cells; the table has {now.sum()} of them. Compute it again: {call}."
         warnings.warn(msg, stacklevel=4)

@@ -57,12 +57,12 @@ class Region:
         if pixel_size is None:
             return 1.0
         if self.pixel_size is None:
-            msg = f"The model sees pixels of {pixel_size:g} um; that of image {self.image!r} is not known. {STATE_SIZE}"
+            msg = f"The model has pixels of {pixel_size:g} um; those of image {self.image!r} are unknown. {STATE_SIZE}"
             raise ValueError(msg)
         scale = pixel_size / self.pixel_size
         if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
             sizes = f"{pixel_size:g} um, and image {self.image!r} has pixels of {self.pixel_size:g} um"
-            msg = f"The model sees pixels of {sizes}. One of the two is wrong. {STATE_SIZE}"
+            msg = f"The model has pixels of {sizes}; one must be wrong. {STATE_SIZE}"
             raise ValueError(msg)
         return scale
 
@@ -88,7 +88,7 @@ def read_regions(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Regio
     """
     regions = locate_cells(sdata, table_key)
     names = sdata.tables[table_key].obs_names
-    fix = "Remove these cells, nm.pp.remove_outside_cells(sdata), or correct their centres."
+    fix = "Remove these cells: nm.pp.remove_outside_cells(sdata)."
     for region in regions:
         check_inside(region.image, region.pixels, region.centres, names[region.rows], fix)
     return regions
@@ -121,7 +121,7 @@ def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABL
     wanted = sdata.tables[table_key].obs[_keys.INSTANCE].to_numpy()[region.rows]
     circles = _circles_of(sdata, region.name, wanted, table_key)
     if "radius" not in circles:
-        fix = f"Make circles of them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
+        fix = f"Convert them: nm.pp.add_cells(sdata, {region.name!r}, key_added=..., table_key=...)."
         raise KeyError(no_such("column", "radius", f"sdata.shapes[{region.name!r}]", circles.columns, fix))
     scale = np.sqrt(abs(np.linalg.det(to_pixels(sdata, region.name, region.image)[:2, :2])))
     return circles["radius"].to_numpy(np.float64) * scale
@@ -135,14 +135,14 @@ def _circles_of(sdata: SpatialData, name: str, instances: np.ndarray, table_key:
     circles = sdata.shapes[name]
     if not circles.index.is_unique:
         repeated = circles.index[circles.index.duplicated()][0]
-        msg = f"The index of sdata.shapes[{name!r}] has {repeated!r} several times. Make it unique."
+        msg = f"The index of sdata.shapes[{name!r}] repeats {repeated!r}. Make it unique."
         raise ValueError(msg)
     found = circles.index.get_indexer(instances)
     if (found < 0).any():
         lost = instances[found < 0]
         msg = (
             f"{len(lost)} cells of the table {table_key!r} are not in sdata.shapes[{name!r}], first {lost[0]!r}. "
-            "Filter both alike, or call nm.pp.detect_cells again."
+            "Filter both, or call nm.pp.detect_cells again."
         )
         raise ValueError(msg)
     return circles.iloc[found]
@@ -165,11 +165,10 @@ def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
     columns = [_keys.REGION, _keys.INSTANCE, _keys.IMAGE]
     lacking = [column for column in columns if column not in obs]
     if lacking:
-        fix = "Take the cells from it: nm.pp.add_cells(sdata, ...)."
+        fix = "Import its cells: nm.pp.add_cells(sdata, ...)."
         raise KeyError(no_such("column", lacking, f".obs of the table {table_key!r}", obs, fix))
     if len(obs) == 0:
-        fix = "Detect them again: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
-        msg = f"The table {table_key!r} has no cells. {fix}"
+        msg = f"The table {table_key!r} has no cells. Detect them: nm.pp.detect_cells(sdata, nuclear_channels=[...])."
         raise ValueError(msg)
     check_linked(obs[columns], table_key)
     return obs
@@ -182,8 +181,8 @@ def check_linked(links: pd.DataFrame, table_key: str) -> None:
         rows = empty[column].to_numpy()
         table, first = f"sdata[{table_key!r}]", links.index[rows][0]
         msg = (
-            f"{rows.sum()} of {len(links)} cells of {table} have no value in .obs[{column!r}], first {first!r}. Leave "
-            f"them out: {table} = {table}[{table}.obs[{column!r}].notna()].copy()."
+            f"{rows.sum()} of {len(links)} cells of {table} have no value in .obs[{column!r}], first {first!r}. Remove "
+            f"them: {table} = {table}[{table}.obs[{column!r}].notna()].copy()."
         )
         raise ValueError(msg)
 
@@ -233,7 +232,7 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
             there = f"spatialdata.get_pyramid_levels({there}, n=0)"
         flat = f"Image2DModel.parse({there}.max('z'), c_coords={there}['c'].values)"
         msg = (
-            f"Image {image!r} has the dimensions {element.dims} instead of (c, y, x). Name others with images=[...], "
+            f"Image {image!r} has the dimensions {element.dims} instead of (c, y, x). Choose others, images=[...], "
             f"or project it: sdata[{image + '_flat'!r}] = spatialdata.models.{flat}."
         )
         raise ValueError(msg)
@@ -241,7 +240,7 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
     names = [str(name) for name in element["c"].to_numpy()]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        msg = f"Image {image!r} has several channels {listed(repeated)}. Rename them: sdata.set_channel_names(...)."
+        msg = f"Image {image!r} repeats channels {listed(repeated)}. Rename them: sdata.set_channel_names(...)."
         raise ValueError(msg)
     return element.transpose("c", "y", "x").assign_coords(c=names)
 
@@ -302,8 +301,8 @@ def shared_markers(sdata: SpatialData, images: Sequence[str], markers: Sequence[
             common = [name for name in first if all(name in other for other in panels.values())]
             remedy = f"choose markers={common}" if common else f"choose images of one panel, images={[image]}"
             msg = (
-                f"Image {image!r} has another panel: it lacks {listed(lacking)} and has {listed(extra)} besides. "
-                f"Match the panels, nm.pp.match_panels(sdata, aliases=...), or {remedy}."
+                f"Image {image!r} has another panel: it lacks {listed(lacking)} and also has {listed(extra)}. Match "
+                f"them, nm.pp.match_panels(sdata, aliases=...), or {remedy}."
             )
             raise ValueError(msg)
     return first

@@ -69,7 +69,7 @@ def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnD
         msg = f"Expected AnnData or SpatialData, got {type(data).__name__}. Pass sdata or sdata['{table_key}']."
         raise TypeError(msg)
     if table_key not in tables:
-        fix = "Make the cells first: nm.pp.detect_cells(sdata, nuclear_channels=[...]) or nm.pp.add_cells(sdata, ...)."
+        fix = "Make it: nm.pp.detect_cells(sdata, nuclear_channels=[...]) or nm.pp.add_cells(sdata, ...)."
         raise KeyError(no_such("table", table_key, "sdata.tables", tables, fix))
     return tables[table_key]
 
@@ -223,8 +223,8 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     if flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat):
         features = f".obsm[{_keys.INTERPRETABILITY_FEATURES!r}]"
         msg = (
-            f"{features} does not fit the {adata.n_vars} markers of the table: they were chosen, moved or joined after "
-            "embedding. Embed again: nm.tl.embed(sdata)."
+            f"{features} does not fit the {adata.n_vars} markers of the table, which changed after embedding. Embed "
+            "again: nm.tl.embed(sdata)."
         )
         raise ValueError(msg)
     return flat
@@ -257,7 +257,7 @@ def _read(adata: AnnData, name: str, cells: np.ndarray) -> np.ndarray:
     values: Any = adata.X if name == "X" else holder[name.removeprefix(LAYERS)]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     if not (values.size and np.issubdtype(values.dtype, np.number)):
-        msg = f"The representation {name!r} holds no numbers: shape {values.shape}, type {values.dtype}."
+        msg = f"The representation {name!r} has no numbers: shape {values.shape}, type {values.dtype}."
         raise ValueError(msg)
     values = values[cells]
     refuse_infinite(values, adata.obs_names[cells], f"The representation {name!r}")

@@ -138,7 +138,7 @@ def test_overwrite_replaces_nothing_but_stores(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.jpg").write_text("precious")
     assert run(tmp_path / "photos", "--overwrite") == 2
-    assert "no Zarr store" in error_line(capsys)
+    assert "not a Zarr store" in error_line(capsys)
     assert (tmp_path / "photos" / "holiday.jpg").read_text() == "precious"
 
 

@@ -160,7 +160,7 @@ def test_an_architecture_that_cannot_work_is_refused(wrong):
 
 
 def test_a_model_is_read_from_a_path():
-    with pytest.raises(TypeError, match="not from int"):
+    with pytest.raises(TypeError, match="of type int"):
         load_model(3)
 
 

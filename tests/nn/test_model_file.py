@@ -456,7 +456,7 @@ def test_a_full_disk_leaves_the_old_model(path, monkeypatch):
 
     before = path.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", fill)
-    with pytest.raises(OSError, match=r"The disk of .* is full, and nothing was written") as told:
+    with pytest.raises(OSError, match=r"the disk of .* is full, and nothing was written") as told:
         make_model().save(path)
     assert told.value.errno == errno.ENOSPC
     assert path.read_bytes() == before

@@ -325,7 +325,7 @@ def test_masks_that_do_not_fit(tmp_path: Path) -> None:
     assert_refused(tissue(), np.zeros(SHAPE, int), "No cells")
     assert_refused(tissue(), mask().astype(str), "values of type <U")
     assert_refused(tissue("a", "b"), mask(), r"nm.pp.add_cells\(sdata, \{'a': ...\}\)")
-    assert_refused(tissue(), mask(), "unit='micrometre' applies to tables", unit="micrometre")
+    assert_refused(tissue(), mask(), "unit='micrometre' is only for tables", unit="micrometre")
     for broken in (-mask(), mask() / 2, np.where(mask() > 0, np.nan, 0), mask() * 1e300):
         assert_refused(tissue(), broken, "negative or not integers")
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([mask(np.uint16)] * 3), photometric="minisblack")

@@ -57,8 +57,8 @@ def test_parents_are_given_or_follow_from_the_markers():
 @pytest.mark.parametrize(
     ("signatures", "problem"),
     [
-        ({}, "no cell types"),
-        ({"a": ""}, "'a' names no marker"),
+        ({}, "signatures is empty"),
+        ({"a": ""}, "'a' has no marker"),
         ({"a": {"parent": "b", "markers": "CD3+"}, "b": {"parent": "a", "markers": "CD4+"}}, "'a', 'b' are subtypes"),
         ({"a": {"parent": "a", "markers": "CD3+"}}, "'a' are subtypes"),
         ({"a": {"parent": "T", "markers": "CD3+"}, "T cell": "CD3+"}, "parent of 'a'.*'T cell'"),

@@ -150,7 +150,7 @@ def _size(image_size: tuple[int, int] | None, n_cells: int) -> tuple[int, int]:
         height = np.sqrt(n_cells * AREA_PER_CELL / 1.25)
         return int(np.ceil(height)), int(np.ceil(1.25 * height))
     if not isinstance(image_size, Sequence):
-        msg = f"image_size must be (height, width) in pixels, not {image_size!r}."
+        msg = f"image_size={image_size!r} must be (height, width) in pixels."
         raise TypeError(msg)
     if len(image_size) != 2:
         msg = f"image_size must be (height, width) in pixels, not {len(image_size)} numbers."

@@ -106,8 +106,8 @@ def _recorded_training(trained: Mapping[str, Any]) -> TrainingConfig:
     lacking = [name for name in ("views", "marker_dropout", "swap_surroundings", *names) if name not in trained]
     if lacking:
         msg = (
-            f"The training was recorded by another version of nextmarker, without {listed(lacking)}. Train again, or "
-            "give the configuration: training=nm.nn.TrainingConfig(...)."
+            f"The record of the training, by another version of nextmarker, lacks {listed(lacking)}. Give them: "
+            "training=nm.nn.TrainingConfig(...)."
         )
         raise ValueError(msg)
     ranges: dict[str, Any] = {name: tuple(np.asarray(trained[name]).tolist()) for name in names}
@@ -121,7 +121,7 @@ def _recorded_training(trained: Mapping[str, Any]) -> TrainingConfig:
 
 def _check_patch_size(patch_size: int | None) -> int:
     if patch_size is None:
-        msg = "No model was trained on this table. Give a patch size in pixels: patch_size=..."
+        msg = "No model was trained on this table. Give a size in pixels: patch_size=..."
         raise KeyError(msg)
     check_value("patch_size", patch_size, patch_size >= MIN_PATCH_SIZE, f"at least {MIN_PATCH_SIZE} pixels")
     return int(patch_size)

@@ -111,7 +111,7 @@ def batch_mixing(
     if len(batches.categories) < 2:
         only = batches.categories[0]
         msg = (
-            f"All {len(batches)} cells are from one batch, {only!r} in .obs[{batch_key!r}]. Choose another column: "
+            f"All {len(batches)} cells are from one batch, {only!r} in .obs[{batch_key!r}]. Choose another: "
             "batch_key=..."
         )
         raise ValueError(msg)

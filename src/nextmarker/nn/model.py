@@ -284,7 +284,7 @@ def load_model(path: str | Path) -> NeXtMarker:
     ('CD3',)
     """
     if not isinstance(path, str | Path):
-        msg = f"A model is read from a path, not from {type(path).__name__}. Models come from nm.tl.train(sdata)."
+        msg = f"path is of type {type(path).__name__}. Give the path of a model, from nm.tl.train(sdata).save(path)."
         raise TypeError(msg)
     path = Path(path)
     if not path.is_file():
@@ -293,7 +293,7 @@ def load_model(path: str | Path) -> NeXtMarker:
     try:
         return _load(path)
     except ValueError as error:
-        msg = f"{path} is not a model of nextmarker, or is damaged: {error}. Models are written by model.save(path)."
+        msg = f"{path} is not a model of nextmarker, or is damaged: {error}. Save it again: model.save(path)."
         raise ValueError(msg) from error
 
 

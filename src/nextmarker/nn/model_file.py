@@ -124,7 +124,7 @@ def _refuse_pickle(path: Path) -> None:
     if (
         start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{"
     ):  # these bytes can also be the length of a header
-        msg = "it is a pickle, as written by torch.save: loading it could execute code, so it is not opened"
+        msg = "it is a pickle of torch.save, which could execute code when loaded"
         raise ValueError(msg)
 
 

@@ -46,7 +46,7 @@ class CellTile:
             If the tile has no places.
         """
         if self.places is None:
-            msg = "The zero of an image is measured at random places. Give them: CellTile(..., places=...)."
+            msg = "The zero needs random places in the image: CellTile(..., places=...)."
             raise ValueError(msg)
         return replace(self, centres=self.places)
 

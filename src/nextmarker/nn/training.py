@@ -276,7 +276,7 @@ def _check_finite(loss: float, step: int, training: TrainingConfig) -> None:
     if not math.isfinite(loss):
         rate = training.learning_rate
         msg = (
-            f"Training failed: the loss of step {step + 1} is {loss}. Lower the learning rate, which is {rate:g}, for "
-            f"example nm.nn.TrainingConfig(learning_rate={rate / 10:g})."
+            f"Training failed: the loss of step {step + 1} is {loss}. Lower the learning rate: "
+            f"nm.nn.TrainingConfig(learning_rate={rate / 10:g})."
         )
         raise ValueError(msg)

@@ -219,7 +219,7 @@ def _choose_channels(
     chosen = read_record(adata, "detect_cells").get("nuclear_channels") if channels is None else as_list(channels)
     if chosen is None:
         panel = regions[0].pixels["c"].to_numpy()
-        msg = f"The nuclear channel of these cells is not known. Choose one: channels=..., from {listed(panel)}."
+        msg = f"The nuclear channel of these cells is unknown. Choose one: channels=..., from {listed(panel)}."
         raise KeyError(msg)
     names = [str(name) for name in chosen]
     check_each_once("channels", names)

@@ -155,8 +155,8 @@ def _find(table: AnnData, names: Sequence[str], reference: str) -> np.ndarray:
     rows = table.obs_names.get_indexer(list(names))
     if (rows < 0).any():
         lost = [name for name, row in zip(names, rows, strict=True) if row < 0]
-        mend = "Match again: nm.pp.match_cells(sdata, ...)."
-        msg = f"The table {reference!r} lacks {listed(lost)}, to which cells were matched. {mend}"
+        fix = "Match again: nm.pp.match_cells(sdata, ...)."
+        msg = f"The table {reference!r} lacks {listed(lost)}, to which cells were matched. {fix}"
         raise ValueError(msg)
     return rows
 

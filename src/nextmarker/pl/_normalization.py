@@ -74,7 +74,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     """
     sigmoids = read_record(get_table(data, table_key), _keys.EMBED_STEP)
     if not sigmoids:
-        msg = "The table is not embedded, so there are no sigmoids to draw. Embed it: nm.tl.embed(sdata)."
+        msg = "The table has no sigmoids, since it is not embedded: nm.tl.embed(sdata)."
         raise KeyError(msg)
     markers = [str(name) for name in sigmoids["markers"]]
     pixels = None if isinstance(data, AnnData) else _sample_pixels(data, markers, table_key, _offsets(sigmoids))

@@ -134,6 +134,6 @@ def choose_patch_size(adata: AnnData, regions: Sequence[Region], size: int | Non
         return size, [1.0] * len(regions)
     embedded = read_record(adata, _keys.EMBED_STEP)
     if not embedded:
-        msg = "The cells are not embedded, so their patch size is not known. Set it: size=..., in pixels."
+        msg = "The patch size is unknown, since the cells are not embedded. Set it: size=..., in pixels."
         raise KeyError(msg)
     return int(embedded["patch_size"]), [region.scale(embedded.get("pixel_size")) for region in regions]

@@ -53,7 +53,7 @@ def training(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE, ax: A
     """
     trained = read_record(get_table(data, table_key), "train")
     if not trained:
-        msg = "No model was trained on this table. Train one: nm.tl.train(sdata), or nm.tl.embed(sdata) without model."
+        msg = "No model was trained on this table. Train one: nm.tl.train(sdata)."
         raise KeyError(msg)
     loss = pd.Series(np.asarray(trained["loss"], dtype=float), name="loss")
     loss.index += 1

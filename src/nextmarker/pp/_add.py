@@ -221,7 +221,7 @@ def _from_one(sdata: SpatialData, cells: Source, image: str, unit: Unit | None) 
 
 def _refuse_unit(unit: Unit | None) -> None:
     if unit is not None:
-        msg = f"unit={unit!r} applies to tables of other programs; the unit of these cells is known. Leave it out."
+        msg = f"unit={unit!r} is only for tables of other programs. Leave it out."
         raise ValueError(msg)
 
 
@@ -236,7 +236,7 @@ def _existing(sdata: SpatialData, source: Source) -> pd.DataFrame | AnnData | Ar
             raise KeyError(no_such("file or element", str(source), "sdata", there, "Choose another."))
         return path
     if not isinstance(source, pd.DataFrame | AnnData | Array):
-        msg = f"cells has the type {type(source).__name__}. Pass a name, path, DataFrame, AnnData, array or dict."
+        msg = f"cells is of type {type(source).__name__}. Pass a name, path, DataFrame, AnnData, array or dict."
         raise TypeError(msg)
     return source
 
@@ -262,7 +262,7 @@ def _in_pixels(sdata: SpatialData, image: str, frame: pd.DataFrame, unit: Unit |
         return frame
     um, system = pixel_size(sdata, image), spatial_system(sdata, image)
     if um is None:
-        msg = f"The cells are in micrometres, but the pixel size of image {image!r} is not known. {STATE_SIZE}"
+        msg = f"The cells are in micrometres, but the pixel size of image {image!r} is unknown. {STATE_SIZE}"
         raise ValueError(msg)
     matrix = from_system(sdata, image, system) if is_micrometre(system) else np.diag([1 / um, 1 / um, 1])
     x, y = apply(matrix, frame[["x", "y"]].to_numpy()).T

@@ -160,8 +160,8 @@ def _names(nuclear_channels: str | Sequence[str]) -> list[str]:
     names = as_list(nuclear_channels) if isinstance(nuclear_channels, Iterable) else [nuclear_channels]
     if not all(isinstance(name, str) for name in names):
         msg = (
-            f"nuclear_channels={nuclear_channels!r} must be the name of a channel or a list of names, such as "
-            "nuclear_channels=['DNA1', 'DNA2']. sdata[image]['c'] shows the names."
+            f"nuclear_channels={nuclear_channels!r} must be a name or a list of names, such as ['DNA1', 'DNA2']. "
+            "sdata[image]['c'] lists them."
         )
         raise TypeError(msg)
     return names
@@ -217,7 +217,7 @@ def _warn_of_diameter(diameter: float, um: float | None, images: Sequence[Nuclea
         names = listed(image.name for image in images)
         msg = (
             f"The estimated nuclear diameter, {diameter:g} pixels, is not between {least:.3g} and {most:.3g}. Check "
-            f"the nuclei of {names}, or set it: diameter=..."
+            f"{names}, or set it: diameter=..."
         )
         warnings.warn(msg, UserWarning, stacklevel=4)
 
@@ -229,7 +229,7 @@ def _warn_of_noise(image: NuclearImage, centres: np.ndarray, diameter: float) ->
     if contrast < LEAST_CONTRAST:
         channels = list(image.channels)
         msg = (
-            f"The {len(centres)} cells found in image {image.name!r} may be noise in {channels}: their contrast is "
-            f"{contrast:.1f}, that of real cells at least {LEAST_CONTRAST:g}. Check them, or choose images=[...]."
+            f"The {len(centres)} cells in image {image.name!r} may be noise in {channels}: their contrast is "
+            f"{contrast:.1f}, below {LEAST_CONTRAST:g}. Check them, or choose images=[...]."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)

@@ -203,8 +203,8 @@ def _choose_labels(
 
 
 def _no_labels(sdata: SpatialData, *names: str) -> str:
-    mend = "Name others, or add masks: sdata.labels[...] = spatialdata.models.Labels2DModel.parse(mask)."
-    return no_such("labels", names, "sdata.labels", sdata.labels, mend)
+    fix = "Name others, or add masks: sdata.labels[...] = spatialdata.models.Labels2DModel.parse(mask)."
+    return no_such("labels", names, "sdata.labels", sdata.labels, fix)
 
 
 def _open(sdata: SpatialData, image: str, name: str, markers: Sequence[str]) -> _Source:
@@ -215,8 +215,8 @@ def _open(sdata: SpatialData, image: str, name: str, markers: Sequence[str]) -> 
     apart = np.abs(apply(matrix, _corners(labels)) - _corners(pixels)).max()
     if apart > 1:
         sizes = [f"({array.sizes['x']} x {array.sizes['y']} pixels)" for array in (labels, pixels)]
-        mend = f"Crop both alike, or set where the labels lie: {SET}(...)."
-        msg = f"The labels {name!r} {sizes[0]} and image {image!r} {sizes[1]} do not cover the same area. {mend}"
+        fix = f"Crop both alike, or set where the labels lie: {SET}(...)."
+        msg = f"The labels {name!r} {sizes[0]} and image {image!r} {sizes[1]} do not cover the same area. {fix}"
         raise ValueError(msg)
     if labels.shape != pixels.shape[1:] or apart > TOLERANCE:
         labels = _at_pixels(labels, matrix, pixels)
@@ -259,8 +259,8 @@ def _typed(statistic: str, values: np.ndarray) -> np.ndarray:
 def _check_found(names: Mapping[str, str], found: Sequence[str]) -> None:
     """Warn of images without objects, and raise an error if none has any."""
     if not found:
-        mend = "Number the objects: skimage.measure.label(mask)."
-        msg = f"No object in the labels {listed(names.values())}: all pixels are zero. {mend}"
+        fix = "Number the objects: skimage.measure.label(mask)."
+        msg = f"No object in the labels {listed(names.values())}: all pixels are zero. {fix}"
         raise ValueError(msg)
     for image, name in names.items():
         if image not in found:

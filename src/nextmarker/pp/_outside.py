@@ -56,7 +56,7 @@ def remove_outside_cells(sdata: SpatialData, *, table_key: str = _keys.TABLE) ->
     for region in regions:
         kept[region.rows] = ~outside(region.pixels, region.centres)
     if not kept.any():
-        msg = "No cell is inside its image. Detect the cells again: nm.pp.detect_cells(sdata, ..., overwrite=True)."
+        msg = "No cell is inside its image. Detect them again: nm.pp.detect_cells(sdata, ..., overwrite=True)."
         raise ValueError(msg)
     if not kept.all():
         _keep(sdata, table_key, adata, kept)

@@ -93,9 +93,7 @@ def match_panels(
     every = list(dict.fromkeys(name for panel in renamed.values() for name in panel))
     wanted = every if join == "union" else [name for name in every if all(name in p for p in renamed.values())]
     if not wanted:
-        msg = (
-            f"The images {listed(chosen)} have no marker in common. Choose others, images=[...], or rename, aliases=..."
-        )
+        msg = f"The images {listed(chosen)} have no marker in common. Choose others, images=[...], or set aliases=..."
         raise ValueError(msg)
     places = {image: [panel.index(m) if m in panel else None for m in wanted] for image, panel in renamed.items()}
     changed = {image: places[image] for image, panel in before.items() if panel != wanted}
@@ -119,7 +117,7 @@ def _rename(panels: Mapping[str, list[str]], aliases: Mapping[str, str]) -> dict
         raise ValueError(no_such("channel", unknown, "the images", every, "Rename others: aliases=..."))
     chained = [name for name in aliases.values() if aliases.get(name, name) != name]
     if chained:
-        msg = f"aliases refer to {chained}, which are aliases themselves. Map every name to its final name."
+        msg = f"aliases refer to {chained}, which are aliases themselves. Map each to its final name."
         raise ValueError(msg)
     renamed = {image: [aliases.get(name, name) for name in panel] for image, panel in panels.items()}
     for image, panel in renamed.items():

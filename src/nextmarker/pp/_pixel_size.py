@@ -83,7 +83,7 @@ def _sizes(
         given = dict.fromkeys(choose_images(sdata, images), pixel_size)
     for image, size in given.items():
         if isinstance(size, bool) or not isinstance(size, (int, float, np.number)):
-            msg = f"The pixel size of image {image!r} is {size!r}. It must be a number, in micrometres per pixel."
+            msg = f"The pixel size {size!r} of image {image!r} must be a number, in micrometres per pixel."
             raise TypeError(msg)
         check_plausible(size, f"image {image!r}", "as one number or one for each image")
     return {image: float(size) for image, size in given.items()}

@@ -74,7 +74,7 @@ class PlaceCheck:
             shift = "one pixel" if off == 1 else f"{off} pixels"
             msg = (
                 f"The cells of image {region.image!r} are shifted by {shift}. Crop the whole image again, from a "
-                "multiple of the pixel size, in a coordinate system without rotation."
+                "multiple of the pixel size, without rotation."
             )
             raise ValueError(msg)
 

@@ -76,10 +76,10 @@ def read_signatures(signatures: Signatures) -> list[CellType]:
     elif isinstance(signatures, Mapping):
         types = [_from_entry(str(name), entry) for name, entry in signatures.items()]
     else:
-        msg = f"signatures must be a dict, a DataFrame or the path of a file, not {type(signatures).__name__}."
+        msg = f"signatures is of type {type(signatures).__name__}. Give a dict, a DataFrame or a path."
         raise TypeError(msg)
     if not types:
-        msg = 'There are no cell types in signatures. Name one or more: {"T cell": "CD3+ CD20-"}.'
+        msg = 'signatures is empty. Give one or more: {"T cell": "CD3+ CD20-"}.'
         raise ValueError(msg)
     _check_parents(types)
     return [_with_parent(each, types) for each in types]
@@ -136,7 +136,7 @@ def _from_entry(name: str, entry: object) -> CellType:
 
 def _read_file(path: Path) -> list[CellType]:
     if not path.is_file():
-        msg = f"There is no file {str(path)!r} of signatures. Signatures in Python are a dict of type and markers."
+        msg = f"No file {str(path)!r}. In Python, signatures are a dict of type and markers."
         raise FileNotFoundError(msg)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _from_yaml(path)
@@ -225,7 +225,7 @@ def _check_parents(types: Sequence[CellType]) -> None:
             seen.add(parent.name)
     for each in types:
         if not each.conditions and all(other.parent != each.name for other in types):
-            msg = f"The signature of {each.name!r} names no marker. Write at least one, such as CD3+."
+            msg = f"The signature of {each.name!r} has no marker. Write one or more, such as CD3+."
             raise ValueError(msg)
 
 

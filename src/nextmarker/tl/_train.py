@@ -132,7 +132,7 @@ def train(
     adata = get_table(sdata, table_key)
     markers = shared_markers(sdata, [region.image for region in regions], adata.var_names)
     if adata.n_obs < 2:
-        msg = "Contrastive learning needs at least two cells, and the table has one. Check it: nm.pl.cells(sdata)."
+        msg = "Contrastive learning needs at least two cells; the table has one. Check it: nm.pl.cells(sdata)."
         raise ValueError(msg)
 
     pixel_size = _common_pixel_size(regions)
@@ -144,7 +144,7 @@ def train(
     start = start_centres(sampler.sample_pixels(), training.sigmoid_start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
-        msg = f"Markers without signal in the sampled pixels: {silent}. Without signal, their activation is zero."
+        msg = f"Markers without signal in the sampled pixels: {silent}. Their activation is zero."
         warnings.warn(msg, stacklevel=2)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
@@ -197,7 +197,7 @@ def _common_pixel_size(regions: Sequence[Region]) -> float | None:
     sizes = {region.image: region.pixel_size for region in regions}
     unknown = [image for image, size in sizes.items() if size is None]
     if unknown and len(unknown) < len(sizes):
-        msg = f"The pixel size of {listed(unknown)} is unknown, that of other images is known. {STATE_SIZE}"
+        msg = f"Only {listed(unknown)} lack a pixel size. {STATE_SIZE}"
         raise ValueError(msg)
     return None if unknown else min(size for size in sizes.values() if size is not None)
 
@@ -210,7 +210,7 @@ def _patch_size(
     if patch_size is None:
         distances = np.concatenate([region.neighbour_distances() / region.scale(pixel_size) for region in regions])
         if not distances.size:
-            msg = "No image has two cells, so the patch size cannot be chosen from the data. Give one: patch_size=10."
+            msg = "No image has two cells, from which to choose the patch size. Give one: patch_size=10."
             raise ValueError(msg)
         median = float(np.median(distances))
         side = max(round(PATCH_PER_DISTANCE * median), MIN_PATCH_SIZE)
@@ -221,11 +221,11 @@ def _patch_size(
             )
         return side
     if unit == "micrometre" and pixel_size is None:
-        msg = f"A patch size in micrometres needs the pixel size of the images, which is unknown. {STATE_SIZE}"
+        msg = f"A patch size in micrometres needs the pixel size of the images. {STATE_SIZE}"
         raise ValueError(msg)
     exact = patch_size / pixel_size if unit == "micrometre" and pixel_size else patch_size
     if not MIN_PATCH_SIZE <= exact < np.inf:
-        msg = f"patch_size={patch_size} {unit} gives {exact:g} px. It must be at least {MIN_PATCH_SIZE} px."
+        msg = f"patch_size={patch_size} {unit} is {exact:g} px. It must be at least {MIN_PATCH_SIZE} px."
         raise ValueError(msg)
     return round(exact)
 
@@ -252,7 +252,7 @@ def _warn_of_failure(record: Mapping[str, Any]) -> None:
     if record["final_loss"] > record["random_loss"] - LEAST_GAIN / record["temperature"]:
         msg = (
             f"Training did not work: the final loss is {record['final_loss']:.2f}, that of random embeddings "
-            f"{record['random_loss']:.2f}. Check the cell centres with nm.pl.cells(sdata), or train longer: "
+            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), or train longer: "
             "training=nm.nn.TrainingConfig(steps=...)."
         )
         warnings.warn(msg, stacklevel=3)

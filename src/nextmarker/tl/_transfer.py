@@ -191,7 +191,7 @@ def _refuse_to_replace(adata: AnnData, reference: AnnData, label_key: str, key: 
         return
     ours = read_record(adata, record_name(_keys.TRANSFER_STEP, key))
     if not ours or (adata is reference and key == label_key):
-        msg = f"The table has other types in .obs[{key!r}]. Choose another name, key_added=..., or remove them."
+        msg = f".obs[{key!r}] has other types. Choose another name, key_added=..., or remove them."
         raise ValueError(msg)
 
 
@@ -206,7 +206,7 @@ def _read_types(reference: AnnData, label_key: str) -> tuple[np.ndarray, pd.Cate
         msg = f"{column} needs two types or more, and has {listed(types.categories)}. Choose another: label_key=..."
         raise ValueError(msg)
     if len(types) <= N_NEIGHBORS:
-        msg = f"Only {len(types)} cells have a type in {column}; types are learned from at least {LEAST} cells of each."
+        msg = f"Only {len(types)} cells have a type in {column}; each type needs at least {LEAST}."
         raise ValueError(msg)
     return labelled, types
 
@@ -226,15 +226,15 @@ def _refuse_unlike(adata: AnnData, reference: AnnData, labelled: np.ndarray, use
         of_reference = _read_model(reference, labelled, "reference")
         if of_data != of_reference:
             msg = (
-                f"The new cells were embedded by model {of_data!r}, the reference by {of_reference!r}. Use that of the "
-                "reference: nm.tl.embed(data, model)."
+                f"The new cells were embedded by model {of_data!r}, the reference by {of_reference!r}. Use the latter: "
+                "nm.tl.embed(data, model)."
             )
             raise ValueError(msg)
     by_marker = use_rep in ("X", _keys.INTERPRETABILITY_FEATURES) or use_rep.startswith(LAYERS)
     if by_marker and not adata.var_names.equals(reference.var_names):
         msg = (
-            f"{use_rep!r} depends on the markers, and these differ between the two tables or are in another order. Use "
-            f"the embedding: use_rep={_keys.EMBEDDING!r}."
+            f"{use_rep!r} depends on the markers, which differ between the tables, or in order. Use the embedding: "
+            f"use_rep={_keys.EMBEDDING!r}."
         )
         raise ValueError(msg)
 
@@ -243,9 +243,7 @@ def _read_model(adata: AnnData, cells: np.ndarray, table: str) -> str:
     """Read the digest of the model that embedded some cells."""
     unknown = embedded_as(adata)[cells].isna().sum()
     if unknown:
-        msg = (
-            f"It is not known which model embedded {unknown} cells of {table}. Embed them: nm.tl.embed({table}, model)."
-        )
+        msg = f"The model of {unknown} cells of {table} is unknown. Embed them: nm.tl.embed({table}, model)."
         raise ValueError(msg)
     return made_from(adata, cells)["model"]
 
@@ -319,7 +317,7 @@ def _warn_of_outside(obs: pd.DataFrame, outside: np.ndarray, in_reference: float
     named = ", ".join(f"{name!r} ({row['sum']:.0f} of {row['size']:.0f})" for name, row in found.head(NAMED).iterrows())
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     msg = (
-        f"Many cells are unlike all of the reference, and 'unsure': {named}{more}. Are there other types, or does the "
-        "staining differ? Cluster them: nm.tl.cluster(data)."
+        f"Many cells are unlike all of the reference, and 'unsure': {named}{more}. Other types, or other staining? "
+        "Cluster them: nm.tl.cluster(data)."
     )
     warnings.warn(msg, UserWarning, stacklevel=3)

@@ -375,7 +375,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, sdata, store, overwrite):
     sdata.images["broken"] = broken_image()
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     sdata.path = None
-    with pytest.raises(OSError, match=r"The disk of .* is full, and nothing was written"):
+    with pytest.raises(OSError, match=r"the disk of .* is full, and nothing was written"):
         nm.io.write(sdata, path, overwrite=overwrite)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert sdata.path is None

@@ -100,7 +100,9 @@ def test_fields_of_view_stay_images_of_their_own(tmp_path, recwarn, within, head
 
 def test_folders_of_other_channels_that_are_not_called_cycles_are_read_apart_with_the_way_out(tmp_path):
     write_cycles(tmp_path / "run", [["DAPI"], ["CD3"], ["CD20"]], "part{}")
-    with pytest.warns(UserWarning, match=r"channels differ from those of the folders next to it.*nm\.io\.read_folder\('.*run'\)"):
+    with pytest.warns(
+        UserWarning, match=r"channels differ from those of the folders next to it.*nm\.io\.read_folder\('.*run'\)"
+    ):
         assert list(nm.io.read(tmp_path / "run").images) == ["part0", "part1", "part2"]
     sdata = nm.io.read_folder(tmp_path / "run")
     assert sdata["run"]["c"].values.tolist() == ["DAPI", "CD3", "CD20"]

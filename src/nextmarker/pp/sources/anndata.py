@@ -71,8 +71,8 @@ def _only_system(sdata: SpatialData, image: str) -> str:
     matrices = [from_system(sdata, image, system) for system in systems]
     if not np.allclose(matrices, matrices[0]):
         msg = (
-            f"The record of the table of cells is lost: are they in {systems} of image {image!r}? Keep it when joining "
-            "tables: anndata.concat(tables, uns_merge='first')."
+            f"The record of the cells is lost: are they in {systems} of image {image!r}? Keep it when joining: "
+            "anndata.concat(tables, uns_merge='first')."
         )
         raise ValueError(msg)
     return spatial_system(sdata, image)

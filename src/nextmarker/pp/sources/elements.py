@@ -56,8 +56,8 @@ def element_centroids(sdata: SpatialData, name: str, image: str) -> pd.DataFrame
     """Read the centres of labels, shapes or points, in pixels of an image."""
     matrix = to_pixels(sdata, name, image)
     if name in sdata.labels:
-        mend = f"Pass a mask: nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)."
-        ids, _, xy = label_centroids(read_label_image(sdata, name, mend))
+        fix = f"Pass a mask: nm.pp.add_cells(sdata, sdata[{name!r}].max('z'), images=...)."
+        ids, _, xy = label_centroids(read_label_image(sdata, name, fix))
     elif name in sdata.shapes:
         centroids = sdata.shapes[name].geometry.centroid
         ids, xy = centroids.index, np.column_stack([centroids.x, centroids.y])

@@ -65,7 +65,7 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
     labels = _open_array(source) if isinstance(source, Path) else source
     labels = labels.squeeze() if labels.ndim > 2 else labels
     if labels.ndim == 2 and labels.shape[1] == 2 < size[1]:
-        msg = "This array is not a mask. Pass coordinates as a table: pandas.DataFrame(array, columns=['x', 'y'])."
+        msg = "This array is not a mask. For coordinates: pandas.DataFrame(array, columns=['x', 'y'])."
         raise ValueError(msg)
     if labels.shape != size:
         found = " x ".join(map(str, labels.shape))
@@ -129,7 +129,7 @@ def _read_features(path: Path) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         content = content.get("features", [content])
     if not isinstance(content, list) or not all(isinstance(f, dict) and f.get("type") == "Feature" for f in content):
-        msg = f"{str(path)!r} is not GeoJSON of cells: neither a FeatureCollection nor a list of features."
+        msg = f"{str(path)!r} is not GeoJSON: neither a FeatureCollection nor a list of features."
         raise ValueError(msg)
     return content
 

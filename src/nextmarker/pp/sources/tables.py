@@ -135,7 +135,7 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
     names = column.unique().tolist()
     matched = _match_images(names, known)
     if len(names) == len(images) == 1 and not matched:
-        msg = f"The table of cells calls its image {names[0]!r}; its cells are assigned to {images[0]!r}."
+        msg = f"The cells of image {names[0]!r} in the table are assigned to {images[0]!r}."
         warnings.warn(msg, UserWarning, stacklevel=4)
         return {images[0]: frame}
     unknown = sorted(set(names) - set(matched))
@@ -237,8 +237,8 @@ def _read_csv(path: Path, layout: dict[str, str], keep: list[str] | None = None,
 
 def _unreadable(path: Path, reason: str) -> str:
     return (
-        f"{str(path)!r} cannot be read as a table: {reason}. Cells are read from .csv, .tsv and .txt, .geojson, .npy "
-        "and label .tif; read other files yourself, and pass the DataFrame or array."
+        f"{str(path)!r} cannot be read as a table: {reason}. Supported are .csv, .tsv, .txt, .geojson, .npy and label "
+        ".tif; read other files yourself, and pass the DataFrame or array."
     )
 
 
