@@ -79,6 +79,23 @@ def test_incomplete_arguments_show_the_usage(arguments: list[str], capsys: pytes
     assert "usage: nextmarker" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_reading")
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--nuclear", "DNA1"], "--nuclear-channels"),
+        (["--nuclear-channels", "DNA1", "--marker", "CD3"], "unrecognized arguments: --marker"),
+    ],
+)
+def test_options_cannot_be_abbreviated(
+    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", "image.tif", "-o", str(tmp_path / "out.zarr"), *arguments])
+    assert stopped.value.code == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--version"])

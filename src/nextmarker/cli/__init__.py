@@ -74,7 +74,9 @@ def _is_for_the_user(error: Exception) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nextmarker", description="Cluster the cells of multiplex images and explain the clusters."
+        prog="nextmarker",
+        description="Cluster the cells of multiplex images and explain the clusters.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

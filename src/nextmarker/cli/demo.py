@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
     parser = commands.add_parser(
-        "demo", help="analyse synthetic tissue and compare the clusters with the true cell types"
+        "demo", help="analyse synthetic tissue and compare the clusters with the true cell types", allow_abbrev=False
     )
     parser.set_defaults(command=_demo)
     parser.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")

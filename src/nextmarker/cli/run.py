@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its arguments."""
-    parser = commands.add_parser("run", help="detect, embed and cluster the cells of images, and explain the clusters")
+    parser = commands.add_parser(
+        "run", help="detect, embed and cluster the cells of images, and explain the clusters", allow_abbrev=False
+    )
     parser.set_defaults(command=_run)
     parser.add_argument(
         "--nuclear-channels", nargs="+", required=True, metavar="NAME", help="nuclear channels, such as DNA1"
