@@ -8,6 +8,7 @@ from nextmarker.pl._annotation import annotation
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
+from nextmarker.pl._groups import groups
 from nextmarker.pl._matches import matches
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
@@ -20,6 +21,7 @@ __all__ = [
     "annotation",
     "cells",
     "composition",
+    "groups",
     "marker_attribution",
     "matches",
     "normalization",
