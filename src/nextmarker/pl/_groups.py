@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHARE = "share of cells"
 BESIDE = (0, 0.12, -0.12, 0.24, -0.24)  # places of points of about the same height, where groups are 1 apart
-COLUMNS = 4
+COLUMNS = 4  # at most
 LETTER = 0.085  # inches
 
 
@@ -89,8 +89,8 @@ def groups(
     colors = _colors(adata, str(record.get("group_key", _keys.GROUP)), names)
     is_share = record.get("measured") == SHARE
 
-    columns = min(len(shown), COLUMNS)
-    rows = -(-len(shown) // columns)
+    rows = -(-len(shown) // COLUMNS)
+    columns = -(-len(shown) // rows)
     width = 0.5 + LETTER * sum(max(len(name), len("q = 0.01") + 1) for name in names)
     size = 0.4 + columns * width, 2.6 * rows
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")

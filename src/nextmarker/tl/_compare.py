@@ -161,6 +161,9 @@ def compare_groups(
     units = images if mixed else pool_images(images)
     left_out += [f"{listed(units.index[units[name].isna()])} (no {name})" for name in names if units[name].isna().any()]
     units = units.dropna(subset=names)
+    if units.empty:
+        msg = f"No patient is left: {'; '.join(left_out)}. Add what is missing: nm.pp.add_samples(adata, sheet)."
+        raise ValueError(msg)
     given = covariates if isinstance(covariates, str) else " + ".join(covariates)
     model = GroupModel(units, design(units, covariates, names), given, mixed, permutations, random_state)
 

@@ -73,8 +73,8 @@ def _scatter(effect: np.ndarray | float, error: np.ndarray | float, keep: np.nda
 
 def _independent(X: np.ndarray) -> np.ndarray:
     """Choose columns that are no combination of those before them, bool (columns,)."""
-    ranks = [np.linalg.matrix_rank(X[:, :n]) for n in range(X.shape[1] + 1)]
-    return np.diff(ranks) > 0
+    ranks = [np.linalg.matrix_rank(X[:, : n + 1]) for n in range(X.shape[1])]
+    return np.diff(ranks, prepend=0) > 0
 
 
 def read_column(fit: Fit, column: int) -> dict[str, float]:
