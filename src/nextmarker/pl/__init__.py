@@ -15,6 +15,7 @@ from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._thresholds import thresholds
 from nextmarker.pl._training import training
+from nextmarker.pl._unusual_images import unusual_images
 from nextmarker.pl._views import views
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "patches",
     "thresholds",
     "training",
+    "unusual_images",
     "views",
 ]
