@@ -32,6 +32,9 @@ _DEFAULT_NAMES = {
     _keys.ATTRIBUTION: _keys.ATTRIBUTION,
     _keys.ANNOTATE_STEP: _keys.CELL_TYPE,
     _keys.MATCH_STEP: _keys.MATCHED,
+    _keys.NEIGHBORHOOD: _keys.NEIGHBORHOOD,
+    _keys.CO_OCCURRENCE: _keys.CO_OCCURRENCE,
+    _keys.NICHES_STEP: _keys.NICHE,
     _keys.COMPARE_STEP: _keys.COMPARISON,
 }
 _DEFAULT_PLACES = {

@@ -161,6 +161,23 @@ def test_a_tidy_table_of_pairs():
         compare(adata, value=pd.concat([pairs, pairs]))
 
 
+def test_neighbourhoods_as_nextmarker_writes_them():
+    """B and T cells in two halves of the images of cases, and mixed in those of controls."""
+    adata = make(dict.fromkeys(T_CELLS, (50, 50)))
+    mixed = np.random.default_rng(0).permutation(100)
+    places = [np.arange(100) if group == "case" else mixed for group in adata.obs["group"][::100]]
+    place = np.concatenate(places)
+    adata.obsm["spatial"] = np.column_stack([place // 10, place % 10]).astype(float)
+    nm.tl.neighborhood(adata, graph="knn", n_neighbors=4, permutations=50)
+    result = compare(adata, value="neighborhood")
+    assert sorted(result.index) == ["B | B", "B | T", "T | B", "T | T"]
+    assert (result["q"] < 0.01).all()
+    assert (result["effect"] > 0).tolist() == [
+        first == second for first, second in result.index.str.split(" | ", regex=False)
+    ]
+    assert result.loc["T | B", "unit"] == "difference of log2_ratio"
+
+
 def nothing(row):
     return row[["effect", "low", "high", "p", "q"]].isna().all()
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed
 from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table
-from nextmarker._tiles import occupied_windows, read_window
+from nextmarker.get._cells import find_row, label_patch, read_cells
 from nextmarker.nn.model import MIN_PATCH_SIZE
-from nextmarker.nn.patches import CellTile, cut_patches, patch_margin
+from nextmarker.nn.patches import cut_patches, patch_margin
 from nextmarker.nn.training import TrainingConfig, random_views, view_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from anndata import AnnData
+    import xarray as xr
     from spatialdata import SpatialData
-
-    from nextmarker._regions import Region
 
 
 def views(
@@ -84,7 +80,7 @@ def views(
     trained = adata.uns.get(_keys.RECORD, {}).get("train", {})
     training = training or _recorded_training(trained)
     patch_size = _check_patch_size(trained.get("patch_size") if patch_size is None else patch_size)
-    row = _row(adata, cell)
+    row = find_row(adata, cell)
     region = next(region for region in read_regions(sdata, table_key) if row in region.rows)
     markers = shared_markers(sdata, [region.image], adata.var_names)
     scale = region.scale(trained.get("pixel_size"))
@@ -92,14 +88,14 @@ def views(
     others = region.rows[region.rows != row] if training.swap_surroundings else []
 
     generator = torch.Generator().manual_seed(random_state)
-    patches = [cut_patches(_read_cells(region, [row], markers, scale, margin), patch_size, torch.eye(2)[None])]
+    patches = [cut_patches(read_cells(region, [row], markers, scale, margin), patch_size, torch.eye(2)[None])]
     for size in np.repeat(view_sizes(patch_size, training), training.views).tolist():
         donor = others[torch.randint(len(others), (1,), generator=generator).numpy()] if len(others) else []
-        cells = _read_cells(region, [row, *donor], markers, scale, margin)
+        cells = read_cells(region, [row, *donor], markers, scale, margin)
         patches.append(random_views([cells], size, training, generator)[0][:1])
     names = ["cell", *(f"view {number}" for number in range(1, len(patches)))]
     where = {"cell": str(adata.obs_names[row]), "image": region.image}
-    return [_label(patch[0].numpy(), name, markers, where) for patch, name in zip(patches, names, strict=True)]
+    return [label_patch(patch[0].numpy(), name, markers, where) for patch, name in zip(patches, names, strict=True)]
 
 
 def _recorded_training(trained: Mapping[str, Any]) -> TrainingConfig:
@@ -129,43 +125,3 @@ def _check_patch_size(patch_size: int | None) -> int:
         raise KeyError(msg)
     check_value("patch_size", patch_size, patch_size >= MIN_PATCH_SIZE, f"at least {MIN_PATCH_SIZE} pixels")
     return int(patch_size)
-
-
-def _row(adata: AnnData, cell: str | int) -> int:
-    """Row number of a cell in the table."""
-    if isinstance(cell, str) and cell in adata.obs_names:
-        rows = np.flatnonzero(adata.obs_names == cell)
-        if len(rows) > 1:
-            fix = f"Give a row number, such as {rows[0]}, or make names unique: adata.obs_names_make_unique()."
-            msg = f"{len(rows)} cells are named {cell!r}. {fix}"
-            raise ValueError(msg)
-        return int(rows[0])
-    if not isinstance(cell, str) and 0 <= cell < adata.n_obs:
-        return int(cell)
-    first, last = adata.obs_names[[0, -1]]
-    numbers = f"a row number, 0 to {adata.n_obs - 1}"
-    msg = f"The table has no cell {cell!r}. Give a name, {first!r} to {last!r}, or {numbers}."
-    raise KeyError(msg)
-
-
-def _read_cells(region: Region, rows: Sequence[int], markers: Sequence[str], scale: float, margin: int) -> CellTile:
-    """Read the pixels around some cells of an image, and stack them vertically."""
-    tiles = []
-    for row in rows:
-        mine = region.rows == row
-        alone = replace(region, centres=region.centres[mine], rows=region.rows[mine])
-        (window,) = occupied_windows(alone, size=1)
-        tiles.append(read_window(alone, markers, window, margin=margin))
-    width = max(tile.pixels.shape[1] for tile in tiles)
-    pixels = np.concatenate(
-        [np.pad(tile.pixels, [(0, 0), (0, width - tile.pixels.shape[1]), (0, 0)]) for tile in tiles]
-    )
-    top = np.cumsum([0, *(len(tile.pixels) for tile in tiles[:-1])])
-    centres = np.concatenate([tile.centres + [0, row] for tile, row in zip(tiles, top, strict=True)])
-    return CellTile(torch.from_numpy(pixels), torch.from_numpy(centres), scale)
-
-
-def _label(counts: np.ndarray, name: str, markers: Sequence[str], where: Mapping[str, str]) -> xr.DataArray:
-    offset = np.arange(counts.shape[-1]) - (counts.shape[-1] - 1) / 2
-    coords = {"marker": list(markers), "y": offset, "x": offset}
-    return xr.DataArray(counts, coords, ("marker", "y", "x"), name, dict(where))

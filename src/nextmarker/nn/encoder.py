@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextmarker.nn.cpu_encoder import can_encode, encode
+
 CACHED = 64
 """Patches per pass through the encoder on a CPU. More do not fit into its caches, which doubles the time."""
 
@@ -55,10 +57,20 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
-        x = F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
-        return torch.einsum("nchw,hw->nc", x, self._weight(x.shape[-1], x))
+        if can_encode(self, x):
+            return encode(self, x)
+        x = self._features(x)
+        return torch.einsum("nchw,hw->nc", x, self.weight(x.shape[-1], x))
 
-    def _weight(self, side: int, like: Tensor) -> Tensor:
+    def locate(self, x: Tensor) -> Tensor:
+        """Map signal to the parts of the responses by position, (cells, markers * features, height, width)."""
+        x = self._features(x)
+        return x * self.weight(x.shape[-1], x)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
+
+    def weight(self, side: int, like: Tensor) -> Tensor:
         """Weights of the positions in the average, (side, side), with sum 1."""
         if self.pool_sigma is None:
             return like.new_full((side, side), 1 / side**2)

@@ -168,6 +168,14 @@ class NeXtMarker(nn.Module):
         features = self.encoder(self.normalization.signal(counts))
         return features.reshape(-1, len(self.config.markers), self.config.network.features)
 
+    def locate(self, counts: Tensor) -> Tensor:
+        """Compute from which positions of the patches the response comes, (cells, markers, features, height, width).
+
+        The sum over all positions is the response. The resolution of large patches is halved.
+        """
+        parts = self.encoder.locate(self.normalization.signal(counts))
+        return parts.unflatten(1, (len(self.config.markers), self.config.network.features))
+
     def interpret(self, response: Tensor, zero: Tensor | None = None) -> Tensor:
         """Compute I of responses, (cells, markers, features).
 

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, no_such
+from nextmarker._origins import as_record, largest_origins, warn_of_one_origin
 from nextmarker._palette import colors_of
 from nextmarker._provenance import digest
 from nextmarker._regions import as_list
@@ -29,7 +30,6 @@ from nextmarker._table import (
     write_results,
 )
 from nextmarker.tl._neighbors import nearest_neighbors
-from nextmarker.tl._origins import as_record, largest_origins, warn_of_one_origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
+from nextmarker._contributions import attribute, write_attribution
 from nextmarker._errors import no_such
+from nextmarker._origins import as_record, largest_origins
 from nextmarker._provenance import digest
 from nextmarker._table import get_table, read_clusters, read_record, record_name, refuse_foreign_keys, write_results
-from nextmarker.tl._contributions import attribute, write_attribution
-from nextmarker.tl._origins import as_record, largest_origins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from scipy.stats import hypergeom
@@ -35,7 +35,7 @@ def largest_origins(clusters: pd.Categorical[str], obs: pd.DataFrame) -> dict[st
     - `is_one`: whether the cluster consists mostly of this image, far more than the sizes of the images explain
     """
     names = {column: _names(obs[column]) for column in (_keys.IMAGE, _keys.SAMPLE) if column in obs}
-    return {column: _largest(clusters, values) for column, values in names.items() if values.nunique() > 1}
+    return {column: find_largest(clusters, values) for column, values in names.items() if values.nunique() > 1}
 
 
 def as_record(origins: Mapping[str, pd.DataFrame]) -> dict[str, np.ndarray]:
@@ -69,7 +69,8 @@ def _names(labels: pd.Series) -> pd.Series:
     return names.where((labels.notna() & (names.str.strip() != "")).to_numpy())
 
 
-def _largest(clusters: pd.Categorical[str], names: pd.Series) -> pd.DataFrame:
+def find_largest(clusters: pd.Categorical[Any], names: pd.Series) -> pd.DataFrame:
+    """Find the image that most cells of each cluster come from, as above; `names` of the cells are strings or NaN."""
     cells = pd.DataFrame({"cluster": clusters.codes, "name": names.to_numpy()}).dropna()
     pairs = cells.groupby(["cluster", "name"]).size().rename("cells").reset_index()
     largest = pairs.sort_values("cells", ascending=False, kind="stable").drop_duplicates("cluster").set_index("cluster")

@@ -1,4 +1,4 @@
-"""Computes which markers set each cluster apart, and writes the result."""
+"""Computes which markers set a cluster or a cell apart from all others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def attribute(adata: AnnData, clusters: pd.Categorical, thresholds: np.ndarray) 
     ValueError
         If its parts do not belong together.
     """
-    activation, features, crosstalk = _read_embedding(adata)
+    activation, features, crosstalk = read_embedding(adata)
     sizes = np.bincount(clusters.codes[clusters.codes >= 0])
     mean = _means(activation, clusters)
     mean_features = _means(features, clusters)
@@ -52,7 +52,7 @@ def attribute(adata: AnnData, clusters: pd.Categorical, thresholds: np.ndarray) 
         "mean": mean,
         "mean_elsewhere": _elsewhere(mean, sizes),
         "fraction": _means(activation > thresholds, clusters),
-        "contribution": _contributions(mean_features - _elsewhere(mean_features, sizes), crosstalk),
+        "contribution": contributions(mean_features - _elsewhere(mean_features, sizes), crosstalk).sum(axis=2),
     }
     return _as_rows(tables, sizes, clusters.categories, adata.var_names)
 
@@ -77,7 +77,7 @@ def write_attribution(
     write_results(adata, record_name(_keys.ATTRIBUTION, key_added), {f"uns/{key_added}": table}, record)
 
 
-def _read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read activation (cells, markers), I (cells, markers, features) and W (markers, embedding, features)."""
     refuse_several_models(adata)
     activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
@@ -120,12 +120,23 @@ def _elsewhere(mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.tensordot(others, mean, axes=1)
 
 
-def _contributions(difference: np.ndarray, crosstalk: np.ndarray) -> np.ndarray:
-    """Split the difference of the mean embeddings among the markers, (clusters, markers)."""
-    by_marker = np.einsum("cmf,mef->cme", difference, crosstalk)
-    total = by_marker.sum(axis=1)
-    shares = np.einsum("cme,ce->cm", by_marker, total)
-    length = (total**2).sum(axis=1, keepdims=True)
+def contributions(difference: np.ndarray, crosstalk: np.ndarray) -> np.ndarray:
+    """Split a difference of embeddings among the features that it comes from.
+
+    Parameters
+    ----------
+    difference
+        Differences of I, (clusters, markers, features).
+    crosstalk
+        W, (markers, embedding, features).
+
+    Returns
+    -------
+    (clusters, markers, features), with sum 1 in each cluster; 0 if there is no difference.
+    """
+    total = np.einsum("cmf,mef->ce", difference, crosstalk)
+    shares = difference * np.einsum("ce,mef->cmf", total, crosstalk)
+    length = (total**2).sum(axis=1)[:, None, None]
     return np.divide(shares, length, out=np.zeros_like(shares), where=length > 0)
 
 

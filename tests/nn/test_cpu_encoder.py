@@ -1,0 +1,76 @@
+"""The compiled encoder, against the layers of torch."""
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from nextmarker.nn import cpu_encoder
+from nextmarker.nn.encoder import Encoder
+
+
+def make(markers=3, side=10, blocks=1, *, features=8, halve=False, pool_sigma=0.25, cells=5):
+    torch.manual_seed(0)
+    encoder = Encoder(markers, features, blocks, halve=halve, pool_sigma=pool_sigma)
+    return encoder, torch.rand(cells, markers, side, side)
+
+
+def by_torch(encoder, x):
+    with torch.enable_grad():
+        return encoder(x).detach()
+
+
+@pytest.mark.parametrize(
+    ("side", "blocks", "halve"), [(10, 1, False), (7, 2, False), (24, 1, True), (25, 3, True), (6, 1, False)]
+)
+@pytest.mark.parametrize("pool_sigma", [0.25, None])
+def test_responses_are_those_of_torch(side, blocks, halve, pool_sigma):
+    encoder, x = make(side=side, blocks=blocks, halve=halve, pool_sigma=pool_sigma)
+    with torch.inference_mode():
+        assert cpu_encoder.can_encode(encoder, x)
+        torch.testing.assert_close(encoder(x), by_torch(encoder, x), rtol=1e-5, atol=1e-6)
+        in_last = encoder.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(in_last, encoder(x), rtol=0, atol=0)
+
+
+def test_no_signal_no_response():
+    encoder, x = make()
+    with torch.no_grad():
+        assert not encoder(torch.zeros_like(x)).any()
+
+
+def test_neither_other_cells_nor_threads_matter():
+    encoder, x = make(cells=9)
+    before = torch.get_num_threads()
+    with torch.no_grad():
+        together = encoder(x)
+        torch.testing.assert_close(torch.cat([encoder(cell[None]) for cell in x]), together, rtol=0, atol=0)
+        assert encoder(x[:0]).shape == (0, 24)
+        try:
+            torch.set_num_threads(3)
+            torch.testing.assert_close(encoder(x), together, rtol=0, atol=0)
+        finally:
+            torch.set_num_threads(before)
+
+
+def test_gradients_and_other_numbers_of_features_or_blocks_are_computed_by_torch():
+    encoder, x = make()
+    assert not cpu_encoder.can_encode(encoder, x)
+    encoder(x).sum().backward()
+    assert encoder.stem.weight.grad.abs().sum() > 0
+    for encoder, x in (make(features=4), make(blocks=0)):
+        with torch.no_grad():
+            assert not cpu_encoder.can_encode(encoder, x)
+            assert encoder(x).shape == (5, encoder.stem.out_channels)
+
+
+def test_compiles_without_a_folder_to_keep_the_result(monkeypatch):
+    def without_folder(function, *, cache=False, **options):
+        if cache:
+            msg = "cannot cache function: no locator available"
+            raise RuntimeError(msg)
+        return numba.njit(function, **options)
+
+    monkeypatch.setattr(cpu_encoder, "numba", type("numba", (), {"njit": staticmethod(without_folder)}))
+    double = cpu_encoder._compile(lambda values: values * 2)
+    np.testing.assert_array_equal(double(np.ones(3)), [2, 2, 2])
