@@ -258,6 +258,6 @@ def test_activations_must_be_finite():
 def test_few_cells_and_markers_that_are_alike_everywhere(types):
     adata = make_table(types, cells=1, noise=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         nm.tl.annotate(adata, SIGNATURES, thresholds={"CD20": 0.5, "CD45": 0.5})
     assert set(adata.obs["cell_type"]) == {"B cell"}
