@@ -34,6 +34,10 @@ METAL: Final = "metal"
 SAMPLE: Final = "sample"
 ACQUISITION: Final = "acquisition"
 
+# columns that a sample sheet adds to the table
+PATIENT: Final = "patient"
+GROUP: Final = "group"
+
 # results
 EMBEDDING: Final = "X_nextmarker"
 INTERPRETABILITY: Final = "interpretability"
@@ -59,5 +63,9 @@ CO_OCCURRENCE: Final = "co_occurrence"
 NICHE: Final = "niche"
 NICHES_STEP: Final = "niches"
 COMPOSITION: Final = "composition"
+SAMPLES_STEP: Final = "add_samples"
+COMPARE_STEP: Final = "compare_groups"
+COMPARISON: Final = "group_comparison"
+VALUES: Final = "values"  # uns: <comparison>_values, what was compared
 UNKNOWN: Final = "unknown"  # the type of cells that no type fits
 UNSURE: Final = "unsure"  # the type of cells that may be of several types

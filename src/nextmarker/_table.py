@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from nextmarker import _keys
-from nextmarker._errors import listed, no_such
+from nextmarker._errors import check_value, listed, no_such
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ _DEFAULT_NAMES = {
     _keys.NEIGHBORHOOD: _keys.NEIGHBORHOOD,
     _keys.CO_OCCURRENCE: _keys.CO_OCCURRENCE,
     _keys.NICHES_STEP: _keys.NICHE,
+    _keys.COMPARE_STEP: _keys.COMPARISON,
 }
 _DEFAULT_PLACES = {
     f"obsm/{_keys.EMBEDDING}",
@@ -49,6 +50,8 @@ _DEFAULT_PLACES = {
     f"uns/{_keys.ATTRIBUTION}",
     f"obs/{_keys.MATCHED}",
     f"obs/{_keys.MATCHED}_{_keys.DISTANCE}",
+    f"uns/{_keys.COMPARISON}",
+    f"uns/{_keys.COMPARISON}_{_keys.VALUES}",
 }
 
 
@@ -303,6 +306,23 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
         raise ValueError(msg)
     categoricals = [pd.Categorical(adata.obs[column][known]).remove_unused_categories() for column in columns.values()]
     return known, [labels.rename_categories(str) for labels in categoricals]
+
+
+def count_cells(adata: AnnData, groupby: str, by: str) -> pd.DataFrame:
+    """Count the cells of each type in each unit, such as the image, int (units, types), zero where a type is absent.
+
+    Cells without a type or a unit are left out. Units and types are strings, in the order of their categories.
+
+    Raises
+    ------
+    KeyError
+        If the table lacks a column.
+    ValueError
+        If both columns are the same, or no cell has a value in both.
+    """
+    check_value("groupby", groupby, by != groupby, f"another column than {by!r}")
+    _, (types, units) = read_labels(adata, {"groupby": groupby, "by": by})
+    return pd.crosstab(pd.Series(units, name=by), pd.Series(types, name=groupby))
 
 
 def read_clusters(adata: AnnData, groupby: str) -> pd.Categorical:

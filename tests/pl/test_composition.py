@@ -46,6 +46,19 @@ def test_similar_images_are_side_by_side(adata):
     assert abs(order.index("P1") - order.index("P3")) == 1
 
 
+def test_bars_of_a_group_are_together_below_its_name(adata):
+    adata.obs["group"] = adata.obs["image"].map({"P1": "case", "P2": "control", "P3": "case"})
+    ax = composition(adata, "type", group_key="group")
+    assert [row.split()[0] for row in rows(ax)] == ["P1", "P3", "P2"]
+    np.testing.assert_allclose(ax.get_yticks(), [1, 2, 4])
+    assert [text.get_text() for text in ax.texts] == ["case", "control"]
+    np.testing.assert_allclose([text.get_position()[1] for text in ax.texts], [0.1, 3.1])
+    np.testing.assert_allclose(bars(ax)[0], [0.8, 0.8, 0.1])
+    adata.obs["group"] = adata.obs["type"]
+    with pytest.raises(ValueError, match="Cells of several groups in image 'P1', 'P2', 'P3'"):
+        composition(adata, "type", group_key="group")
+
+
 def test_cells_without_value_are_shown(adata):
     adata.obs.loc["cell0", "type"] = np.nan
     adata.obs["patient"] = pd.Series([None] * 5 + ["A"] * 30, adata.obs_names)

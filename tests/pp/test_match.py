@@ -321,7 +321,7 @@ def test_broken_references_are_refused(sdata: SpatialData) -> None:
     types.obs_names = ["x", "x", "y"]
     assert_unchanged_by(sdata, ValueError, "Names of objects repeat.*obs_names_make_unique")
     types.obs_names = ["x", "y", "z"]
-    sdata["seg"] = sdata["seg"].astype(float)
+    sdata["seg"].data = sdata["seg"].data.astype(float)
     assert_unchanged_by(sdata, ValueError, "are float64, not integers")
 
 

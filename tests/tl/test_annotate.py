@@ -113,6 +113,19 @@ def test_thresholds_are_kept_and_may_be_given_for_one_type():
     assert adata.obs["cell_type"].cat.categories.tolist() == ["CD4 T", "tumour", "unknown"]
 
 
+def test_means_in_masks_that_do_not_divide_clusters_divide_cells():
+    """Unlike activations, they have no level of their own below which a marker is faint."""
+    adata = make_table(("B cell", "B cell", "tumour"), cells=100)
+    adata.layers["arcsinh"] = 0.2 * adata.layers["interpretability"]
+    positive = np.tile(np.arange(100) < 10, 3)  # the same share of every cluster
+    adata.layers["arcsinh"][:, MARKERS.index("CD8")] = np.where(positive, 0.2, 0.02)
+    nm.tl.annotate(adata, {"B cell": "CD20+", "CD8 T": "CD8+"}, by="cell", layer="arcsinh")
+    used = adata.uns["nextmarker"]["annotate"]["thresholds"].set_index("marker")["threshold"]
+    assert used["CD20"] == pytest.approx(0.1, abs=0.02)
+    assert 0.02 <= used["CD8"] < 0.2
+    assert (adata.obs["cell_type"][positive & (adata.obs["truth"] == "tumour")] == "CD8 T").all()
+
+
 def test_small_clusters_decide_on_thresholds_too():
     adata = make_table(("tumour",) * 40 + ("B cell",))  # a large cluster of tumour cells, and a rare type
     adata.obs["nextmarker"] = pd.Categorical(np.where(adata.obs["truth"] == "B cell", "1", "0"))
@@ -258,6 +271,6 @@ def test_activations_must_be_finite():
 def test_few_cells_and_markers_that_are_alike_everywhere(types):
     adata = make_table(types, cells=1, noise=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         nm.tl.annotate(adata, SIGNATURES, thresholds={"CD20": 0.5, "CD45": 0.5})
     assert set(adata.obs["cell_type"]) == {"B cell"}

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from anndata import AnnData
     from spatialdata import SpatialData
+
+LEAST_IMAGES = 3
+"""With fewer images, none can be called unusual."""
+UNUSUAL = 6.0
+"""Images are printed if the z of a marker is larger."""
+NAMED = 3
+"""Largest number of images, and of markers of each, that are printed."""
 
 
 def analyse(
@@ -70,3 +78,17 @@ def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> No
     table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
     print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")
     print(table.rename_axis("cluster").to_string())
+    _print_unusual_images(adata)
+
+
+def _print_unusual_images(adata: AnnData) -> None:
+    """Print the images in which markers are much brighter or dimmer than in the others."""
+    if adata.obs[_keys.IMAGE].nunique() < LEAST_IMAGES:
+        return
+    table = nm.get.unusual_images(adata)
+    table = table[table["z"].abs() > UNUSUAL]
+    markers = table.astype(str).groupby("image", sort=False)["marker"].agg(lambda names: ", ".join(names.head(NAMED)))
+    if len(markers):
+        named = "; ".join(f"{image} ({names})" for image, names in markers.head(NAMED).items())
+        more = f" and {len(markers) - NAMED} more" if len(markers) > NAMED else ""
+        print(f"Markers differ from other images in {named}{more}: nm.pl.unusual_images shows them.")

@@ -9,12 +9,14 @@ from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._cell_attribution import cell_attribution
 from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
+from nextmarker.pl._groups import groups
 from nextmarker.pl._matches import matches
 from nextmarker.pl._neighborhood import neighborhood
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
 from nextmarker.pl._thresholds import thresholds
 from nextmarker.pl._training import training
+from nextmarker.pl._unusual_images import unusual_images
 from nextmarker.pl._views import views
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "cell_attribution",
     "cells",
     "composition",
+    "groups",
     "marker_attribution",
     "matches",
     "neighborhood",
@@ -30,5 +33,6 @@ __all__ = [
     "patches",
     "thresholds",
     "training",
+    "unusual_images",
     "views",
 ]

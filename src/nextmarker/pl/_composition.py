@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from nextmarker import _keys
+from nextmarker._errors import listed
 from nextmarker._provenance import check_clusters
 from nextmarker._table import get_table, require
 from nextmarker.pl._colors import GREY, category_colors
@@ -26,6 +27,7 @@ def composition(
     groupby: str = _keys.CLUSTERS,
     *,
     by: str = _keys.IMAGE,
+    group_key: str | None = None,
     sort: bool = False,
     table_key: str = _keys.TABLE,
     ax: Axes | None = None,
@@ -40,9 +42,12 @@ def composition(
         Column of `.obs` with clusters or cell types, in scanpy's colours in `.uns[f"{groupby}_colors"]` if they exist.
     by
         Column of `.obs` with one bar for each category, such as the image, sample or patient.
+    group_key
+        Column of `.obs` with the group of each bar, such as `"group"`: bars of a group are placed together, below its
+        name.
     sort
-        Place bars of similar composition next to each other (average linkage of the shares). By default they are in
-        the order of the categories.
+        Place bars of similar composition next to each other (average linkage of the shares), within their group. By
+        default they are in the order of the categories.
     table_key
         Name of the table in the SpatialData object.
     ax
@@ -62,6 +67,8 @@ def composition(
     ------
     KeyError
         If the table or a column is missing.
+    ValueError
+        If a bar has cells of several groups.
 
     Examples
     --------
@@ -78,19 +85,24 @@ def composition(
     check_clusters(adata, groupby)
     colors = {NONE: GREY} | {str(name): color for name, color in category_colors(adata, groups).items()}
     counts = _count(bars, groups)
-    if sort and len(counts) > 2:
-        counts = counts.iloc[_similar_first(counts)]
+    kinds = _kinds(adata, group_key, bars, by)
+    counts = pd.concat([_in_order(counts[kinds.loc[counts.index] == kind], sort) for kind in kinds.cat.categories])
+    kinds = kinds.loc[counts.index]
+    starts = (kinds != kinds.shift()).to_numpy() & (group_key is not None)
+    y = np.arange(len(counts)) + starts.cumsum()  # the name of a group has a line of its own
 
     if ax is None:
         width, height = key_size(groups)
-        _, ax = plt.subplots(figsize=(4.5 + width, max(1 + 0.28 * len(counts), height)), layout="constrained")
+        _, ax = plt.subplots(figsize=(4.5 + width, max(1 + 0.28 * (y[-1] + 1), height)), layout="constrained")
     shares = counts.div(counts.sum(axis=1), axis=0)
     left = np.zeros(len(counts))
     for name in counts.columns.astype(str):
-        ax.barh(np.arange(len(counts)), shares[name], left=left, color=colors[name], height=0.8)
+        ax.barh(y, shares[name], left=left, color=colors[name], height=0.8)
         left += shares[name].to_numpy()
-    ax.set_yticks(range(len(counts)), [f"{name} ({n:,})" for name, n in counts.sum(axis=1).items()])
-    ax.set(xlim=(0, 1), ylim=(len(counts) - 0.5, -0.5), xlabel="share of cells", ylabel=f"{by} (cells)")
+    for row in np.flatnonzero(starts):
+        ax.text(0, y[row] - 0.9, kinds.iloc[row], va="center", fontweight="bold")
+    ax.set_yticks(y, [f"{name} ({n:,})" for name, n in counts.sum(axis=1).items()])
+    ax.set(xlim=(0, 1), ylim=(y[-1] + 0.5, -0.5), xlabel="share of cells", ylabel=f"{by} (cells)")
     ax.spines[["top", "right"]].set_visible(False)
     draw_legend(np.array([ax]), {name: colors[name] for name in counts.columns.astype(str)}, groupby, marker="s")
     return ax
@@ -100,6 +112,24 @@ def _count(bars: pd.Series, groups: pd.Series) -> pd.DataFrame:
     """Cells by bar and group, without empty ones."""
     counts = pd.crosstab(_named(bars), _named(groups))
     return counts.rename(index=str, columns=str)
+
+
+def _kinds(adata: AnnData, group_key: str | None, bars: pd.Series, by: str) -> pd.Series:
+    """Group of each bar, categorical, by the name of the bar; the same for all if none is asked for."""
+    names = _named(bars)
+    if group_key is None:
+        return pd.Series("", names.cat.categories, dtype="category")
+    groups = _named(require(adata, "obs", group_key, "nm.pp.add_samples(adata, sheet)").astype("category"))
+    pairs = pd.DataFrame({"bar": names, "group": groups}).drop_duplicates()
+    several = pairs["bar"][pairs["bar"].duplicated()]
+    if len(several):
+        msg = f"Cells of several groups in {by} {listed(several.unique())}. Draw others: by=... or group_key=..."
+        raise ValueError(msg)
+    return pairs.set_index(pairs["bar"].astype(str))["group"]
+
+
+def _in_order(counts: pd.DataFrame, sort: bool) -> pd.DataFrame:
+    return counts.iloc[_similar_first(counts)] if sort and len(counts) > 2 else counts
 
 
 def _named(labels: pd.Series) -> pd.Series:

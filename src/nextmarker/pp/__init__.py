@@ -1,4 +1,4 @@
-"""Pixel sizes, panels and cell centres, detected or imported; no segmentation is needed."""
+"""Pixel sizes, panels and cell centres, detected or imported, and sample sheets; no segmentation is needed."""
 
 from nextmarker.pp._add import add_cells
 from nextmarker.pp._detect import detect_cells
@@ -7,9 +7,11 @@ from nextmarker.pp._match import match_cells
 from nextmarker.pp._outside import remove_outside_cells
 from nextmarker.pp._panels import match_panels
 from nextmarker.pp._pixel_size import set_pixel_size
+from nextmarker.pp._samples import add_samples
 
 __all__ = [
     "add_cells",
+    "add_samples",
     "detect_cells",
     "integrate",
     "match_cells",

@@ -1,9 +1,10 @@
-"""Training, embedding, clusters and their attribution to markers, cell types, neighbours and niches."""
+"""Training, embedding, clusters and their markers, cell types, neighbours and niches, and groups of patients."""
 
 from nextmarker.tl._annotate import annotate
 from nextmarker.tl._attribution import marker_attribution
 from nextmarker.tl._cluster import cluster
 from nextmarker.tl._co_occurrence import co_occurrence
+from nextmarker.tl._compare import compare_groups
 from nextmarker.tl._embed import embed
 from nextmarker.tl._neighborhood import neighborhood
 from nextmarker.tl._niches import niches
@@ -15,6 +16,7 @@ __all__ = [
     "annotate",
     "cluster",
     "co_occurrence",
+    "compare_groups",
     "embed",
     "marker_attribution",
     "neighborhood",

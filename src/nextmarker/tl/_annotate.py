@@ -94,7 +94,8 @@ def annotate(
     thresholds
         Activation above which a marker is positive, `{"CD3": 0.4}`, for one type also `{"T cell": {"CD3": 0.5}}`. By
         default it is chosen to divide the clusters in two (Otsu's method on their mean activations). Give one for a
-        marker that all cells have or lack; `nm.pl.thresholds` shows them.
+        marker that all cells have or lack; `nm.pl.thresholds` shows them. In another `layer`, a marker that does not
+        divide the clusters gets a threshold that divides the cells.
     min_score
         Cells or clusters whose best score is lower are `"unknown"`.
     margin
@@ -179,7 +180,8 @@ def annotate(
     types, lacking = use_names_of_table(given, adata, aliases)
     activation = _read_activation(adata, layer, types)
 
-    used = _choose_thresholds(activation, clusters, types, thresholds or {})
+    proposed = _propose_thresholds(activation, clusters, are_activations=layer == _keys.INTERPRETABILITY)
+    used = _choose_thresholds(activation, proposed, types, thresholds or {})
     scores, fulfilment = score_cells(
         types, lambda name, marker: used[name, marker].positivity(activation[marker].to_numpy()), adata.n_obs
     )
@@ -248,22 +250,29 @@ def _check_thresholds(
         raise ValueError(no_such("marker", unknown, "the table", adata.var_names, "Correct thresholds=..."))
 
 
+def _propose_thresholds(
+    activation: pd.DataFrame, clusters: pd.Categorical, *, are_activations: bool
+) -> dict[str, float]:
+    return {
+        str(marker): propose_threshold(own.to_numpy(), clusters, are_activations=are_activations)
+        for marker, own in activation.items()
+    }
+
+
 def _choose_thresholds(
     activation: pd.DataFrame,
-    clusters: pd.Categorical,
+    proposed: Mapping[str, float],
     types: Sequence[CellType],
     given: Mapping[str, float | Mapping[str, float]],
 ) -> dict[tuple[str, str], Threshold]:
-    """Take the threshold of each type and marker that is given, for the type or for all, or propose one."""
-    values = {str(marker): column.to_numpy() for marker, column in activation.items()}
-    common = {marker: propose_threshold(own, clusters) for marker, own in values.items()}
-    common |= {name: value for name, value in given.items() if not isinstance(value, Mapping)}
+    """Take the threshold of each type and marker that is given, for the type or for all, or else the proposed one."""
+    common = {**proposed, **{name: value for name, value in given.items() if not isinstance(value, Mapping)}}
     special = {name: value for name, value in given.items() if isinstance(value, Mapping)}
     chosen = {}
     for each in types:
         for marker in (marker for condition in each.conditions for marker, _ in condition.alternatives):
             threshold = special.get(each.name, {}).get(marker, common[marker])
-            chosen[each.name, marker] = at_threshold(values[marker], threshold)
+            chosen[each.name, marker] = at_threshold(activation[marker].to_numpy(), threshold)
     return chosen
 
 

@@ -64,9 +64,10 @@ def describe_clusters(
 
 def overrule_clusters(annotation: pd.DataFrame, overrule: Mapping[str, str]) -> pd.DataFrame:
     """Replace the types of some clusters, and keep those that were chosen."""
-    new = annotation["cluster"].map(dict(overrule))
-    before = annotation["cell_type"]
-    return annotation.assign(cell_type=new.fillna(before), overruled=before.where(new.notna(), ""))
+    before = annotation["cell_type"].to_numpy()
+    is_new = annotation["cluster"].isin(list(overrule)).to_numpy()
+    after = [overrule.get(cluster, name) for cluster, name in zip(annotation["cluster"], before, strict=True)]
+    return annotation.assign(cell_type=after, overruled=np.where(is_new, before, ""))
 
 
 def describe_scores(scores: np.ndarray, clusters: pd.Categorical, types: Sequence[CellType]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from skimage.filters import threshold_otsu
 
 FAINT = float(np.log(2))
 """Activation of a signal at the threshold below which signals count as faint, log(1 + 1)."""
@@ -38,22 +39,25 @@ def at_threshold(values: np.ndarray, threshold: float) -> Threshold:
     return Threshold(float(threshold), float(low), float(high))
 
 
-def propose_threshold(values: np.ndarray, clusters: pd.Categorical) -> float:
+def propose_threshold(values: np.ndarray, clusters: pd.Categorical, *, are_activations: bool = True) -> float:
     """Propose the threshold of a marker that best divides the clusters in two, by their means.
 
     Otsu's method on the mean of each cluster, weighted by the square root of its number of cells, so that a large
     cluster does not outweigh a rare type. If the two groups of clusters differ by less than the standard deviation
     within clusters, the marker does not divide them: `FAINT` is then the threshold, above which all cells may have the
-    marker, or below which all may lack it. Cells without a cluster do not count.
+    marker, or below which all may lack it. Other values than activations have no such level, so the threshold then
+    divides single cells. Cells without a cluster do not count.
 
     Parameters
     ----------
     values
-        Activation of the marker, (cells,).
+        Values of the marker, (cells,).
+    are_activations
+        Whether these are activations.
 
     Returns
     -------
-    Halfway between the two neighbouring means, or `FAINT`.
+    Halfway between the two neighbouring means, or `FAINT`, or Otsu's threshold of the cells.
 
     Examples
     --------
@@ -72,5 +76,5 @@ def propose_threshold(values: np.ndarray, clusters: pd.Categorical) -> float:
     difference = sum_above / above - sum_below / below
     best = int((below * above * difference**2).argmax()) if difference.size else 0
     if not difference.size or difference[best] <= np.sqrt(np.average(variance, weights=weight)):
-        return FAINT
+        return FAINT if are_activations else float(threshold_otsu(values[clusters.codes >= 0]))
     return float((mean[best] + mean[best + 1]) / 2)

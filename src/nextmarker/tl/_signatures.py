@@ -154,9 +154,8 @@ def _from_scimap(table: pd.DataFrame) -> list[CellType]:
     """Read scimap's phenotypes: a column of parents, one of types, and one for each marker."""
     table = table.apply(lambda column: column.str.strip())
     parents, names, words = table.iloc[:, 0], table.iloc[:, 1], table.iloc[:, 2:]
-    parents = parents.where(parents.isin(names), None)
     return [
-        CellType(name, _from_words(name, own.dropna()), parent)
+        CellType(name, _from_words(name, own.dropna()), parent if parent in set(names) else None)
         for name, parent, (_, own) in zip(names, parents, words.iterrows(), strict=True)
     ]
 

@@ -18,12 +18,13 @@ from nextmarker import _keys
 from nextmarker._errors import listed, no_such
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 Unit: TypeAlias = Literal["pixel", "micrometre"]
 UNITS = get_args(Unit)
 
 CHUNK = 100_000  # rows of a file that are in memory with all columns
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan"]  # in a sample sheet
 
 _DAMAGE = (OSError, EOFError, zlib.error)
 _IMAGE = (_keys.IMAGE, "Image", "fov", "imageid", "ImageNumber")
@@ -91,7 +92,7 @@ def read_cell_table(source: pd.DataFrame | Path, unit: Unit | None) -> tuple[pd.
     else:
         name, layout, columns = "the table of cells", {}, source.columns
     header = _find_header(columns, unit, name)
-    optional = {_keys.IMAGE: _first_of(_IMAGE, columns), "identifier": _first_of(_IDENTIFIER, columns)}
+    optional = {_keys.IMAGE: image_column(columns), "identifier": _first_of(_IDENTIFIER, columns)}
     used = {"x": header.x, "y": header.y, **{ours: theirs for ours, theirs in optional.items() if theirs is not None}}
     if repeated := sorted({str(name) for name in columns[columns.duplicated()]} & set(used.values())):
         msg = f"Several columns {repeated} in {name}: rename them."
@@ -105,7 +106,24 @@ def read_cell_table(source: pd.DataFrame | Path, unit: Unit | None) -> tuple[pd.
         frame = frame.drop(columns=_keys.IMAGE)
     stated = unit or header.unit
     shift = 0.0 if stated == "micrometre" or header.named else 0.5 - header.first
-    return frame.assign(x=_numbers(frame["x"]) + shift, y=_numbers(frame["y"]) + shift), stated
+    return frame.assign(x=as_numbers(frame["x"]) + shift, y=as_numbers(frame["y"]) + shift), stated
+
+
+def read_sheet(path: Path) -> pd.DataFrame:
+    """Read all columns of a small file with comma, semicolon or tab separated values, as text.
+
+    Raises
+    ------
+    ValueError
+        If the file is not such a table.
+    """
+    # pandas would also take a group called "None" or "null" for a missing value
+    return _read_csv(path, _layout(path), dtype=str, keep_default_na=False, na_values=MISSING)
+
+
+def image_column(columns: pd.Index) -> str | None:
+    """Find the column that names the image in tables of several programs, if there is one."""
+    return _first_of(_IMAGE, columns)
 
 
 def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -133,7 +151,7 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
         raise ValueError(msg)
     column = frame[_keys.IMAGE].map(str)  # missing names too, unlike astype(str) of pandas 3
     names = column.unique().tolist()
-    matched = _match_images(names, known)
+    matched = match_images(names, known)
     if len(names) == len(images) == 1 and not matched:
         msg = f"The cells of image {names[0]!r} in the table are assigned to {images[0]!r}."
         warnings.warn(msg, UserWarning, stacklevel=4)
@@ -148,7 +166,7 @@ def split_by_image(frame: pd.DataFrame, images: list[str], known: Sequence[str])
     return {image: frame[column.map(matched) == image] for image in images}
 
 
-def _match_images(names: Iterable[str], images: Sequence[str]) -> dict[str, str]:
+def match_images(names: Iterable[str], images: Collection[str]) -> dict[str, str]:
     """Match images to names from other programs, which are those of the file or of an image in it."""
     matched = {}
     for name in names:
@@ -237,12 +255,12 @@ def _read_csv(path: Path, layout: dict[str, str], keep: list[str] | None = None,
 
 def _unreadable(path: Path, reason: str) -> str:
     return (
-        f"{str(path)!r} cannot be read as a table: {reason}. Supported are .csv, .tsv, .txt, .geojson, .npy and label "
-        ".tif; read other files yourself, and pass the DataFrame or array."
+        f"{str(path)!r} cannot be read as a table: {reason}. Tables are read from .csv, .tsv and .txt, cells also from "
+        ".geojson, .npy and label .tif; read other files yourself, and pass the DataFrame or array."
     )
 
 
-def _numbers(column: pd.Series) -> pd.Series:
+def as_numbers(column: pd.Series) -> pd.Series:
     """Convert to numbers, with NaN for text; decimal commas are allowed."""
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype(str).str.replace(",", ".")
