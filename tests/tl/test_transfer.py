@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 
 import nextmarker as nm
 from nextmarker.tl import transfer
-from nextmarker.tl._classifier import choose_training_cells, divide, train_classifier
+from nextmarker.tl.cell_types.classifier import choose_training_cells, divide, train_classifier
 
 MODEL, OTHER = "0123456789abcdef", "fedcba9876543210"
 TYPES = ["T cell", "B cell", "macrophage", "tumour"]  # not in the order of the alphabet
@@ -193,8 +193,8 @@ def test_large_references_are_searched_approximately_and_thinned(reference, new,
     transfer(new, reference, "cell_type", random_state=3)
     assert np.mean(new.obs["cell_type"] == np.array(exact)) > 0.98  # other folds
 
-    monkeypatch.setattr(sys.modules["nextmarker.tl._classifier"], "MOST", 120)
-    monkeypatch.setattr(sys.modules["nextmarker.tl._classifier"], "SMALL", 30)
+    monkeypatch.setattr(sys.modules["nextmarker.tl.cell_types.classifier"], "MOST", 120)
+    monkeypatch.setattr(sys.modules["nextmarker.tl.cell_types.classifier"], "SMALL", 30)
     transfer(new, reference, "cell_type", random_state=3)
     assert 110 <= new.uns["nextmarker"]["transfer_cell_type"]["n_examples"].sum() <= 150
     assert right(new) > 0.9

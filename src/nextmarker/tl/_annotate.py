@@ -24,17 +24,17 @@ from nextmarker._table import (
     require,
     write_results,
 )
-from nextmarker.tl._annotation import (
+from nextmarker.tl.cell_types.annotation import (
     describe_clusters,
     describe_scores,
     describe_signatures,
     describe_thresholds,
     overrule_clusters,
 )
-from nextmarker.tl._markers import use_names_of_table
-from nextmarker.tl._positivity import Threshold, at_threshold, propose_threshold
-from nextmarker.tl._signatures import CellType, Signatures, read_signatures
-from nextmarker.tl._typing import choose_types, score_cells
+from nextmarker.tl.cell_types.choice import choose_types, score_cells
+from nextmarker.tl.cell_types.markers import use_names_of_table
+from nextmarker.tl.cell_types.positivity import Threshold, at_threshold, propose_threshold
+from nextmarker.tl.cell_types.signatures import CellType, Signatures, read_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

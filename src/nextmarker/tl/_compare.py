@@ -13,9 +13,9 @@ from nextmarker import _keys
 from nextmarker._errors import check_value, listed, no_such
 from nextmarker._provenance import check_clusters
 from nextmarker._table import get_table, made_from, record_name, refuse_foreign_keys, write_results
-from nextmarker.tl._group_model import GroupModel, compare_variable, covariate_columns, design
-from nextmarker.tl._unit_values import SHARE, Values, read_activation, read_shares, read_table
-from nextmarker.tl._units import GROUP, PATIENT, pool_images, read_images
+from nextmarker.tl.groups.model import GroupModel, compare_variable, covariate_columns, design
+from nextmarker.tl.groups.units import GROUP, PATIENT, pool_images, read_images
+from nextmarker.tl.groups.values import SHARE, Values, read_activation, read_shares, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,14 @@ from nextmarker._table import (
     refuse_foreign_keys,
     write_results,
 )
-from nextmarker.tl._classifier import LEAST, N_NEIGHBORS, Classifier, choose_training_cells, divide, train_classifier
+from nextmarker.tl.cell_types.classifier import (
+    LEAST,
+    N_NEIGHBORS,
+    Classifier,
+    choose_training_cells,
+    divide,
+    train_classifier,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

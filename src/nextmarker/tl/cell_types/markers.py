@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from nextmarker import _keys
 from nextmarker._errors import listed, no_such
-from nextmarker.tl._signatures import ancestors
+from nextmarker.tl.cell_types.signatures import ancestors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
-    from nextmarker.tl._signatures import CellType, Condition
+    from nextmarker.tl.cell_types.signatures import CellType, Condition
 
 
 def use_names_of_table(

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker.tl._signatures import ancestors
-from nextmarker.tl._typing import OR
+from nextmarker.tl.cell_types.choice import OR
+from nextmarker.tl.cell_types.signatures import ancestors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from nextmarker.tl._positivity import Threshold
-    from nextmarker.tl._signatures import CellType
-    from nextmarker.tl._typing import Choice
+    from nextmarker.tl.cell_types.choice import Choice
+    from nextmarker.tl.cell_types.positivity import Threshold
+    from nextmarker.tl.cell_types.signatures import CellType
 
 MIXED = 0.25
 """A cluster is mixed if this share of its cells fits another type by itself."""

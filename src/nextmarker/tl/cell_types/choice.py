@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nextmarker import _keys
-from nextmarker.tl._signatures import ancestors
+from nextmarker.tl.cell_types.signatures import ancestors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nextmarker.tl._signatures import CellType, Condition
+    from nextmarker.tl.cell_types.signatures import CellType, Condition
 
 OR: Final = " or "
 """Between the names of two types that fit equally well."""

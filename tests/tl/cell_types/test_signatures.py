@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from nextmarker.tl._signatures import CellType, Condition, parse, read_signatures
+from nextmarker.tl.cell_types.signatures import CellType, Condition, parse, read_signatures
 
 
 def signs(types):

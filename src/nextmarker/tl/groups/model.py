@@ -11,8 +11,8 @@ import pandas as pd
 from statsmodels.formula.api import ols
 
 from nextmarker._errors import check_value, listed, no_such
-from nextmarker.tl._group_fits import Fit, fit_linear, fit_mixed, is_told_apart, permute, read_column
-from nextmarker.tl._units import GROUP, PATIENT
+from nextmarker.tl.groups.fits import Fit, fit_linear, fit_mixed, is_told_apart, permute, read_column
+from nextmarker.tl.groups.units import GROUP, PATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""Comparison of groups: what nm.tl.compare_groups is made of."""
