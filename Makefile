@@ -17,10 +17,10 @@ PIP := $(BIN)/python -m pip
 demo: $(VENV)/.package
 	$(BIN)/nextmarker demo -o demo
 
-# One thread per worker, since the workers already use all cores. With worksteal, each gets tests that follow each other,
-# so the fixtures of a file are made once.
+# One thread per worker, since the workers already use all cores; numba would otherwise raise the number for torch too.
+# With worksteal, each gets tests that follow each other, so the fixtures of a file are made once.
 test: $(VENV)/.package $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.package $(VENV)/.dev
 	$(BIN)/ruff check .
