@@ -28,7 +28,7 @@ from spatialdata.models import Labels2DModel
 from spatialdata.transformations import get_transformation
 
 import nextmarker as nm
-from experiments.dcis import beside
+from experiments.dcis import file_of
 from experiments.phenotyping_dense import name_dense_tissue
 from experiments.phenotyping_tables import (
     BY_CELL,
@@ -99,12 +99,13 @@ def read(folder: Path, nuclear_channel: str) -> SpatialData:
     """Images with detected centres (`table`) and means in masks with published types (`intensity`), matched."""
     sdata = nm.io.read(sorted(folder.glob("*_image.ome.tif")))
     for image in sdata.images:
-        mask, where = tifffile.imread(beside(folder, image, "mask.tif")), get_transformation(sdata[image], get_all=True)
+        mask = tifffile.imread(file_of(folder, image, "mask.tif"))
+        where = get_transformation(sdata[image], get_all=True)
         sdata[f"masks_{image}"] = Labels2DModel.parse(mask.astype(np.int32), dims=("y", "x"), transformations=where)
     nm.pp.detect_cells(sdata, nuclear_channel, progress=False)
     nm.pp.integrate(sdata, "masks", cofactor=COFACTOR, progress=False)
     obs = sdata["intensity"].obs
-    cells = {image: pd.read_csv(beside(folder, image, "cells.csv"), index_col="label") for image in sdata.images}
+    cells = {image: pd.read_csv(file_of(folder, image, "cells.csv"), index_col="label") for image in sdata.images}
     types = pd.concat(cells)["cell_type"].reindex(pd.MultiIndex.from_frame(obs[["image", "instance_id"]])).array
     obs[PUBLISHED_TYPE] = pd.Categorical(types)
     obs[PUBLISHED] = pd.Categorical(pd.Series(types).map(LINEAGE_OF))

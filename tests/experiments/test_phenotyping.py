@@ -61,8 +61,8 @@ def as_text(column):
 def test_published_types_come_to_the_centres_in_their_masks(folder, cells):
     adata, means = cells["table"], cells["intensity"]
     for image in cells.images:
-        mask = tifffile.imread(phenotyping.beside(folder, image, "mask.tif"))
-        own = pd.read_csv(phenotyping.beside(folder, image, "cells.csv"), index_col="label")["cell_type"]
+        mask = tifffile.imread(phenotyping.file_of(folder, image, "mask.tif"))
+        own = pd.read_csv(phenotyping.file_of(folder, image, "cells.csv"), index_col="label")["cell_type"]
         measured = means[means.obs["image"] == image]
         assert measured.n_obs == len(np.unique(mask)) - 1
         assert as_text(measured.obs["published_type"]) == as_text(own[measured.obs["instance_id"]])
@@ -77,7 +77,7 @@ def test_corrected_means_lack_the_mean_outside_of_masks(folder, cells):
     plain, corrected = (phenotyping.measure_means(cells, corrected=each) for each in (False, True))
     image = list(cells.images)[1]
     rows = (plain.obs["image"] == image).to_numpy()
-    mask = tifffile.imread(phenotyping.beside(folder, image, "mask.tif"))
+    mask = tifffile.imread(phenotyping.file_of(folder, image, "mask.tif"))
     counts = cells[image].to_numpy()[3]
     inside = ndimage.mean(counts, mask, plain.obs["instance_id"][rows])
     np.testing.assert_allclose(plain.layers["arcsinh"][rows, 3], np.arcsinh(inside), rtol=1e-5)

@@ -314,3 +314,15 @@ def test_what_cannot_be_divided(restrict_to, error, problem):
     with pytest.raises(error, match=problem):
         nm.tl.cluster(adata, restrict_to=restrict_to, n_neighbors=10)
     assert list(adata.obs) == ["nextmarker"]
+
+
+def test_layers_and_intensities_can_be_clustered_and_drawn_by_scanpy():
+    adata = divided_table()
+    adata = AnnData(adata.obsm["X_nextmarker"] - 7, obs=adata.obs, layers={"shifted": adata.obsm["X_nextmarker"]})
+    nm.tl.cluster(adata, use_rep="X", n_neighbors=10, resolution=0.3, key_added="x")
+    nm.tl.cluster(adata, use_rep="layers/shifted", n_neighbors=10, resolution=0.3, key_added="layer")
+    assert adata.obs["x"].tolist() == adata.obs["layer"].tolist()
+    for key in ("x", "layer"):
+        sc.tl.umap(adata, neighbors_key=f"{key}_neighbors", maxiter=5)
+    with pytest.raises(KeyError, match="layers/none"):
+        nm.tl.cluster(adata, use_rep="layers/none", key_added="y")

@@ -93,9 +93,9 @@ def annotate(
         by itself. Rare types, and types that share a cluster, are then found too, but single cells are less certain.
     thresholds
         Activation above which a marker is positive, `{"CD3": 0.4}`, for one type also `{"T cell": {"CD3": 0.5}}`. By
-        default it is chosen to divide the clusters in two (Otsu's method on their mean activations). Give one for a
-        marker that all cells have or lack; `nm.pl.thresholds` shows them. In another `layer`, a marker that does not
-        divide the clusters gets a threshold that divides the cells.
+        default it divides the clusters in two (Otsu's method on the square root of their mean activations). Give one
+        for a marker that all cells have or lack; `nm.pl.thresholds` shows them. In another `layer`, a marker that does
+        not divide the clusters gets a threshold that divides the cells.
     min_score
         Cells or clusters whose best score is lower are `"unknown"`.
     margin

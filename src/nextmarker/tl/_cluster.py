@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,9 @@ from nextmarker._table import (
     OURS,
     get_table,
     made_from,
-    read_features,
+    read_representations,
     record_name,
     refuse_foreign_keys,
-    refuse_infinite,
-    refuse_several_models,
-    require,
     write_results,
 )
 from nextmarker.tl._neighbors import nearest_neighbors
@@ -73,7 +70,7 @@ def cluster(
     data
         Table with an embedding, or the SpatialData object that contains it.
     use_rep
-        Representation to cluster, in `.obsm`, (cells, features).
+        Representation to cluster, (cells, features): a key of `.obsm`, `"X"`, or `"layers/<name>"`.
     n_neighbors
         Number of nearest neighbours of each cell.
     resolution
@@ -169,7 +166,7 @@ def cluster(
         _keys.NEIGHBORS: {
             "connectivities_key": graph[_keys.CONNECTIVITIES],
             "distances_key": graph[_keys.DISTANCES],
-            "params": {"method": "jaccard", **parameters},
+            "params": {"method": "jaccard", **_known_to_scanpy(parameters, adata)},
         },
     }
     record = {
@@ -217,18 +214,19 @@ def _refine(previous: pd.Series, cells: np.ndarray, clusters: pd.Categorical[str
     return pd.Categorical(labels, [*names[:first], *parts, *after])
 
 
+def _known_to_scanpy(parameters: dict[str, Any], adata: AnnData) -> dict[str, Any]:
+    """Leave out a representation that scanpy cannot read, which it would look up before it draws the graph."""
+    known = parameters["use_rep"] == "X" or parameters["use_rep"] in adata.obsm
+    return {name: value for name, value in parameters.items() if known or name != "use_rep"}
+
+
 def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int, chosen: np.ndarray) -> np.ndarray:
-    embedding = np.asarray(require(adata, "obsm", use_rep, "nm.tl.embed(sdata)"))[chosen]
-    if use_rep in OURS:
-        refuse_several_models(adata, chosen)
-    if use_rep == _keys.INTERPRETABILITY_FEATURES:
-        read_features(adata)
+    embedding = read_representations(adata, use_rep, chosen)[use_rep]
     check_value("n_neighbors", n_neighbors, n_neighbors >= 2, "at least 2")
     cells = len(embedding)
     if cells <= n_neighbors:
         msg = f"{n_neighbors} neighbours need {n_neighbors + 1} cells, and there are {cells}: lower n_neighbors=..."
         raise ValueError(msg)
-    refuse_infinite(embedding, adata.obs_names[chosen], f"The embedding .obsm[{use_rep!r}]")
     return embedding
 
 

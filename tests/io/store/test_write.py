@@ -386,7 +386,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, sdata, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    with pytest.raises(PermissionError, match=r"Cannot write into .*Permission denied.*choose another folder"):
+    with pytest.raises(PermissionError, match=r"Cannot write to .*Permission denied.*choose another folder"):
         nm.io.write(sdata, tmp_path / "a.zarr")
     assert not any(tmp_path.iterdir())
 
@@ -401,7 +401,7 @@ def test_a_full_disk_is_told_whoever_noticed_it(tmp_path, sdata, monkeypatch, er
             raise error from full
 
     monkeypatch.setattr(gpd.GeoDataFrame, "to_parquet", fail)
-    with pytest.raises(OSError, match=rf"{os.strerror(code)}\. The disk of .* is full") as told:
+    with pytest.raises(OSError, match=rf"{os.strerror(code)}.*disk of .* is full") as told:
         nm.io.write(sdata, tmp_path / "a.zarr")
     assert told.value.errno == code
     assert not any(tmp_path.iterdir())

@@ -42,11 +42,12 @@ def at_threshold(values: np.ndarray, threshold: float) -> Threshold:
 def propose_threshold(values: np.ndarray, clusters: pd.Categorical, *, are_activations: bool = True) -> float:
     """Propose the threshold of a marker that best divides the clusters in two, by their means.
 
-    Otsu's method on the mean of each cluster, weighted by the square root of its number of cells, so that a large
-    cluster does not outweigh a rare type. If the two groups of clusters differ by less than the standard deviation
-    within clusters, the marker does not divide them: `FAINT` is then the threshold, above which all cells may have the
-    marker, or below which all may lack it. Other values than activations have no such level, so the threshold then
-    divides single cells. Cells without a cluster do not count.
+    Otsu's method on the square root of the mean of each cluster, so that a dim cluster is rather on the side of the
+    bright ones than of those without the marker. Clusters are weighted by the square root of their number of cells, so
+    that a large one does not outweigh a rare type. If the two groups of clusters differ by less than the standard
+    deviation within clusters, the marker does not divide them: `FAINT` is then the threshold, above which all cells may
+    have the marker, or below which all may lack it. Other values than activations have no such level, so the threshold
+    then divides single cells. Cells without a cluster do not count.
 
     Parameters
     ----------
@@ -71,10 +72,21 @@ def propose_threshold(values: np.ndarray, clusters: pd.Categorical, *, are_activ
     order = np.argsort(mean, kind="stable")
     mean, size, variance = mean[order], size[order], variance[order]
     weight = np.sqrt(size)
-    below, sum_below = weight.cumsum()[:-1], (weight * mean).cumsum()[:-1]
-    above, sum_above = weight.sum() - below, (weight * mean).sum() - sum_below
-    difference = sum_above / above - sum_below / below
-    best = int((below * above * difference**2).argmax()) if difference.size else 0
-    if not difference.size or difference[best] <= np.sqrt(np.average(variance, weights=weight)):
+    between = _between_groups(np.sign(mean) * np.sqrt(np.abs(mean)), weight)
+    best = int((between**2 * _balance(weight)).argmax()) if between.size else 0
+    within = np.sqrt(np.average(variance, weights=weight))
+    if not between.size or _between_groups(mean, weight)[best] <= within:
         return FAINT if are_activations else float(threshold_otsu(values[clusters.codes >= 0]))
     return float((mean[best] + mean[best + 1]) / 2)
+
+
+def _between_groups(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Difference between the weighted means of the higher and the lower values, for each place to divide them."""
+    below, total = weight.cumsum()[:-1], (weight * values).cumsum()
+    return (total[-1] - total[:-1]) / (weight.sum() - below) - total[:-1] / below
+
+
+def _balance(weight: np.ndarray) -> np.ndarray:
+    """Product of the weights of both groups, for each place to divide them."""
+    below = weight.cumsum()[:-1]
+    return below * (weight.sum() - below)
