@@ -8,6 +8,7 @@ from anndata import AnnData, concat
 from scipy import sparse
 from spatialdata import SpatialData
 
+import nextmarker as nm
 from nextmarker._table import (
     embedded_as,
     get_table,
@@ -205,3 +206,39 @@ def test_missing_labels_are_refused(table):
         read_labels(table, {"label_key": "type", "batch_key": "kind"})
     with pytest.raises(ValueError, match=r"No cell.*'type'.*'blank'"):
         read_labels(table, {"label_key": "type", "groupby": "blank"})
+
+
+@pytest.fixture
+def joined():
+    """Image c1 of two sites, each with two cells."""
+    obs = pd.DataFrame({"image": "c1", "region": "cells", "instance_id": [0, 1], "cell_type": ["T", "B"]})
+    one = AnnData(obs=obs.set_axis(["a", "b"]))
+    return concat({"P1": one, "P2": one}, label="site", index_unique="-")
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda adata: nm.pp.add_samples(adata, pd.DataFrame({"image": ["c1"], "patient": ["P1"]})), "on"),
+        (nm.get.composition, "by"),
+        (lambda adata: nm.pl.composition(adata, "cell_type"), "by"),
+        (nm.tl.compare_groups, "image_key"),
+    ],
+)
+def test_images_of_joined_tables_are_not_taken_for_one(joined, call, argument):
+    with pytest.raises(ValueError, match=rf"called 'c1'.*\['slide'\] = adata.obs\['site'\].*then {argument}='slide'"):
+        call(joined)
+    joined.obs["region"] = "cells-" + joined.obs["site"].astype(str)  # as spatialdata.concatenate does
+    with pytest.raises(ValueError, match=f"called 'c1'.*: {argument}='region'"):
+        call(joined)
+    del joined.obs["site"]
+    joined.obs["region"] = "cells"
+    with pytest.raises(ValueError, match=r"called 'c1'.*anndata.concat\(..., label='site'\)"):
+        call(joined)
+
+
+def test_images_told_apart_are_counted(joined):
+    joined.obs["slide"] = joined.obs["site"].astype(str) + "-" + joined.obs["image"].astype(str)
+    assert nm.get.composition(joined, by="slide")["n"].tolist() == [1, 1, 1, 1]
+    joined.obs["image"] = joined.obs["slide"]
+    assert nm.get.composition(joined)["n"].tolist() == [1, 1, 1, 1]

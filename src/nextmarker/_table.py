@@ -308,6 +308,50 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
     return known, [labels.rename_categories(str) for labels in categoricals]
 
 
+def refuse_joined(adata: AnnData, column: str, argument: str = "image_key") -> None:
+    """Refuse images that share a name, as those of several patients may in a joined table.
+
+    In a table of SpatialData, an image has one region, and in it each cell a number of its own.
+
+    Parameters
+    ----------
+    column
+        Column of `.obs` with the images.
+    argument
+        The argument that chooses it.
+
+    Raises
+    ------
+    ValueError
+        If there are such images.
+    """
+    if not {_keys.REGION, _keys.INSTANCE, column} <= set(adata.obs):
+        return
+    names = adata.obs[column]
+    cells = adata.obs.loc[names.notna() & (names.astype(str).str.strip() != "")]
+    place = [column, _keys.REGION, _keys.INSTANCE]
+    regions = cells.groupby(column, observed=True)[_keys.REGION].nunique()
+    shared = {*regions.index[regions > 1], *cells.loc[cells.duplicated(place), column]}
+    if shared:
+        called = listed(sorted(map(str, shared)))
+        msg = f"Several images are called {called} in .obs[{column!r}]. {_tell_apart(cells, column, argument)}"
+        raise ValueError(msg)
+
+
+def _tell_apart(cells: pd.DataFrame, column: str, argument: str) -> str:
+    """How to choose or make a column in which each image has a name of its own."""
+    cell = [_keys.REGION, _keys.INSTANCE]
+    if not cells.duplicated(cell).any():
+        return f"Choose the column that tells them apart: {argument}={_keys.REGION!r}."
+    others = cells.drop(columns=[column, *cell]).select_dtypes(["object", "category", "string"])
+    apart = [str(name) for name in others if not cells.duplicated([name, *cell]).any()]
+    if not apart:
+        return "Join the tables again, with a column that tells them apart: anndata.concat(..., label='site')."
+    site = min(apart, key=lambda name: others[name].nunique())
+    made = f"adata.obs['slide'] = adata.obs[{site!r}].astype(str) + '-' + adata.obs[{column!r}].astype(str)"
+    return f"Make a column that tells them apart: {made}; then {argument}='slide'."
+
+
 def count_cells(adata: AnnData, groupby: str, by: str) -> pd.DataFrame:
     """Count the cells of each type in each unit, such as the image, int (units, types), zero where a type is absent.
 

@@ -169,7 +169,7 @@ def test_images_of_several_patients_with_one_name_are_refused():
     one = make_table(sizes=(60,))
     one.obs["region"], one.obs["instance_id"] = "cells", np.arange(60)
     joined = ad.concat({"P1": one, "P2": one}, label="patient", index_unique="-")
-    with pytest.raises(ValueError, match=r"Several images are called 'core 0'.*image_key="):
+    with pytest.raises(ValueError, match=r"Several images are called 'core 0'.*obs\['patient'\].*image_key='slide'"):
         nm.tl.neighborhood(joined)
     joined.obs["slide"] = joined.obs["patient"].astype(str) + "-" + joined.obs["image"].astype(str)
     nm.tl.neighborhood(joined, image_key="slide", permutations=20)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._provenance import check_clusters
-from nextmarker._table import count_cells, get_table
+from nextmarker._table import count_cells, get_table, refuse_joined
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,7 +59,8 @@ def composition(
     KeyError
         If the table or a column is missing.
     ValueError
-        If no cell has both a type and a unit, or `by` is the same column as `groupby`.
+        If no cell has both a type and a unit, `by` is the same column as `groupby`, or several images have the
+        same name.
 
     Examples
     --------
@@ -74,6 +75,8 @@ def composition(
     3     b         T  1    1.0      P2
     """
     adata = get_table(data, table_key)
+    if by == _keys.IMAGE:
+        refuse_joined(adata, by, "by")
     counts = count_cells(adata, groupby, by)
     check_clusters(adata, groupby)
     table = pd.DataFrame({"n": counts.stack()}).reset_index()

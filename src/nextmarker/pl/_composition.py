@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from nextmarker import _keys
 from nextmarker._errors import listed
 from nextmarker._provenance import check_clusters
-from nextmarker._table import get_table, require
+from nextmarker._table import get_table, refuse_joined, require
 from nextmarker.pl._colors import GREY, category_colors
 from nextmarker.pl._dots import NONE, draw_legend, key_size
 
@@ -68,7 +68,7 @@ def composition(
     KeyError
         If the table or a column is missing.
     ValueError
-        If a bar has cells of several groups.
+        If a bar has cells of several groups, or several images have the same name.
 
     Examples
     --------
@@ -82,6 +82,8 @@ def composition(
     adata = get_table(data, table_key)
     groups = require(adata, "obs", groupby, "nm.tl.cluster(adata), or choose another: groupby=...").astype("category")
     bars = require(adata, "obs", by, "adata.obs[...] = ..., or choose another: by=...").astype("category")
+    if by == _keys.IMAGE:
+        refuse_joined(adata, by, "by")
     check_clusters(adata, groupby)
     colors = {NONE: GREY} | {str(name): color for name, color in category_colors(adata, groups).items()}
     counts = _count(bars, groups)

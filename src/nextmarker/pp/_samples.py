@@ -12,7 +12,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_each_once, check_value, listed, no_such
-from nextmarker._table import get_table, read_labels, refuse_foreign_keys, write_results
+from nextmarker._table import get_table, read_labels, refuse_foreign_keys, refuse_joined, write_results
 from nextmarker.pp.sources.tables import as_numbers, image_column, match_images, read_sheet
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def add_samples(
     KeyError
         If the table or a column is missing, or the files tell nothing of that name.
     ValueError
-        If no row matches, two rows are of the same image, a patient is in several groups, or a column exists that
-        nextmarker did not write. The table is not changed.
+        If no row matches, two rows or several images have the same name, a patient is in several groups, or a column
+        exists that nextmarker did not write. The table is not changed.
 
     Examples
     --------
@@ -120,6 +120,8 @@ def add_samples(
 def _read_keys(adata: AnnData, on: str) -> pd.Series:
     """Read the name by which each cell is looked up in the sheet; missing where it has none."""
     read_labels(adata, {"on": on})  # checks the column
+    if on == _keys.IMAGE:
+        refuse_joined(adata, on, "on")
     return adata.obs[on].astype(object).map(str, na_action="ignore")
 
 

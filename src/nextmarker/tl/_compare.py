@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import fdrcorrection
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed, no_such
 from nextmarker._provenance import check_clusters
-from nextmarker._table import get_table, made_from, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table, made_from, record_name, refuse_foreign_keys, refuse_joined, write_results
 from nextmarker.tl.groups.model import GroupModel, compare_variable, covariate_columns, design
 from nextmarker.tl.groups.units import GROUP, PATIENT, pool_images, read_images
 from nextmarker.tl.groups.values import SHARE, Values, read_activation, read_shares, read_table
@@ -127,8 +127,8 @@ def compare_groups(
     KeyError
         If a column, layer or table is missing.
     ValueError
-        If there are not two groups, a patient is in several groups without `mixed`, or `mixed` is asked for where no
-        patient has several images. The table is not changed.
+        If there are not two groups, a patient is in several groups without `mixed`, several images have the same name,
+        or `mixed` is asked for where no patient has several images. The table is not changed.
 
     See Also
     --------
@@ -154,6 +154,8 @@ def compare_groups(
     check_value("permutations", permutations, permutations >= 0, "0 or more")
     check_value("permutations", permutations, not (mixed and permutations), "0 with mixed=True")
     refuse_foreign_keys(adata, [f"uns/{key_added}", f"uns/{key_added}_{_keys.VALUES}"])
+    if image_key == _keys.IMAGE:
+        refuse_joined(adata, image_key)
     names = covariate_columns(covariates, adata.obs.columns, group_key)
     images, left_out = _drop_unknown(read_images(adata, image_key, patient_key, group_key, names, reference))
     several = bool(images[PATIENT].duplicated().any())

@@ -13,7 +13,7 @@ from scipy.spatial import QhullError
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, listed
 from nextmarker._provenance import check_clusters
-from nextmarker._table import read_labels, refuse_infinite, require
+from nextmarker._table import read_labels, refuse_infinite, refuse_joined, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,7 +50,7 @@ class Images:
         positions = require(adata, "obsm", _keys.SPATIAL, "adata.obsm['spatial'] = ..., (x, y) of each cell")
         self.positions = np.asarray(positions, dtype=float)
         refuse_infinite(self.positions[images >= 0], adata.obs_names[images >= 0], f".obsm[{_keys.SPATIAL!r}]")
-        _refuse_joined(adata.obs, images, self.names, image_key)
+        refuse_joined(adata, image_key)
         check_clusters(adata, groupby)
         self.codes = types
         self.rows = [np.flatnonzero(images == code) for code in range(len(self.names))]
@@ -130,22 +130,3 @@ def _read(adata: AnnData, column: dict[str, str]) -> tuple[np.ndarray, pd.Index]
     codes = np.full(adata.n_obs, -1)
     codes[known] = labels.codes
     return codes, labels.categories
-
-
-def _refuse_joined(obs: pd.DataFrame, images: np.ndarray, names: pd.Index, image_key: str) -> None:
-    """Refuse images that share a name, as those of several patients may in a joined table: their cells would be linked.
-
-    In a table of SpatialData, an image has one region, and in it each cell a number of its own.
-    """
-    if not {_keys.REGION, _keys.INSTANCE} <= set(obs):
-        return
-    cells = obs[[_keys.REGION, _keys.INSTANCE]].assign(image=images).loc[images >= 0]
-    several = cells.groupby("image")[_keys.REGION].nunique() > 1
-    shared = {*several.index[several], *cells.loc[cells.duplicated(), "image"]}
-    if shared:
-        column = "obs['patient'].astype(str) + '-' + obs['image'].astype(str)"
-        msg = (
-            f"Several images are called {listed(names[sorted(shared)])} in .obs[{image_key!r}]. Choose a column that "
-            f"tells them apart, image_key='region', or make one: {column}."
-        )
-        raise ValueError(msg)
