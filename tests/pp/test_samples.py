@@ -93,7 +93,7 @@ def test_order_of_groups_and_numbers_as_groups(adata):
 
 def test_a_patient_in_two_groups_is_refused_unless_a_time_tells_them_apart(adata):
     sheet = SHEET.assign(group=["before", "after", "before"], visit=[1, 2, 1])
-    with pytest.raises(ValueError, match="Several groups for patients 1.*time_key"):
+    with pytest.raises(ValueError, match="Several groups for patients '1'.*time_key"):
         nm.pp.add_samples(adata, sheet)
     assert list(adata.obs) == ["image"]
     nm.pp.add_samples(adata, sheet, time_key="visit")
@@ -168,3 +168,14 @@ def test_what_the_files_tell_of_the_acquisition():
     np.testing.assert_array_equal(table.obs["slide_x"], [5.5, np.nan, np.nan])
     with pytest.raises(KeyError, match="No entry 'date' in .*; there is 'sample', 'start_time', 'slide_x'"):
         nm.pp.add_samples(sdata, acquisitions=["date"])
+
+
+@pytest.mark.parametrize("dtype", [object, "category"])
+def test_spaces_do_not_make_another_group(adata, dtype):
+    sheet = pd.DataFrame({"image": ["a", "b", "c"], "patient": ["P1 ", "P1", "P2"], "group": ["R", "R ", "N"]})
+    nm.pp.add_samples(adata, sheet.astype({"patient": dtype, "group": dtype}))
+    assert adata.obs["group"].tolist() == ["R"] * 4 + ["N"] * 2
+    assert adata.obs["patient"].cat.categories.tolist() == ["P1", "P2"]
+    contradictory = sheet.assign(group=["R", "N", "N"])
+    with pytest.raises(ValueError, match="Several groups for patients 'P1'"):
+        nm.pp.add_samples(adata, contradictory)

@@ -103,8 +103,9 @@ def add_samples(
         frame = _choose_columns(_tidy(_read(sheet), on), columns)
         rows, record = _match(frame.index, labels, on)
         keys = [_name(key) for key in (patient_key, group_key, time_key) if key is not None]
-        _check_groups(frame.reset_index(), *keys)
-        parts.append(_as_numbers_or_categories(frame, keys).reindex(labels.map(rows)).set_axis(adata.obs_names))
+        tidied = _as_numbers_or_categories(frame, keys)
+        _check_groups(tidied.reset_index(), *keys)
+        parts.append(tidied.reindex(labels.map(rows)).set_axis(adata.obs_names))
     if len(acquisitions) > 0:
         told = _as_numbers_or_categories(_read_acquisitions(data, acquisitions), [])
         parts.append(told.reindex(_read_keys(adata, _keys.IMAGE)).set_axis(adata.obs_names))
@@ -208,9 +209,11 @@ def _as_number(column: pd.Series) -> pd.Series:
 
 
 def _as_category(column: pd.Series) -> pd.Series:
+    names = column.astype(object).map(lambda value: str(value).strip(), na_action="ignore")
     if not isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.map(lambda value: str(value).strip(), na_action="ignore").astype("category")
-    return column.cat.remove_unused_categories().cat.rename_categories(str)
+        return names.astype("category")
+    order = column.cat.remove_unused_categories().cat.categories.map(lambda value: str(value).strip()).unique()
+    return names.astype(pd.CategoricalDtype(order, column.cat.ordered))
 
 
 def _read_acquisitions(data: AnnData | SpatialData, wanted: Sequence[str]) -> pd.DataFrame:
