@@ -63,3 +63,9 @@ def test_the_table_is_not_changed_and_need_not_have_the_cells(adata):
     pd.testing.assert_frame_equal(cut.obs, before.obs)
     with pytest.raises(KeyError, match="No 'other'.*compare_groups"):
         nm.pl.groups(adata, key="other")
+
+
+def test_patients_that_changed_groups_are_named(adata):
+    adata.obs.loc[adata.obs["patient"] == "a2", "group"] = "b"
+    with pytest.warns(UserWarning, match="Patients 'a2' are in other groups than when compared"):
+        nm.pl.groups(adata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -9,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._errors import check_value, no_such
+from nextmarker._errors import check_value, listed, no_such
 from nextmarker._table import get_table, read_record, record_name, require
 from nextmarker.pl._colors import category_colors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -57,6 +58,11 @@ def groups(
     -------
     One Axes for each variable. Groups have scanpy's colours in `.uns` if they exist.
 
+    Warns
+    -----
+    UserWarning
+        If patients are in other groups than when they were compared.
+
     Raises
     ------
     KeyError
@@ -84,6 +90,7 @@ def groups(
     table = require(adata, "uns", key, call)
     points = require(adata, "uns", f"{key}_{_keys.VALUES}", call)
     record = read_record(adata, record_name(_keys.COMPARE_STEP, key))
+    _compare_groups(adata, points, record)
     shown = _choose(table, variables, n)
     names = [str(table["reference"].iloc[0]), *table["group"].astype(str).unique()]
     colors = _colors(adata, str(record.get("group_key", _keys.GROUP)), names)
@@ -110,6 +117,21 @@ def groups(
         ax.remove()
     figure.supylabel(f"{SHARE} (%)" if is_share else str(record.get("measured", "value")), fontsize="medium")
     return axes.ravel()[: len(shown)]
+
+
+def _compare_groups(adata: AnnData, points: pd.DataFrame, record: Mapping[str, str]) -> None:
+    """Warn if patients of the table are no longer in the groups that were compared."""
+    columns = [record.get("patient_key"), record.get("group_key")]
+    if not set(columns) <= set(adata.obs):
+        return
+    now = adata.obs[columns].dropna(subset=columns[:1]).drop_duplicates().astype(str)
+    then = points[["patient", "group"]].drop_duplicates().astype(str)
+    then = then[then["patient"].isin(now[columns[0]])]
+    moved = set(then.itertuples(index=False, name=None)) - set(now.itertuples(index=False, name=None))
+    if moved:
+        names = listed(sorted({patient for patient, _ in moved}))
+        msg = f"Patients {names} are in other groups than when compared. Compare again: nm.tl.compare_groups(adata)."
+        warnings.warn(msg, stacklevel=3)
 
 
 def _choose(table: pd.DataFrame, variables: Sequence[str] | str | None, n: int) -> list[str]:
