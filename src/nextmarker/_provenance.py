@@ -73,6 +73,36 @@ def check_clusters(adata: AnnData, groupby: str, *, strict: bool = False) -> Non
         warnings.warn(msg, stacklevel=3)
 
 
+def warn_of_other_cells(adata: AnnData, table: pd.DataFrame, record: Mapping[str, str]) -> None:
+    """Warn if the table has other cells or types than when neighbours were counted.
+
+    Parameters
+    ----------
+    table, record
+        Result and record of `nm.tl.neighborhood`.
+    """
+    columns = [record.get("image_key"), record.get("groupby")]
+    if not set(columns) <= set(adata.obs):
+        return
+    own = table[table["cell_type"].astype(str) == table["neighbor"].astype(str)]
+    then = own.astype({"image": str, "cell_type": str}).set_index(["image", "cell_type"])["n_cells"]
+    cells = adata.obs[columns].dropna().astype(str)
+    now = cells[(cells.apply(lambda names: names.str.strip()) != "").all(axis=1)].value_counts()
+    if then[then > 0].to_dict() != now.to_dict():
+        same_cells = _by_image(then) == _by_image(now)
+        types = f"The types in .obs[{columns[1]!r}] have changed since"
+        what = types if same_cells else "The table has other cells than when"
+        key = "" if columns[0] == _keys.IMAGE else f", image_key={columns[0]!r}"
+        call = f"nm.tl.neighborhood(adata, {columns[1]!r}{key})"
+        warnings.warn(f"{what} neighbours were counted. Count again: {call}.", stacklevel=3)
+
+
+def _by_image(counts: pd.Series) -> dict[Any, int]:
+    """Cells of each image that has any, from those of each image and type."""
+    sizes = counts.groupby(level=0).sum()
+    return sizes[sizes > 0].to_dict()
+
+
 def choose_examples(clusters: pd.Categorical, names: pd.Index) -> np.ndarray | None:
     """Choose up to `EXAMPLES` cells of each cluster; their names, cluster by cluster, or None if names repeat."""
     if not names.is_unique:

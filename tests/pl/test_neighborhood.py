@@ -83,6 +83,10 @@ def test_tables_that_changed_since(adata):
     with pytest.warns(UserWarning, match="other cells"):
         first = nm.pl.neighborhood(fewer, "group")[0]
     assert first.get_title() == "b (2 images)"
+    renamed = adata.copy()
+    renamed.obs["cell_type"] = renamed.obs["cell_type"].cat.rename_categories({"M": "Macrophage"})
+    with pytest.warns(UserWarning, match=r"The types in .obs\['cell_type'\] have changed since"):
+        nm.pl.neighborhood(renamed)
     del adata.obs["cell_type"]
     nm.pl.neighborhood(adata)  # nothing to compare with
 
@@ -108,3 +112,8 @@ def test_errors(adata):
     del adata.uns["neighborhood"]
     with pytest.raises(KeyError, match=r"nm.tl.neighborhood\(adata\)"):
         nm.pl.neighborhood(adata)
+
+
+def test_small_differences_stay_pale(adata):
+    adata.uns["neighborhood"]["log2_ratio"] = np.where(adata.uns["neighborhood"]["image"] == "core_0", 0.03, 0.0)
+    assert nm.pl.neighborhood(adata, "group")[2].images[0].get_clim() == (-0.5, 0.5)

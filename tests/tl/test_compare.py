@@ -177,6 +177,29 @@ def test_neighbourhoods_as_nextmarker_writes_them():
     ]
     assert result.loc["T | B", "unit"] == "difference of log2_ratio"
 
+    adata.obs["slide"] = adata.obs["image"]
+    with pytest.raises(ValueError, match="image_key='slide' must be 'image', as in nm.tl.neighborhood"):
+        compare(adata, value="neighborhood", image_key="slide")
+    adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"B": "B cell"})
+    with pytest.warns(UserWarning, match=r"types in .obs\['cell_type'\] have changed since.*Count again"):
+        compare(adata, value="neighborhood")
+    del adata.uns["neighborhood"], adata.uns["nextmarker"]["neighborhood"]
+    with pytest.raises(KeyError, match=r"Count neighbours first: nm.tl.neighborhood\(adata\)"):
+        compare(adata, value="neighborhood")
+
+
+def test_where_nothing_can_be_compared_a_warning_says_why():
+    adata = make({"P1": (10,), "P4": (30,)})
+    with pytest.warns(UserWarning, match="Nothing could be compared, mostly since: one patient in 'case' and one"):
+        assert compare(adata)["p"].isna().all()
+
+
+def test_a_covariate_with_several_values_in_a_patient():
+    adata = make()
+    adata.obs["batch"] = adata.obs["image"].astype(str).str[-1]
+    with pytest.raises(ValueError, match="Give each patient one value of 'batch'"):
+        compare(adata, covariates=["batch"])
+
 
 def nothing(row):
     return row[["effect", "low", "high", "p", "q"]].isna().all()

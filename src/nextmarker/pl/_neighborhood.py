@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Literal, get_args
 
 import matplotlib.pyplot as plt
@@ -14,6 +13,7 @@ from scipy.spatial.distance import pdist
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, no_such
+from nextmarker._provenance import warn_of_other_cells
 from nextmarker._table import get_table, read_record, record_name, require
 from nextmarker.pl._colors import GREY, category_colors
 
@@ -103,7 +103,7 @@ def neighborhood(
     adata = get_table(data, table_key)
     table = require(adata, "uns", key, "nm.tl.neighborhood(adata)")
     record = read_record(adata, record_name(_keys.NEIGHBORHOOD, key))
-    _compare_cells(adata, table, record)
+    warn_of_other_cells(adata, table, record)
     groups = {"": table} if group_key is None else _divide(adata, table, group_key, record)
     means = {name: _mean(part) for name, part in groups.items()}
     if sort:
@@ -118,21 +118,6 @@ def neighborhood(
             ax.set_title(titles[name], fontsize="medium")
         return axes
     return _draw_matrices(means, groups, titles)
-
-
-def _compare_cells(adata: AnnData, table: pd.DataFrame, record: Mapping[str, str]) -> None:
-    """Warn if the table has other cells than when neighbours were counted."""
-    columns = [record.get("image_key"), record.get("groupby")]
-    if not set(columns) <= set(adata.obs):
-        return
-    own = _own(table)
-    then = dict(zip(zip(own["image"], own["cell_type"], strict=True), own["n_cells"], strict=True))
-    now = adata.obs[columns].dropna().astype(str).value_counts().to_dict()
-    if {pair: n for pair, n in then.items() if n} != {pair: n for pair, n in now.items() if all(map(str.strip, pair))}:
-        call = f"nm.tl.neighborhood(adata, {columns[1]!r})"
-        warnings.warn(
-            f"The table has other cells than when neighbours were counted. Count again: {call}.", stacklevel=3
-        )
 
 
 def _own(table: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +197,7 @@ def _draw_matrices(
     axes[0].set_ylabel("cells")
     if len(means) == 2:
         change = means[names[1]] - means[names[0]]
-        colors = _draw_matrix(axes[2], change, _largest(change))
+        colors = _draw_matrix(axes[2], change, max(_largest(change), CLEAR))
         axes[2].set_title(f"{names[1]} - {names[0]}", fontsize="medium")
         axes[2].figure.colorbar(colors, ax=axes[2], label="difference of the means", shrink=0.7, pad=0.04)
     for ax in axes:

@@ -11,14 +11,22 @@ from statsmodels.stats.multitest import fdrcorrection
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed, no_such
-from nextmarker._provenance import check_clusters
-from nextmarker._table import get_table, made_from, record_name, refuse_foreign_keys, refuse_joined, write_results
+from nextmarker._provenance import check_clusters, warn_of_other_cells
+from nextmarker._table import (
+    get_table,
+    made_from,
+    read_record,
+    record_name,
+    refuse_foreign_keys,
+    refuse_joined,
+    write_results,
+)
 from nextmarker.tl.groups.model import GroupModel, compare_variable, covariate_columns, design
 from nextmarker.tl.groups.units import GROUP, PATIENT, pool_images, read_images
 from nextmarker.tl.groups.values import SHARE, Values, read_activation, read_shares, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -119,8 +127,8 @@ def compare_groups(
     Warns
     -----
     UserWarning
-        If images or patients are left out since patient, group or a covariate is missing, or `groupby` is a clustering
-        of an earlier embedding.
+        If images or patients are left out since patient, group or a covariate is missing, nothing could be compared,
+        cells or types have changed since neighbours were counted, or `groupby` is a clustering of an earlier embedding.
 
     Raises
     ------
@@ -154,6 +162,8 @@ def compare_groups(
     check_value("permutations", permutations, permutations >= 0, "0 or more")
     check_value("permutations", permutations, not (mixed and permutations), "0 with mixed=True")
     refuse_foreign_keys(adata, [f"uns/{key_added}", f"uns/{key_added}_{_keys.VALUES}"])
+    counted = read_record(adata, record_name(_keys.NEIGHBORHOOD, value)) if isinstance(value, str) else {}
+    check_value("image_key", image_key, counted.get("image_key", image_key) == image_key, _as_counted(counted))
     if image_key == _keys.IMAGE:
         refuse_joined(adata, image_key)
     names = covariate_columns(covariates, adata.obs.columns, group_key)
@@ -172,14 +182,20 @@ def compare_groups(
     unit = pd.Series(images.index, images.index) if mixed else images[PATIENT]
     of_cells = isinstance(value, str) and value in (COMPOSITION, ACTIVATION)
     if not of_cells:
-        values = read_table(_find_table(adata, value), image_key, unit, column)
+        source = _find_table(adata, value)
+        values = read_table(source, image_key, unit, column)
+        if counted:
+            warn_of_other_cells(adata, source, counted)
     elif value == COMPOSITION:
         values = read_shares(adata, groupby, image_key, unit)
     else:
         values = read_activation(adata, groupby, image_key, unit, layer, min_cells)
     if of_cells:
         check_clusters(adata, groupby)
-    table, patients = _compare(model, values, left_out)
+    table, patients = _compare(model, values)
+    nothing = table["note"].mode()[0] if table["p"].isna().all() else ""
+    if left_out:
+        table["note"] = ["; ".join(filter(None, [note, f"left out: {', '.join(left_out)}"])) for note in table["note"]]
     record = {
         **{"group_key": group_key, "groupby": groupby, "patient_key": patient_key, "image_key": image_key},
         **{"value": value if isinstance(value, str) else "table", "measured": values.measured, "covariates": given},
@@ -190,6 +206,8 @@ def compare_groups(
     write_results(adata, record_name(_keys.COMPARE_STEP, key_added), results, record)
     if left_out:
         warnings.warn(f"Left out: {'; '.join(left_out)}.", UserWarning, stacklevel=2)
+    if nothing:
+        warnings.warn(f"Nothing could be compared, mostly since: {nothing}.", UserWarning, stacklevel=2)
 
 
 def _drop_unknown(images: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -202,17 +220,24 @@ def _drop_unknown(images: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return images.dropna(subset=[PATIENT, GROUP]), left_out
 
 
+def _as_counted(counted: Mapping[str, str]) -> str:
+    """Which images neighbours were counted in, in words."""
+    return f"{counted.get('image_key', _keys.IMAGE)!r}, as in nm.tl.neighborhood"
+
+
 def _find_table(adata: AnnData, value: str | pd.DataFrame) -> pd.DataFrame:
     if isinstance(value, pd.DataFrame):
         return value
     tables = [name for name, table in adata.uns.items() if isinstance(table, pd.DataFrame)]
     if value not in tables:
         fix = "Compare another: value=..."
+        if value == _keys.NEIGHBORHOOD:
+            fix = "Count neighbours first: nm.tl.neighborhood(adata)."
         raise KeyError(no_such("values", value, ".uns of the table", [COMPOSITION, ACTIVATION, *tables], fix))
     return adata.uns[value]
 
 
-def _compare(model: GroupModel, values: Values, left_out: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _compare(model: GroupModel, values: Values) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare all variables, and list the values of the patients."""
     units = model.units
     observed, compared = (each.reindex(units.index) for each in (values.observed, values.compared))
@@ -230,8 +255,6 @@ def _compare(model: GroupModel, values: Values, left_out: Sequence[str]) -> tupl
     table: pd.DataFrame = pd.DataFrame(rows)
     table.insert(list(table).index("p"), "unit", values.effect)
     table.insert(list(table).index("p") + 1, "q", _adjust(table["p"]))
-    if left_out:
-        table["note"] = ["; ".join(filter(None, [note, f"left out: {', '.join(left_out)}"])) for note in table["note"]]
     return table.assign(method=model.name, note=table.pop("note")), pd.concat(points, ignore_index=True)
 
 

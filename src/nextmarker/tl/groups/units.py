@@ -70,7 +70,10 @@ def pool_images(images: pd.DataFrame) -> pd.DataFrame:
         if pd.api.types.is_numeric_dtype(known[name]):
             pooled[name] = patients[[name]].mean()[name]
         else:
-            _refuse_several(known, str(name), PATIENT, "Compare images within patients: mixed=True.")
+            fix = "Compare images within patients: mixed=True."
+            if name != GROUP:
+                fix = f"Give each patient one value of {str(name)!r}, or compare images: mixed=True."
+            _refuse_several(known, str(name), PATIENT, fix)
             pooled[name] = patients[[name]].first()[name]
     units = pd.DataFrame(pooled)
     return units.assign(**{PATIENT: units.index}).rename_axis(None)
