@@ -216,3 +216,11 @@ def test_errors_leave_the_table_as_it_is():
     with pytest.raises(KeyError, match="spatial"):
         nm.tl.neighborhood(adata)
     assert set(adata.uns) == {"mine"}
+
+
+def test_a_part_of_a_table_keeps_its_result_to_itself():
+    adata = make_table(sizes=(60, 60))
+    part = adata[adata.obs["image"] == "core 0"].copy()
+    nm.tl.neighborhood(part, permutations=20)
+    assert "neighborhood" in part.uns
+    assert "neighborhood" not in adata.uns
