@@ -170,7 +170,7 @@ def annotate(
         check_value(name, value, 0 <= value <= 1, "from 0 to 1")
     places = [f"obs/{key_added}", *(f"obs/{key_added}_{name}" for name in ("score", "margin"))]
     places += [f"uns/{key_added}_{name}" for name in ("annotation", "scores")]
-    refuse_foreign_keys(adata, places)
+    refuse_foreign_keys(adata, places, _keys.ANNOTATE_STEP)
     clusters = read_clusters(adata, groupby)
     overrule = {str(cluster): name for cluster, name in (overrule or {}).items()}
     _check_clusters_to_overrule(overrule, clusters, groupby)

@@ -153,7 +153,7 @@ def compare_groups(
     adata = get_table(data, table_key)
     check_value("permutations", permutations, permutations >= 0, "0 or more")
     check_value("permutations", permutations, not (mixed and permutations), "0 with mixed=True")
-    refuse_foreign_keys(adata, [f"uns/{key_added}", f"uns/{key_added}_{_keys.VALUES}"])
+    refuse_foreign_keys(adata, [f"uns/{key_added}", f"uns/{key_added}_{_keys.VALUES}"], _keys.COMPARE_STEP)
     names = covariate_columns(covariates, adata.obs.columns, group_key)
     images, left_out = _drop_unknown(read_images(adata, image_key, patient_key, group_key, names, reference))
     several = bool(images[PATIENT].duplicated().any())
