@@ -302,3 +302,14 @@ def test_figures_refuse_clusters_that_were_changed_since(by):
         adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"tumour": "B cell", "B cell": "tumour"})
         with pytest.raises(ValueError, match="changed since. Annotate again"):
             nm.pl.annotation(adata)
+
+
+def test_a_type_without_a_cluster_is_named_if_cells_have_it():
+    adata = make_table(("B cell", "tumour"), cells=120)
+    adata.layers["interpretability"][:25] = make_table(("CD8 T",), cells=25).layers["interpretability"]
+    with pytest.warns(UserWarning, match=r'named CD8 T \(25 cells\).*by="cell"'):
+        nm.tl.annotate(adata, SIGNATURES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nm.tl.annotate(adata, SIGNATURES, by="cell")
+    assert (adata.obs["cell_type"] == "CD8 T").sum() == 25
