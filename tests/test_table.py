@@ -66,9 +66,9 @@ def test_results_and_record_without_none(adata):
 def test_own_results_are_replaced_and_others_are_not(adata):
     write_results(adata, "embed", {"obsm/X": np.ones((2, 3))}, {})
     adata.obs["theirs"] = 1
-    refuse_foreign_keys(adata, ["obsm/X", "obs/new"])
+    refuse_foreign_keys(adata, ["obsm/X", "obs/new"], "embed")
     with pytest.raises(ValueError, match=r"'theirs' in .obs.*key_added"):
-        refuse_foreign_keys(adata, ["obsm/X", "obs/theirs"])
+        refuse_foreign_keys(adata, ["obsm/X", "obs/theirs"], "embed")
 
 
 def test_what_is_missing_is_said_with_what_is_there(adata):
@@ -84,13 +84,13 @@ def embed(adata, names):
 def test_default_names_are_ours_where_cells_were_embedded_though_the_record_is_lost(adata):
     embed(adata, ["0123456789abcdef-01234567"] * 2)
     adata.obs["nextmarker"] = adata.obs["mine"] = "0"
-    refuse_foreign_keys(adata, ["obs/nextmarker"])
+    refuse_foreign_keys(adata, ["obs/nextmarker"], "cluster")
     with pytest.raises(ValueError, match=r"'mine' in .obs.*key_added"):
-        refuse_foreign_keys(adata, ["obs/mine"])
+        refuse_foreign_keys(adata, ["obs/mine"], "cluster")
     embed(adata, ["theirs", "theirs"])  # a column of somebody else, who happened upon the name
     for name in ("nextmarker", "nextmarker_embedding"):
         with pytest.raises(ValueError, match=f"'{name}' in .obs"):
-            refuse_foreign_keys(adata, [f"obs/{name}"])
+            refuse_foreign_keys(adata, [f"obs/{name}"], "cluster")
 
 
 def test_embeddings_of_the_cells(adata):

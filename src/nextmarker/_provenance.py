@@ -147,6 +147,32 @@ def read_attribution(adata: AnnData, key: str, groupby: str | None = None, fix: 
     return table.assign(cluster=table["cluster"].astype("category").cat.rename_categories(names))
 
 
+def read_annotation(adata: AnnData, key: str) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+    """Look up the annotation of clusters and its record; raise an error if clusters or types were changed since.
+
+    Cells may have been left out.
+
+    Parameters
+    ----------
+    key
+        Name of the annotation, its column in `.obs`.
+    """
+    call = "nm.tl.annotate(adata, signatures)"
+    table = require(adata, "uns", f"{key}_annotation", call)
+    record = read_record(adata, record_name(_keys.ANNOTATE_STEP, key))
+    groupby = record.get("groupby")
+    if groupby not in adata.obs or key not in adata.obs:
+        return table, record
+    clusters, types = (adata.obs[column].astype(object).map(str) for column in (groupby, key))
+    then = table.set_index("cluster")
+    expected = clusters.map(then["cell_type"])
+    more = clusters[adata.obs[groupby].notna()].value_counts().sub(then["n_cells"], fill_value=0).gt(0).any()
+    if more or (record.get("by") == "cluster" and (types != expected)[adata.obs[groupby].notna()].any()):
+        msg = f"Clusters in .obs[{groupby!r}] or types in .obs[{key!r}] were changed since. Annotate again: {call}."
+        raise ValueError(msg)
+    return table, record
+
+
 def _embeddings(adata: AnnData, cells: np.ndarray | slice = slice(None)) -> set[str]:
     """Names of the embeddings of some cells; empty if unknown."""
     return set(embedded_as(adata)[cells].dropna())

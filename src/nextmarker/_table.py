@@ -25,6 +25,7 @@ LAYERS = "layers/"
 ROWS_AT_ONCE = 65_536  # cells whose features are averaged at a time
 
 _WRITTEN = "written"
+_WRITTEN_BY = "written_by"
 _EMBEDDING_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")  # digests of the model and of the embedding
 # default name of the result of a step
 _DEFAULT_NAMES = {
@@ -85,28 +86,45 @@ def require(adata: AnnData, slot: str, key: str, fix: str) -> Any:
     return holder[key]
 
 
-def refuse_foreign_keys(adata: AnnData, keys: list[str], argument: str | None = "key_added") -> None:
-    """Raise an error before replacing what nextmarker did not write; a step may replace its own results.
+def refuse_foreign_keys(adata: AnnData, keys: list[str], step: str | None, argument: str | None = "key_added") -> None:
+    """Raise an error before replacing what another step or the user wrote; a step may replace its own results.
 
-    `.uns` with the record is lost when tables are joined. So default names also count as written by nextmarker if the
-    cells show that it embedded them.
+    `.uns` with the record is lost when tables are joined. So default names also count as written by the step if the
+    cells show that nextmarker embedded them.
 
     Parameters
     ----------
     keys
         Places about to be written, as `"slot/key"`.
+    step
+        The step that writes them; None for one that may replace the results of all steps.
     argument
         The argument for choosing another name, if there is one.
     """
-    own = set(adata.uns.get(_keys.RECORD, {}).get(_WRITTEN, []))
-    if embedded_as(adata).notna().any():
-        own |= _DEFAULT_PLACES
+    owners = _owners(adata)
+    defaults = _DEFAULT_PLACES if embedded_as(adata).notna().any() else set()
     for place in keys:
         slot, key = place.split("/", 1)
-        if key in getattr(adata, slot) and place not in own:
+        owner = owners.get(place)
+        ours = place in defaults if owner is None else step is None or f"{owner}_".startswith(f"{step}_")
+        if key in getattr(adata, slot) and not ours:
             choice = f"Choose another name, {argument}=..., or remove" if argument else "Remove"
-            msg = f"nextmarker did not write {key!r} in .{slot} of the table. {choice} it: del adata.{slot}[{key!r}]."
+            where = f"{key!r} in .{slot} of the table"
+            unknown = f"nextmarker did not write {where}, or its record was lost when tables were joined."
+            wrote = unknown if owner is None else f"The step {owner!r} wrote {where}."
+            msg = f"{wrote} {choice} it: del adata.{slot}[{key!r}]."
             raise ValueError(msg)
+
+
+def owner_of(adata: AnnData, place: str) -> str | None:
+    """Find the step that wrote a place, `"slot/key"`; None if none did."""
+    return _owners(adata).get(place)
+
+
+def _owners(adata: AnnData) -> dict[str, str]:
+    """Read which step wrote each place, by the name of its record."""
+    record = adata.uns.get(_keys.RECORD, {})
+    return dict(zip(record.get(_WRITTEN, ()), record.get(_WRITTEN_BY, ()), strict=False))
 
 
 def embedded_as(adata: AnnData) -> pd.Series:
@@ -149,7 +167,9 @@ def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:
     return adata.uns.get(_keys.RECORD, {}).get(name, {})
 
 
-def write_results(adata: AnnData, step: str, results: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+def write_results(
+    adata: AnnData, step: str, results: Mapping[str, Any], parameters: Mapping[str, Any], *, owner: str | None = None
+) -> None:
     """Write the results of a step and its record.
 
     Parameters
@@ -160,14 +180,17 @@ def write_results(adata: AnnData, step: str, results: Mapping[str, Any], paramet
         Values by place, `"slot/key"`.
     parameters
         Content of the record; entries that are None are left out, since files cannot hold them.
+    owner
+        The step that may replace these results, if it is not this one.
     """
+    owners = dict(sorted({**_owners(adata), **dict.fromkeys(results, owner or step)}.items()))
     for place, value in results.items():
         slot, key = place.split("/", 1)
         getattr(adata, slot)[key] = value
     record = adata.uns.setdefault(_keys.RECORD, {})
     known = {name: value for name, value in parameters.items() if value is not None}
     record[step] = {"version": version("nextmarker"), **known}
-    record[_WRITTEN] = np.array(sorted({*record.get(_WRITTEN, []), *results}), dtype=object)
+    record[_WRITTEN], record[_WRITTEN_BY] = (np.array(list(each), dtype=object) for each in (owners, owners.values()))
 
 
 def read_representations(adata: AnnData, names: str | Sequence[str] | None, cells: np.ndarray) -> dict[str, np.ndarray]:

@@ -350,3 +350,12 @@ def test_two_labels_of_one_image_are_refused(sdata: SpatialData) -> None:
     sdata["types"].obs["region"] = pd.Categorical(["seg", "seg", "more"])
     sdata["types"].uns["spatialdata_attrs"]["region"] = ["seg", "more"]
     assert_unchanged_by(sdata, ValueError, "several labels of image 'a': 'seg', 'more'")
+
+
+def test_columns_of_a_former_match_go_and_columns_of_others_stay(sdata: SpatialData) -> None:
+    match(sdata, columns=["cell_type", "age"])
+    sdata["table"].obs["mine"] = 1
+    obs = match(sdata, columns={"age": "age"})
+    assert {"age", "mine", "matched"} <= set(obs)
+    assert "cell_type" not in obs
+    assert "age" not in match(sdata)

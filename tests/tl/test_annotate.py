@@ -274,3 +274,42 @@ def test_few_cells_and_markers_that_are_alike_everywhere(types):
         warnings.simplefilter("error", UserWarning)
         nm.tl.annotate(adata, SIGNATURES, thresholds={"CD20": 0.5, "CD45": 0.5})
     assert set(adata.obs["cell_type"]) == {"B cell"}
+
+
+def test_types_of_another_step_are_not_replaced():
+    adata = make_table()
+    nm.tl.annotate(adata, SIGNATURES)
+    adata.obsm["X_nextmarker"] = adata.layers["interpretability"]
+    with pytest.raises(ValueError, match="The step 'annotate' wrote 'cell_type'.*key_added"):
+        nm.tl.cluster(adata, n_neighbors=10, key_added="cell_type")
+    nm.tl.rename_clusters(adata, {"B cell": "B"}, groupby="cell_type")
+    nm.tl.annotate(adata, SIGNATURES)  # may replace its own result, also under other names
+    assert "B cell" in set(adata.obs["cell_type"])
+
+
+@pytest.mark.parametrize("by", ["cluster", "cell"])
+def test_figures_refuse_clusters_that_were_changed_since(by):
+    adata = make_table(("CD4 T", "B cell", "tumour"))
+    adata = adata[:85].copy()  # clusters of different size
+    nm.tl.annotate(adata, SIGNATURES, by=by)
+    nm.pl.annotation(adata[::2].copy())  # some cells left out
+    swapped = adata.copy()
+    swapped.obs["nextmarker"] = swapped.obs["nextmarker"].cat.rename_categories({"1": "2", "2": "1"})
+    for draw in (nm.pl.annotation, nm.pl.thresholds):
+        with pytest.raises(ValueError, match="changed since. Annotate again"):
+            draw(swapped)
+    if by == "cluster":
+        adata.obs["cell_type"] = adata.obs["cell_type"].cat.rename_categories({"tumour": "B cell", "B cell": "tumour"})
+        with pytest.raises(ValueError, match="changed since. Annotate again"):
+            nm.pl.annotation(adata)
+
+
+def test_a_type_without_a_cluster_is_named_if_cells_have_it():
+    adata = make_table(("B cell", "tumour"), cells=120)
+    adata.layers["interpretability"][:25] = make_table(("CD8 T",), cells=25).layers["interpretability"]
+    with pytest.warns(UserWarning, match=r'named CD8 T \(25 cells\).*by="cell"'):
+        nm.tl.annotate(adata, SIGNATURES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nm.tl.annotate(adata, SIGNATURES, by="cell")
+    assert (adata.obs["cell_type"] == "CD8 T").sum() == 25

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from nextmarker import _keys
+from nextmarker._provenance import read_annotation
 from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def annotation(
     ------
     KeyError
         If the table or the annotation does not exist.
+    ValueError
+        If clusters or types were changed after the annotation.
 
     Examples
     --------
@@ -73,9 +76,8 @@ def annotation(
     ['T cell', 'B cell']
     """
     adata = get_table(data, table_key)
-    call = "nm.tl.annotate(adata, signatures)"
-    clusters = require(adata, "uns", f"{key}_annotation", call)
-    long = require(adata, "uns", f"{key}_scores", call)
+    clusters, _ = read_annotation(adata, key)
+    long = require(adata, "uns", f"{key}_scores", "nm.tl.annotate(adata, signatures)")
     scores = long.pivot(index="cluster", columns="cell_type", values="score").loc[
         clusters["cluster"].to_numpy(), long["cell_type"].drop_duplicates().to_numpy()
     ]
@@ -100,14 +102,14 @@ def annotation(
     return ax
 
 
-def _chosen(cluster: Mapping[str, Any], types: Sequence[str]) -> list[int]:
+def _chosen(cluster: Mapping[Any, Any], types: Sequence[str]) -> list[int]:
     """Positions of the types that gave a cluster its name by signatures."""
     name = cluster["overruled"] or cluster["cell_type"]
     names = {name, *name.split(" or ")}
     return [position for position, name in enumerate(types) if name in names]
 
 
-def _reason(cluster: Mapping[str, Any]) -> str:
+def _reason(cluster: Mapping[Any, Any]) -> str:
     """Say what a cluster is named and why."""
     before = f" ({cluster['overruled']})" if cluster["overruled"] else ""
     mixed = f", {100 * cluster['other_share']:.0f} % {cluster['other']}" if cluster["mixed"] else ""

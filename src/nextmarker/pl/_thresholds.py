@@ -9,6 +9,7 @@ import numpy as np
 
 from nextmarker import _keys
 from nextmarker._errors import no_such
+from nextmarker._provenance import read_annotation
 from nextmarker._table import get_table, read_record, record_name, require
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def thresholds(
     ------
     KeyError
         If the table, the annotation, its layer or a marker does not exist.
+    ValueError
+        If clusters or types were changed after the annotation.
 
     Examples
     --------
@@ -78,6 +81,7 @@ def thresholds(
     if not record:
         there = adata.uns.get(_keys.RECORD, {})
         raise KeyError(no_such("annotation", key, f".uns[{_keys.RECORD!r}]", there, f"Write it with {call}."))
+    read_annotation(adata, key)
     require(adata, "layers", record["layer"], call)
     used = record["thresholds"]
     known = used["marker"].drop_duplicates().tolist()

@@ -16,7 +16,7 @@ from nextmarker._errors import check_each_once, check_value, listed, no_such
 from nextmarker._logging import logger
 from nextmarker._objects import read_objects
 from nextmarker._regions import as_list, read_regions
-from nextmarker._table import get_table, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table, owner_of, read_record, record_name, refuse_foreign_keys, write_results
 from nextmarker.pp._pairs import NONE, locate, pair
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def match_cells(
         Distance between centre and centroid, in the same unit as `max_distance`, float64, NaN if there is none.
     `obs[column]`
         The columns of the reference, missing where a centre is unmatched. Categories keep their order and colours, text
-        becomes categorical, integers become floats if a centre is unmatched.
+        becomes categorical, integers become floats if a centre is unmatched. Columns of a former match are removed.
     `uns["nextmarker"]["match_cells"]`
         The parameters, and in `counts` a table with one row per image: centres, objects, matched, unmatched centres and
         unmatched objects. For another `key_added`, in `match_cells_<key_added>`.
@@ -89,7 +89,7 @@ def match_cells(
         If labels in the reference are not integers.
     ValueError
         If the reference annotates no labels, several labels of an image or an object twice, its names repeat, the image
-        of a labels element is unclear, or a column exists that nextmarker did not write. Nothing is changed then.
+        of a labels element is unclear, or a column exists that `match_cells` did not write. Nothing is changed then.
 
     Warns
     -----
@@ -120,8 +120,8 @@ def match_cells(
     wanted = _choose_columns(table, columns, reference)
     own = [key_added, f"{key_added}_{_keys.DISTANCE}"]
     check_value("columns", columns, not {*own} & {*wanted.values()}, f"given other names than {listed(own)}")
-    refuse_foreign_keys(adata, [f"obs/{name}" for name in own])
-    refuse_foreign_keys(adata, [f"obs/{name}" for name in wanted.values()], "columns")
+    refuse_foreign_keys(adata, [f"obs/{name}" for name in own], _keys.MATCH_STEP)
+    refuse_foreign_keys(adata, [f"obs/{name}" for name in wanted.values()], _keys.MATCH_STEP, "columns")
     scales, unit = _scales(sdata, [*regions, *objects])
 
     bar = tqdm(objects, desc="reading labels", unit="image", disable=not progress)
@@ -147,7 +147,11 @@ def match_cells(
         "unit": unit,
         "counts": counts,
     }
-    write_results(adata, record_name(_keys.MATCH_STEP, key_added), results, parameters)
+    step = record_name(_keys.MATCH_STEP, key_added)
+    for name in read_record(adata, step).get("columns_added", ()):  # of the former match, which no longer holds
+        if owner_of(adata, f"obs/{name}") == step:
+            adata.obs.pop(name)
+    write_results(adata, step, results, parameters)
 
 
 def _choose_columns(

@@ -111,7 +111,7 @@ def add_samples(
         parts.append(told.reindex(_read_keys(adata, _keys.IMAGE)).set_axis(adata.obs_names))
     added = pd.concat(parts, axis=1)
     _check_names(added.columns, adata.obs.columns)
-    refuse_foreign_keys(adata, [f"obs/{name}" for name in added], "columns")
+    refuse_foreign_keys(adata, [f"obs/{name}" for name in added], _keys.SAMPLES_STEP, "columns")
     record |= {"on": on, "added": added.columns.to_numpy(object), "patient_key": patient_key, "group_key": group_key}
     record |= {"time_key": time_key, "sheet": str(sheet) if isinstance(sheet, str | Path) else None}
     write_results(adata, _keys.SAMPLES_STEP, {f"obs/{name}": column for name, column in added.items()}, record)

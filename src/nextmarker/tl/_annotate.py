@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 By = Literal["cluster", "cell"]
 
+HIDDEN = 20
+"""Number of cells of a type that no cluster is named after, from which on a warning names it."""
 NAMED = 3
 """Clusters that a warning lists."""
 
@@ -134,8 +136,8 @@ def annotate(
     -----
     UserWarning
         If the table lacks markers of a signature: types that must have them are not assigned, other conditions are left
-        out. If clusters are mixed: divide them with `nm.tl.cluster(adata, restrict_to=...)`, or use `by="cell"`. If the
-        clusters were made from another embedding.
+        out. If clusters are mixed: divide them with `nm.tl.cluster(adata, restrict_to=...)`, or use `by="cell"`. If no
+        cluster has a type that 20 or more cells fit by themselves. If the clusters were made from another embedding.
 
     Raises
     ------
@@ -170,7 +172,7 @@ def annotate(
         check_value(name, value, 0 <= value <= 1, "from 0 to 1")
     places = [f"obs/{key_added}", *(f"obs/{key_added}_{name}" for name in ("score", "margin"))]
     places += [f"uns/{key_added}_{name}" for name in ("annotation", "scores")]
-    refuse_foreign_keys(adata, places)
+    refuse_foreign_keys(adata, places, _keys.ANNOTATE_STEP)
     clusters = read_clusters(adata, groupby)
     overrule = {str(cluster): name for cluster, name in (overrule or {}).items()}
     _check_clusters_to_overrule(overrule, clusters, groupby)
@@ -215,6 +217,8 @@ def annotate(
     }
     write_results(adata, record_name(_keys.ANNOTATE_STEP, key_added), results, record)
     _warn_of_mixed(annotation, groupby)
+    if by == "cluster":
+        _warn_of_hidden(of_cells.names, annotation, types)
 
 
 def _read_activation(adata: AnnData, layer: str, types: Sequence[CellType]) -> pd.DataFrame:
@@ -311,3 +315,15 @@ def _warn_of_mixed(annotation: pd.DataFrame, groupby: str) -> None:
     fix = f"nm.tl.cluster(adata, restrict_to=({groupby!r}, [{shown['cluster'].iloc[0]!r}]))"
     msg = f'Cells of other types in {len(mixed)} clusters: {named}{more}. Divide them, {fix}, or use by="cell".'
     warnings.warn(msg, stacklevel=3)
+
+
+def _warn_of_hidden(names_of_cells: np.ndarray, annotation: pd.DataFrame, types: Sequence[CellType]) -> None:
+    """Warn of types that single cells fit, but no cluster."""
+    sizes = pd.Series(names_of_cells).value_counts()
+    named = " ".join(annotation["cell_type"])  # of which some are "A or B"
+    hidden = {each.name: sizes.get(each.name, 0) for each in types if each.name not in named}
+    hidden = {name: cells for name, cells in hidden.items() if cells >= HIDDEN}
+    if hidden:
+        found = ", ".join(f"{name} ({cells:,} cells)" for name, cells in hidden.items())
+        msg = f'No cluster is named {found}, though so many cells fit by themselves: by="cell", or cluster more finely.'
+        warnings.warn(msg, stacklevel=3)

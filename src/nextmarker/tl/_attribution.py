@@ -110,7 +110,7 @@ def marker_attribution(
     clusters = read_clusters(adata, groupby)
     activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
     thresholds = _thresholds(activation, adata.var_names, threshold)
-    refuse_foreign_keys(adata, [f"uns/{key_added}"])
+    refuse_foreign_keys(adata, [f"uns/{key_added}"], _keys.ATTRIBUTION)
     check_clusters(adata, groupby, strict=True)
     table = attribute(adata, clusters, thresholds)
     write_attribution(adata, key_added, table, groupby, clusters, dict(zip(adata.var_names, thresholds, strict=True)))

@@ -144,7 +144,7 @@ def cluster(
     places = {_keys.CLUSTERS: f"obs/{key_added}"}
     if previous is None:
         places |= {name: f"{'uns' if name == _keys.NEIGHBORS else 'obsp'}/{key}" for name, key in graph.items()}
-    refuse_foreign_keys(adata, list(places.values()))
+    refuse_foreign_keys(adata, list(places.values()), _keys.CLUSTER_STEP)
     embedding = _read_embedding(adata, use_rep, n_neighbors, cells)
 
     distances = nearest_neighbors(embedding, n_neighbors, random_state)
@@ -206,7 +206,7 @@ def _refine(previous: pd.Series, cells: np.ndarray, clusters: pd.Categorical[str
     """Put clusters of some of the cells in the place of those that these had, in the order of the previous ones."""
     divided = previous.cat.categories[previous.cat.categories.isin(previous[cells])]
     parts = [f"{'-'.join(divided)},{number}" for number in clusters.categories]
-    labels = previous.astype(object).to_numpy()
+    labels = previous.astype(object).to_numpy(copy=True)
     labels[cells] = np.asarray(parts, dtype=object)[clusters.codes]
     names = previous.cat.categories.tolist()
     first = names.index(divided[0])

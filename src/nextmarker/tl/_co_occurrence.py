@@ -93,7 +93,7 @@ def co_occurrence(
     steps = np.asarray(distances, dtype=float)
     ascending = steps.size > 0 and np.isfinite(steps).all() and (np.diff(steps, prepend=0) > 0).all()
     check_value("distances", distances, bool(ascending), "positive and ascending")
-    refuse_foreign_keys(adata, [f"uns/{key_added}"])
+    refuse_foreign_keys(adata, [f"uns/{key_added}"], _keys.CO_OCCURRENCE)
     images = Images(adata, groupby, image_key)
 
     n_types = len(images.types)

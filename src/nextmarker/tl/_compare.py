@@ -161,7 +161,7 @@ def compare_groups(
     adata = get_table(data, table_key)
     check_value("permutations", permutations, permutations >= 0, "0 or more")
     check_value("permutations", permutations, not (mixed and permutations), "0 with mixed=True")
-    refuse_foreign_keys(adata, [f"uns/{key_added}", f"uns/{key_added}_{_keys.VALUES}"])
+    refuse_foreign_keys(adata, [f"uns/{key_added}", f"uns/{key_added}_{_keys.VALUES}"], _keys.COMPARE_STEP)
     counted = read_record(adata, record_name(_keys.NEIGHBORHOOD, value)) if isinstance(value, str) else {}
     check_value("image_key", image_key, counted.get("image_key", image_key) == image_key, _as_counted(counted))
     if image_key == _keys.IMAGE:

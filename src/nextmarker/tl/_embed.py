@@ -149,7 +149,7 @@ def embed(
     check_option("missing", missing, get_args(Missing))
     adata = get_table(sdata, table_key)
     places = _places()
-    refuse_foreign_keys(adata, list(places.values()), argument=None)
+    refuse_foreign_keys(adata, list(places.values()), _keys.EMBED_STEP, argument=None)
     regions = read_regions(sdata, table_key)
     if model is None:
         model = train(sdata, table_key=table_key, random_state=random_state, device=device, progress=progress)

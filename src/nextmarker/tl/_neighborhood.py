@@ -126,7 +126,7 @@ def neighborhood(
     """
     adata = get_table(data, table_key)
     check_value("permutations", permutations, permutations >= 2, "at least 2")
-    refuse_foreign_keys(adata, [f"uns/{key_added}"])
+    refuse_foreign_keys(adata, [f"uns/{key_added}"], _keys.NEIGHBORHOOD)
     link = Linker(graph, n_neighbors, radius)
     images = Images(adata, groupby, image_key)
 

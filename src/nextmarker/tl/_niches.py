@@ -156,7 +156,7 @@ def niches(
     check_value("n_hops", n_hops, n_hops >= 1, "at least 1")
     tried = [n_niches] if isinstance(n_niches, int) else sorted(n_niches)
     check_value("n_niches", n_niches, bool(tried) and tried[0] >= 2, "2 or more, or several such numbers")
-    refuse_foreign_keys(adata, [f"obs/{key_added}", f"uns/{key_added}_{_keys.COMPOSITION}"])
+    refuse_foreign_keys(adata, [f"obs/{key_added}", f"uns/{key_added}_{_keys.COMPOSITION}"], _keys.NICHES_STEP)
     link = Linker(graph, n_neighbors, radius)
     images = Images(adata, groupby, image_key)
     embedding = None if use_rep is None else _read_embedding(adata, use_rep, random_state)

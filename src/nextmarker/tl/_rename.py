@@ -12,7 +12,15 @@ from nextmarker._contributions import attribute, write_attribution
 from nextmarker._errors import no_such
 from nextmarker._origins import as_record, largest_origins
 from nextmarker._provenance import digest
-from nextmarker._table import get_table, read_clusters, read_record, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import (
+    get_table,
+    owner_of,
+    read_clusters,
+    read_record,
+    record_name,
+    refuse_foreign_keys,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +90,7 @@ def rename_clusters(
         fix = 'Write names={"3": "T cell"}.'
         raise KeyError(no_such("cluster", lacking, f".obs[{groupby!r}]", clusters.categories, fix))
     key_added = key_added or groupby
-    refuse_foreign_keys(adata, [f"obs/{key_added}"])
+    refuse_foreign_keys(adata, [f"obs/{key_added}"], None)
 
     after = [given.get(name, name) for name in clusters.categories]
     renamed = pd.Categorical(np.array([*after, None], dtype=object)[clusters.codes], list(dict.fromkeys(after)))
@@ -92,7 +100,9 @@ def rename_clusters(
 
     record = {"groupby": groupby, "before": clusters.categories.to_numpy(object), "after": np.array(after, object)}
     results = {f"obs/{key_added}": renamed, **_colors(adata, groupby, after, key_added)}
-    write_results(adata, f"{_keys.RENAME_STEP}_{key_added}", results, record)
+    default_owner = _keys.CLUSTER_STEP if key_added == _keys.CLUSTERS else None
+    owner = owner_of(adata, f"obs/{key_added}") or default_owner  # which may still replace it
+    write_results(adata, f"{_keys.RENAME_STEP}_{key_added}", results, record, owner=owner)
     clustering = read_record(adata, record_name(_keys.CLUSTER_STEP, groupby))
     if clustering:
         origins = as_record(largest_origins(renamed, adata.obs))

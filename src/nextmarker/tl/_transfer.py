@@ -154,7 +154,7 @@ def transfer(
         "colors": f"uns/{key}_colors",  # not guarded: scanpy writes colours of our types too
     }
     _refuse_to_replace(adata, known, label_key, key)
-    refuse_foreign_keys(adata, [places[name] for name in ("probability", "distance")])
+    refuse_foreign_keys(adata, [places[name] for name in ("probability", "distance")], _keys.TRANSFER_STEP)
     labelled, types = _read_types(known, label_key)
     cells = _read(adata, use_rep, np.ones(adata.n_obs, dtype=bool), "the new cells")
     examples = _read(known, use_rep, labelled, "the reference")

@@ -63,7 +63,7 @@ def test_parents_are_given_or_follow_from_the_markers():
         ({"a": {"parent": "a", "markers": "CD3+"}}, "'a' are subtypes"),
         ({"a": {"parent": "T", "markers": "CD3+"}, "T cell": "CD3+"}, "parent of 'a'.*'T cell'"),
         ({"a": {"parents": "b", "markers": "CD3+"}}, "'parents'.*'parent', 'markers'"),
-        ({"a": 3}, "must be text"),
+        ({"a": 3}, "must be one text"),
         (pd.DataFrame({"CD3": [1, 2]}, index=["a", "b"]), "'CD3' of 'b' is '2'"),
         (pd.DataFrame({"CD3": [1, 1]}, index=["a", "a"]), "'a' has several"),
     ],

@@ -103,7 +103,7 @@ def _needed(condition: Condition) -> bool:
 
 
 def _report(lacking: Sequence[str], impossible: Sequence[str], adata: AnnData, *, any_left: bool) -> None:
-    fix = 'Give the names in the table: aliases={"CD45RA": "CD45-RA"}.'
+    fix = f'Name it by aliases={{{lacking[0]!r}: "..."}}, and write each marker with + or -.'
     msg = no_such("marker", lacking, "the table", adata.var_names, fix)
     if not any_left:
         msg = f"None of the cell types can be assigned. {msg}"

@@ -127,7 +127,7 @@ def _from_entry(name: str, entry: object) -> CellType:
     if isinstance(entry, str):
         return CellType(name, parse(name, entry))
     if not isinstance(entry, Mapping):
-        msg = f'The signature of {name!r} must be text, such as "CD3+ CD20-", or a dict of parent and markers.'
+        msg = f'The signature of {name!r} must be one text, such as "CD3+ CD20-", or a dict of parent and markers.'
         raise ValueError(msg)
     for key in entry:
         check_option(f"entry of {name!r}", key, ENTRIES)
