@@ -1,6 +1,5 @@
 """The main job on tissue with known truth, and what other packages do with its result."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +11,6 @@ from sklearn.metrics import adjusted_rand_score
 
 import nextmarker as nm
 from nextmarker._regions import read_regions
-
-mpl.use("Agg")
 
 
 def true_types(sdata):

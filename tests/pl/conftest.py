@@ -1,5 +1,3 @@
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,14 +12,6 @@ import nextmarker as nm
 MARKERS = ["DNA", "CD3", "HLA-DR/DP", "Ki 67"]
 SHAPES = {"left": (60, 90), "right": (50, 120)}  # height, width
 N_FEATURES, N_EMBEDDING = 8, 16
-
-
-@pytest.fixture(autouse=True)
-def _figures():
-    """Draw without a screen, and close what was drawn."""
-    mpl.use("Agg")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -14,13 +14,6 @@ import nextmarker as nm
 from nextmarker.pl import _matches
 
 
-@pytest.fixture(autouse=True)
-def _figures():
-    mpl.use("Agg")
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def sdata() -> SpatialData:
     """Four squares of 4 x 4 pixels: two matched, one without a centre, one that the table lacks; two lone centres."""

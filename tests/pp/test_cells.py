@@ -28,8 +28,6 @@ from spatialdata.transformations import Affine, Identity, Scale, Translation, ge
 import nextmarker as nm
 from nextmarker._regions import read_regions
 
-mpl.use("Agg")
-
 SHAPE = (60, 90)
 CENTRES = {
     "a": np.array([[20.5, 12.5], [40.5, 12.5], [20.5, 40.5], [71.5, 45.5]]),
@@ -232,7 +230,6 @@ def test_spatialdata_plot_colours_circles() -> None:
     (drawn,) = axes.collections
     intensity = mpl.colors.Normalize()(sdata["table"].X[:4, 1])
     np.testing.assert_allclose(drawn.get_facecolor(), mpl.colormaps["viridis"](intensity), atol=0.01)
-    mpl.pyplot.close("all")
 
 
 # --- images without nuclei
@@ -335,7 +332,6 @@ def test_every_step_leaves_images_without_cells_alone(tmp_path: Path) -> None:
     nm.tl.embed(sdata, nm.tl.train(sdata, 6, training=nm.nn.TrainingConfig(steps=1), progress=False), progress=False)
     nm.tl.cluster(sdata["table"])
     nm.pl.cells(sdata)
-    mpl.pyplot.close("all")
     nm.io.write_geojson(sdata, tmp_path / "cells.geojson")
     nm.io.write(sdata, tmp_path / "tissue.zarr")
     assert np.isfinite(sdata["table"].obsm["X_nextmarker"]).all()
