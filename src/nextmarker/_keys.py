@@ -68,4 +68,5 @@ COMPARE_STEP: Final = "compare_groups"
 COMPARISON: Final = "group_comparison"
 VALUES: Final = "values"  # uns: <comparison>_values, what was compared
 UNKNOWN: Final = "unknown"  # the type of cells that no type fits
+OR: Final = " or "  # between the names of two types that fit equally well
 UNSURE: Final = "unsure"  # the type of cells that may be of several types

@@ -105,7 +105,7 @@ def annotation(
 def _chosen(cluster: Mapping[Any, Any], types: Sequence[str]) -> list[int]:
     """Positions of the types that gave a cluster its name by signatures."""
     name = cluster["overruled"] or cluster["cell_type"]
-    names = {name, *name.split(" or ")}
+    names = {name, *name.split(_keys.OR)}
     return [position for position, name in enumerate(types) if name in names]
 
 

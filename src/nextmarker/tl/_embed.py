@@ -56,8 +56,9 @@ def embed(
 ) -> None:
     """Compute interpretability (I) and embedding (F) of every cell of the table.
 
-    Trains a model with the defaults of `nm.tl.train` if none is given. Cells are resampled as in training, and I and F
-    are averaged over a few rotations. Each image is read once, tile by tile, after nine small windows of it.
+    Trains a model with the defaults of `nm.tl.train` if none is given. Cells are resampled as in training, and the
+    response to a cell is averaged over a few rotations. Each image is read once, tile by tile, after nine small windows
+    of it.
 
     Background is subtracted. The response of the model is computed at about 250 random places in those windows, and its
     35th percentile is taken as the response to empty places, the zero of the image. It is subtracted from the response

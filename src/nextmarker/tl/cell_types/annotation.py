@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker.tl.cell_types.choice import OR
 from nextmarker.tl.cell_types.signatures import ancestors
 
 if TYPE_CHECKING:
@@ -128,9 +127,9 @@ def _compare(cells: pd.Series, name: str, types: Sequence[CellType]) -> tuple[fl
     type with its share.
     """
     shares = cells / cells.sum()
-    own = max(([kind, *_subtypes(kind, types)] for kind in name.split(OR)), key=lambda kinds: _sum(shares, kinds))
+    own = max(([kind, *_subtypes(kind, types)] for kind in name.split(_keys.OR)), key=lambda kinds: _sum(shares, kinds))
     others = shares.drop([*own, name, _keys.UNKNOWN, _keys.UNSURE], errors="ignore")
-    others = others[[OR not in other for other in others.index]]
+    others = others[[_keys.OR not in other for other in others.index]]
     other = str(others.idxmax()) if others.any() else ""
     return _sum(shares, {*own, name}), other, shares.get(other, 0.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from nextmarker.tl.cell_types.signatures import CellType, Condition
 
-OR: Final = " or "
-"""Between the names of two types that fit equally well."""
 OPTIONAL = 0.5
 """Score to which an optional marker can lower a type."""
 
@@ -114,7 +112,7 @@ def _choose_subtypes(
     choice.best[rows[compared]] = order[compared, 0]
     choice.second[rows[compared]] = order[compared, 1] if len(level) > 1 else -1
     for row in np.flatnonzero(n_tied == 2):
-        choice.names[rows[row]] = OR.join(types[position].name for position in level[tied[row]])
+        choice.names[rows[row]] = _keys.OR.join(types[position].name for position in level[tied[row]])
     if parent is None:
         choice.names[rows[n_tied > 2]] = _keys.UNSURE
     for position in level:
