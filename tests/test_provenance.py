@@ -12,7 +12,7 @@ from nextmarker._provenance import (
     read_attribution,
     warn_of_replaced_embedding,
 )
-from nextmarker._table import embedded_as, made_from, refuse_several_models, write_results
+from nextmarker._record import embedded_as, made_from, refuse_several_models, write_results
 
 A, B = "a" * 16, "b" * 16  # digests of two models
 SIZES = {"0": 12, "1": 12, "2": 6}

@@ -9,18 +9,8 @@ from scipy import sparse
 from spatialdata import SpatialData
 
 import nextmarker as nm
-from nextmarker._table import (
-    embedded_as,
-    get_table,
-    read_features,
-    read_labels,
-    read_record,
-    read_representations,
-    record_name,
-    refuse_foreign_keys,
-    require,
-    write_results,
-)
+from nextmarker._record import embedded_as, read_record, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table, read_features, read_labels, read_representations, require
 
 EVERY = np.ones(4, dtype=bool)
 

@@ -9,15 +9,8 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._provenance import choose_examples
-from nextmarker._table import (
-    made_from,
-    read_features,
-    read_record,
-    record_name,
-    refuse_several_models,
-    require,
-    write_results,
-)
+from nextmarker._record import made_from, read_record, record_name, refuse_several_models, write_results
+from nextmarker._table import read_features, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

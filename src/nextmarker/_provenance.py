@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._table import OURS, embedded_as, read_record, record_name, require
+from nextmarker._record import embedded_as, read_record, record_name
+from nextmarker._table import OURS, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -62,7 +62,7 @@ def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> No
     """Print one line per cluster: its size, the image with most of its cells, and its top markers."""
     import pandas as pd
 
-    from nextmarker._table import read_record
+    from nextmarker._record import read_record
 
     adata = sdata[_keys.TABLE]
     clusters = adata.obs[_keys.CLUSTERS].astype(str)

@@ -12,8 +12,9 @@ import xarray as xr
 
 from nextmarker import _keys
 from nextmarker._contributions import contributions, read_embedding
+from nextmarker._record import embedded_as, read_record
 from nextmarker._regions import read_regions
-from nextmarker._table import embedded_as, get_table, read_record
+from nextmarker._table import get_table
 from nextmarker.get._cells import find_row, label_patch, read_cells
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.patches import cut_patches, patch_margin

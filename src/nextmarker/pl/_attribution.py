@@ -16,7 +16,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from nextmarker import _keys
 from nextmarker._errors import check_each_once, check_option, no_such
 from nextmarker._provenance import read_attribution
-from nextmarker._table import get_table, read_record, record_name
+from nextmarker._record import read_record, record_name
+from nextmarker._table import get_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

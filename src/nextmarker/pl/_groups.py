@@ -11,7 +11,8 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed, no_such
-from nextmarker._table import get_table, read_record, record_name, require
+from nextmarker._record import read_record, record_name
+from nextmarker._table import get_table, require
 from nextmarker.pl._colors import category_colors
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from nextmarker import _keys
 from nextmarker._coordinates import apply
 from nextmarker._errors import listed, no_such
 from nextmarker._objects import Objects, read_objects
+from nextmarker._record import read_record, record_name
 from nextmarker._regions import as_list, read_regions
-from nextmarker._table import get_table, read_record, record_name, require
+from nextmarker._table import get_table, require
 from nextmarker.pl._overlay import draw_scale_bar
 from nextmarker.pl._pixels import check_channels, choose_frame, choose_limits, read_frame, scale
 

@@ -14,7 +14,8 @@ from scipy.spatial.distance import pdist
 from nextmarker import _keys
 from nextmarker._errors import check_option, no_such
 from nextmarker._provenance import warn_of_other_cells
-from nextmarker._table import get_table, read_record, record_name, require
+from nextmarker._record import read_record, record_name
+from nextmarker._table import get_table, require
 from nextmarker.pl._colors import GREY, category_colors
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.special import expit
 
 from nextmarker import _keys
+from nextmarker._record import read_record
 from nextmarker._regions import Region, read_regions
-from nextmarker._table import get_table, read_record
+from nextmarker._table import get_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

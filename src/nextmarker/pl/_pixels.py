@@ -12,7 +12,7 @@ import numpy as np
 
 from nextmarker import _keys
 from nextmarker._errors import no_such
-from nextmarker._table import read_record
+from nextmarker._record import read_record
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,7 +10,8 @@ import numpy as np
 from nextmarker import _keys
 from nextmarker._errors import no_such
 from nextmarker._provenance import read_annotation
-from nextmarker._table import get_table, read_record, record_name, require
+from nextmarker._record import read_record, record_name
+from nextmarker._table import get_table, require
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

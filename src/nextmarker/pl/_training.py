@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._table import get_table, read_record
+from nextmarker._record import read_record
+from nextmarker._table import get_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

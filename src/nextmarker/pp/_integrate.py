@@ -13,8 +13,8 @@ from nextmarker import _keys
 from nextmarker._coordinates import SET, TOLERANCE, apply, spatial_system, to_pixels
 from nextmarker._errors import check_each_once, check_option, check_value, listed, no_such
 from nextmarker._objects import check_integers, read_label_image
+from nextmarker._record import write_results
 from nextmarker._regions import as_list, choose_images, read_image
-from nextmarker._table import write_results
 from nextmarker.pp._labels import label_centroids
 from nextmarker.pp._new_table import Part, check_markers, check_names, make_table
 from nextmarker.pp._object_values import sum_objects

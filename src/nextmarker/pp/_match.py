@@ -15,8 +15,9 @@ from nextmarker._coordinates import pixel_size
 from nextmarker._errors import check_each_once, check_value, listed, no_such
 from nextmarker._logging import logger
 from nextmarker._objects import read_objects
+from nextmarker._record import owner_of, read_record, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list, read_regions
-from nextmarker._table import get_table, owner_of, read_record, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table
 from nextmarker.pp._pairs import NONE, locate, pair
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_each_once, check_value, listed, no_such
-from nextmarker._table import get_table, read_labels, refuse_foreign_keys, refuse_joined, write_results
+from nextmarker._record import refuse_foreign_keys, write_results
+from nextmarker._table import get_table, read_labels, refuse_joined
 from nextmarker.pp.sources.tables import as_numbers, image_column, match_images, read_sheet
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from nextmarker import _keys
 from nextmarker._coordinates import pixel_size, spatial_system
 from nextmarker._errors import listed
+from nextmarker._record import write_results
 from nextmarker._regions import Region, read_image
-from nextmarker._table import write_results
 from nextmarker.pp._intensity import circle_means
 from nextmarker.pp._new_table import Part, check_markers, check_names, make_table
 

@@ -13,17 +13,8 @@ from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, no_such
 from nextmarker._palette import colors_of
 from nextmarker._provenance import check_clusters
-from nextmarker._table import (
-    get_table,
-    made_from,
-    read_clusters,
-    record_name,
-    refuse_foreign_keys,
-    refuse_infinite,
-    refuse_several_models,
-    require,
-    write_results,
-)
+from nextmarker._record import made_from, record_name, refuse_foreign_keys, refuse_several_models, write_results
+from nextmarker._table import get_table, read_clusters, refuse_infinite, require
 from nextmarker.tl.cell_types.annotation import (
     describe_clusters,
     describe_scores,

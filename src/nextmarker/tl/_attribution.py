@@ -12,7 +12,8 @@ from nextmarker import _keys
 from nextmarker._contributions import EMBED, attribute, write_attribution
 from nextmarker._errors import no_such
 from nextmarker._provenance import check_clusters
-from nextmarker._table import get_table, read_clusters, refuse_foreign_keys, require
+from nextmarker._record import refuse_foreign_keys
+from nextmarker._table import get_table, read_clusters, require
 
 if TYPE_CHECKING:
     from anndata import AnnData

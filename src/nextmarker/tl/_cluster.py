@@ -16,16 +16,9 @@ from nextmarker._errors import check_option, check_value, no_such
 from nextmarker._origins import as_record, largest_origins, warn_of_one_origin
 from nextmarker._palette import colors_of
 from nextmarker._provenance import digest
+from nextmarker._record import made_from, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list
-from nextmarker._table import (
-    OURS,
-    get_table,
-    made_from,
-    read_representations,
-    record_name,
-    refuse_foreign_keys,
-    write_results,
-)
+from nextmarker._table import OURS, get_table, read_representations
 from nextmarker.tl._neighbors import nearest_neighbors
 
 if TYPE_CHECKING:

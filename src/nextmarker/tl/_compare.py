@@ -12,15 +12,8 @@ from statsmodels.stats.multitest import fdrcorrection
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed, no_such
 from nextmarker._provenance import check_clusters, warn_of_other_cells
-from nextmarker._table import (
-    get_table,
-    made_from,
-    read_record,
-    record_name,
-    refuse_foreign_keys,
-    refuse_joined,
-    write_results,
-)
+from nextmarker._record import made_from, read_record, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table, refuse_joined
 from nextmarker.tl.groups.model import GroupModel, compare_variable, covariate_columns, design
 from nextmarker.tl.groups.units import GROUP, PATIENT, pool_images, read_images
 from nextmarker.tl.groups.values import SHARE, Values, read_activation, read_shares, read_table

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
+from nextmarker._record import refuse_foreign_keys, write_results
 from nextmarker._regions import read_regions
-from nextmarker._table import get_table, refuse_foreign_keys, write_results
+from nextmarker._table import get_table
 from nextmarker._tiles import stream_tiles
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import CACHED

@@ -10,7 +10,8 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_value
-from nextmarker._table import get_table, record_name, refuse_foreign_keys, write_results
+from nextmarker._record import record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table
 from nextmarker.tl._space import Graph, Images, Linker, warn_of_few_cells
 
 if TYPE_CHECKING:

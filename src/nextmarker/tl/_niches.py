@@ -18,17 +18,8 @@ from nextmarker import _keys
 from nextmarker._errors import check_value
 from nextmarker._logging import logger
 from nextmarker._palette import colors_of
-from nextmarker._table import (
-    OURS,
-    get_table,
-    made_from,
-    record_name,
-    refuse_foreign_keys,
-    refuse_infinite,
-    refuse_several_models,
-    require,
-    write_results,
-)
+from nextmarker._record import made_from, record_name, refuse_foreign_keys, refuse_several_models, write_results
+from nextmarker._table import OURS, get_table, refuse_infinite, require
 from nextmarker.tl._space import Graph, Images, Linker, warn_of_few_cells
 
 if TYPE_CHECKING:

@@ -12,15 +12,8 @@ from nextmarker._contributions import attribute, write_attribution
 from nextmarker._errors import no_such
 from nextmarker._origins import as_record, largest_origins
 from nextmarker._provenance import digest
-from nextmarker._table import (
-    get_table,
-    owner_of,
-    read_clusters,
-    read_record,
-    record_name,
-    refuse_foreign_keys,
-    write_results,
-)
+from nextmarker._record import owner_of, read_record, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import get_table, read_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

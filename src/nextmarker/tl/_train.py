@@ -13,8 +13,9 @@ from nextmarker import _keys
 from nextmarker._coordinates import STATE_SIZE
 from nextmarker._errors import check_option, listed
 from nextmarker._logging import logger
+from nextmarker._record import write_results
 from nextmarker._regions import read_regions, shared_markers
-from nextmarker._table import get_table, write_results
+from nextmarker._table import get_table
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, ModelConfig, NetworkConfig, NeXtMarker

@@ -11,19 +11,8 @@ import pandas as pd
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed
 from nextmarker._provenance import check_clusters
-from nextmarker._table import (
-    LAYERS,
-    OURS,
-    embedded_as,
-    get_table,
-    made_from,
-    read_labels,
-    read_record,
-    read_representations,
-    record_name,
-    refuse_foreign_keys,
-    write_results,
-)
+from nextmarker._record import embedded_as, made_from, read_record, record_name, refuse_foreign_keys, write_results
+from nextmarker._table import LAYERS, OURS, get_table, read_labels, read_representations
 from nextmarker.tl.cell_types.classifier import (
     LEAST,
     N_NEIGHBORS,

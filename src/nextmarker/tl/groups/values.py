@@ -11,7 +11,8 @@ from scipy import sparse
 
 from nextmarker import _keys
 from nextmarker._errors import listed, no_such
-from nextmarker._table import count_cells, read_labels, refuse_infinite, refuse_several_models, require
+from nextmarker._record import refuse_several_models
+from nextmarker._table import count_cells, read_labels, refuse_infinite, require
 
 if TYPE_CHECKING:
     from anndata import AnnData
