@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 SMALLEST_PIXEL, LARGEST_PIXEL = 0.01, 100.0
-"""Micrometres. No instrument for multiplex images has smaller or larger pixels."""
+"""Micrometres, from super-resolution microscopy to imaging mass spectrometry."""
 TOLERANCE = 0.05
 """Maximum distance in pixels between the positions of a point according to two coordinate systems."""
 STATE_SIZE = "State the pixel size: nm.pp.set_pixel_size(sdata, ...)."

@@ -21,7 +21,7 @@ def listed(names: Iterable[object], most: int = SHOWN) -> str:
     >>> listed(range(39))
     '0, 1, 2, 3, 4, 5, 6, 7 and 31 more'
     """
-    quoted = [repr(name) for name in names]
+    quoted = [repr(str(name) if isinstance(name, str) else name) for name in names]  # numpy's text too
     more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
     return (", ".join(quoted[:most]) or "nothing") + more
 

@@ -15,7 +15,7 @@ from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Identity, Scale
 
 from nextmarker import _keys
-from nextmarker.io._pixel_size import LARGEST, SMALLEST
+from nextmarker._coordinates import LARGEST_PIXEL, SMALLEST_PIXEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -209,8 +209,8 @@ def check_pixel_size(pixel_size: float | None) -> None:
     if not (np.isfinite(pixel_size) and pixel_size > 0):
         msg = f"pixel_size={pixel_size!r} must be positive, in micrometres per pixel."
         raise ValueError(msg)
-    if not SMALLEST <= pixel_size <= LARGEST:
-        msg = f"pixel_size={pixel_size!r} must be {SMALLEST:g} to {LARGEST:g}, in micrometres per pixel."
+    if not SMALLEST_PIXEL <= pixel_size <= LARGEST_PIXEL:
+        msg = f"pixel_size={pixel_size!r} must be {SMALLEST_PIXEL:g} to {LARGEST_PIXEL:g}, in micrometres per pixel."
         raise ValueError(msg)
 
 

@@ -7,7 +7,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-SMALLEST, LARGEST = 0.01, 100.0  # micrometres per pixel, from super-resolution microscopy to imaging mass spectrometry
+from nextmarker._coordinates import LARGEST_PIXEL, SMALLEST_PIXEL
+
 SAME = 0.01  # relative difference below which two sizes are equal
 
 # in lower case, with the Greek letter mu
@@ -107,10 +108,10 @@ def check_square(size: tuple[float, float], source: object) -> float:
     if not same(x, y):
         msg = f"{source} has pixels of {x:g} by {y:g} micrometres, not square. If wrong: pixel_size=..."
         raise ValueError(msg)
-    if not SMALLEST <= x <= LARGEST:
+    if not SMALLEST_PIXEL <= x <= LARGEST_PIXEL:
         msg = (
-            f"{source} states a pixel size of {x:g} micrometres, not {SMALLEST:g} to {LARGEST:g}. Is its unit wrong? "
-            "Give micrometres: pixel_size=..."
+            f"{source} states a pixel size of {x:g} micrometres, not {SMALLEST_PIXEL:g} to {LARGEST_PIXEL:g}. Is its "
+            "unit wrong? Give micrometres: pixel_size=..."
         )
         raise ValueError(msg)
     return x

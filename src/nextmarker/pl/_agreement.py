@@ -75,7 +75,7 @@ def agreement(data: AnnData | SpatialData, label_key: str, groupby: str, *, tabl
     if np.isnan(scores["accuracy"]):
         msg = (
             f".obs[{label_key!r}] has {listed(counts.index)}, .obs[{groupby!r}] has {listed(counts.columns)}: no "
-            "type in common. For clusters, use nm.metrics.confusion(adata, ...)."
+            "type in common. Rename the types of one, or use nm.metrics.confusion for clusters."
         )
         raise ValueError(msg)
     axes = _grid(counts.shape, has_umap=UMAP in adata.obsm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -78,8 +79,7 @@ class Linker:
         if graph == "knn":
             check_value("radius", radius, radius is None, "None with graph='knn'. Choose graph='radius' or 'delaunay'")
         radius = None if radius is None else float(radius)
-        from squidpy.gr import neighbors  # slow to import
-
+        neighbors = _import_squidpy().gr.neighbors
         builders = {
             "knn": lambda: neighbors.KNNBuilder(n_neighs=n_neighbors),
             "radius": lambda: neighbors.RadiusBuilder(radius=radius),
@@ -108,12 +108,11 @@ def count_together(positions: np.ndarray, codes: np.ndarray, distances: np.ndarr
     How much more frequent the second type is within each distance of the first than near all cells, float (types,
     types, distances).
     """
-    import squidpy as sq
     from anndata import AnnData
 
     types = pd.Categorical(codes.astype(str), np.arange(codes.max() + 1).astype(str))
     image = AnnData(obs=pd.DataFrame({"type": types}, np.arange(len(codes)).astype(str)), obsm={"spatial": positions})
-    ratios, _ = sq.gr.co_occurrence(image, "type", interval=np.append(0, distances), copy=True)
+    ratios, _ = _import_squidpy().gr.co_occurrence(image, "type", interval=np.append(0, distances), copy=True)
     return ratios.swapaxes(0, 1)
 
 
@@ -122,6 +121,14 @@ def warn_of_few_cells(names: list[str], what: str) -> None:
     if names:
         msg = f"Images with too few cells to link them, {what}: {listed(names, NAMED)}."
         warnings.warn(msg, stacklevel=3)
+
+
+def _import_squidpy() -> ModuleType:
+    """Import squidpy, which takes seconds and warns of its own docstrings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import squidpy
+    return squidpy
 
 
 def _read(adata: AnnData, column: dict[str, str]) -> tuple[np.ndarray, pd.Index]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 OLD_AXES = "tczyx"  # default before format 0.3, which does not name the axes
 AXES = {"t": "time points", "z": "z-planes"}
-ELEMENTS = ("images", "labels", "shapes", "points", "tables")  # metadata of a SpatialData object
 
 
 def is_zarr(path: Path) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from nextmarker._coordinates import LARGEST_PIXEL, SMALLEST_PIXEL
 from nextmarker.io._image import Skipped
-from nextmarker.io._pixel_size import LARGEST, SMALLEST, Stated, micrometres
+from nextmarker.io._pixel_size import Stated, micrometres
 from nextmarker.io.tiff.ome import unsure
 from nextmarker.io.tiff.pages import check_page, data_type, is_interleaved, is_plain
 from nextmarker.io.tiff.stack import Stack, make_stack, resolution
@@ -74,7 +75,7 @@ def _imagej_size(page: tifffile.TiffPage, imagej: dict[str, Any]) -> Stated:
 def _tags(page: tifffile.TiffPage) -> Stated:
     """Note on the resolution tags; they are not used, since many programs write the resolution of a screen."""
     size = resolution(page).size
-    if size is None or not all(SMALLEST <= length <= LARGEST for length in size):
+    if size is None or not all(SMALLEST_PIXEL <= length <= LARGEST_PIXEL for length in size):
         return Stated()
     found = " by ".join(f"{length:g}" for length in size)
     return Stated(
