@@ -6,8 +6,9 @@ DATA holds NAME_image.ome.tif, NAME_mask.tif and NAME_cells.csv (label, x, y, ce
 workflow of nextmarker detects centres, trains a model and clusters F; that of integrated expression (IE) clusters means
 in the masks (arcsinh), as they are and with every marker scaled to unit variance. Clusters and cells of all are named
 by the signatures in ``experiments.phenotyping_tables``, and compared with the published types, with each other, and
-with reruns of their own. Signatures are also tried on dense tissue, whose types are known exactly. Models and
-embeddings are kept in DIR, so that a run that was stopped goes on. Prints tables, and leaves them and figures in DIR.
+with reruns of their own. The places of the types are described by their neighbours and by niches. Signatures are also
+tried on dense tissue, whose types are known exactly. Models and embeddings are kept in DIR, so that a run that was
+stopped goes on. Prints tables, and leaves them and figures in DIR.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from spatialdata.transformations import get_transformation
 import nextmarker as nm
 from experiments.dcis import file_of
 from experiments.phenotyping_dense import name_dense_tissue
+from experiments.phenotyping_space import describe_space
 from experiments.phenotyping_tables import (
     BY_CELL,
     BY_CLUSTER,
@@ -84,6 +86,8 @@ def main() -> None:
     for name, table in compare(runs, obs[obs["matched"].notna()]).items():
         show(name, table, arguments.output)
     draw(sdata, runs, arguments.output)
+    for name, table in describe_space(sdata, runs[OURS, 0], DEFAULT_BY_CELL, arguments.output).items():
+        show(name, table, arguments.output)
     unseen = embed_once(sdata, f"{OURS}_without_one", 0, arguments.output, list(sdata.images)[1:])
     show("transfer", transfer_patients(runs[OURS, 0], unseen), arguments.output)
     show("dense", name_dense_tissue(arguments.dense_seeds, arguments.output), arguments.output)
