@@ -23,10 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scanpy as sc
-import tifffile
 from sklearn.preprocessing import StandardScaler
-from spatialdata.models import Labels2DModel
-from spatialdata.transformations import get_transformation
 
 import nextmarker as nm
 from experiments.dcis import file_of
@@ -102,10 +99,7 @@ def show(name: str, table: pd.DataFrame, output: Path) -> None:
 def read(folder: Path, nuclear_channel: str) -> SpatialData:
     """Images with detected centres (`table`) and means in masks with published types (`intensity`), matched."""
     sdata = nm.io.read(sorted(folder.glob("*_image.ome.tif")))
-    for image in sdata.images:
-        mask = tifffile.imread(file_of(folder, image, "mask.tif"))
-        where = get_transformation(sdata[image], get_all=True)
-        sdata[f"masks_{image}"] = Labels2DModel.parse(mask.astype(np.int32), dims=("y", "x"), transformations=where)
+    nm.pp.add_masks(sdata, {image: file_of(folder, image, "mask.tif") for image in sdata.images})
     nm.pp.detect_cells(sdata, nuclear_channel, progress=False)
     nm.pp.integrate(sdata, "masks", cofactor=COFACTOR, progress=False)
     obs = sdata["intensity"].obs

@@ -40,8 +40,8 @@ def is_geojson(source: object) -> TypeGuard[Path]:
     return isinstance(source, Path) and source.suffix.lower() in GEOJSON
 
 
-def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> pd.DataFrame:
-    """Compute the centroids of a label mask of an image, tile by tile.
+def open_mask(source: Array | Path, image: str, size: tuple[int, int]) -> xr.DataArray:
+    """Open a label mask of an image, (y, x), lazy if it is in a file.
 
     Parameters
     ----------
@@ -52,16 +52,11 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
     size
         Height and width of the image.
 
-    Returns
-    -------
-    `x` and `y` in pixels from the top left corner, float64, with the labels as the index.
-
     Raises
     ------
     ValueError
-        If the file cannot be read, or the mask does not have the size of the image or does not number the cells.
+        If the file cannot be read, or the mask does not have the size of the image or a type that can number cells.
     """
-    name = f"The mask of image {image!r}"
     labels = _open_array(source) if isinstance(source, Path) else source
     labels = labels.squeeze() if labels.ndim > 2 else labels
     if labels.ndim == 2 and labels.shape[1] == 2 < size[1]:
@@ -69,13 +64,33 @@ def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> p
         raise ValueError(msg)
     if labels.shape != size:
         found = " x ".join(map(str, labels.shape))
-        msg = f"{name} has {found} pixels, and the image {size[0]} x {size[1]}. Add it to sdata.labels, with its scale."
+        expected = f"and the image {size[0]} x {size[1]}"
+        msg = f"{mask_name(image)} has {found} pixels, {expected}. Add it to sdata.labels, with its scale."
         raise ValueError(msg)
     if labels.dtype.kind not in "uif":
-        msg = f"{name} has values of type {labels.dtype}. Number the cells: skimage.measure.label(mask)."
+        msg = f"{mask_name(image)} has values of type {labels.dtype}. Number the cells: skimage.measure.label(mask)."
         raise ValueError(msg)
-    pixels = xr.DataArray(labels.data if isinstance(labels, xr.DataArray) else labels, dims=("y", "x"))
-    ids, _, xy = label_centroids(pixels, name=name)
+    return xr.DataArray(labels.data if isinstance(labels, xr.DataArray) else labels, dims=("y", "x"))
+
+
+def mask_name(image: str) -> str:
+    """How error messages call the mask of an image."""
+    return f"The mask of image {image!r}"
+
+
+def mask_centroids(source: Array | Path, image: str, size: tuple[int, int]) -> pd.DataFrame:
+    """Compute the centroids of the cells in a label mask, see `open_mask`, tile by tile.
+
+    Returns
+    -------
+    `x` and `y` in pixels from the top left corner, float64, with the labels as the index.
+
+    Raises
+    ------
+    ValueError
+        If the mask cannot be opened, or does not number the cells.
+    """
+    ids, _, xy = label_centroids(open_mask(source, image, size), name=mask_name(image))
     return pd.DataFrame(xy, index=ids, columns=["x", "y"])
 
 
