@@ -30,6 +30,7 @@ def test_upper_row_is_counts_and_lower_row_contributions_on_one_scale():
     for column, marker in enumerate(["CD20", "DNA"]):
         for row, name in enumerate(["counts", "contribution"]):
             np.testing.assert_array_equal(axes[row, column].images[0].get_array(), attribution[name].sel(marker=marker))
+        assert axes[0, column].get_xlabel() == f"0 to {attribution['counts'].sel(marker=marker).max().item()}"
     (limits,) = {ax.images[0].get_clim() for ax in axes[1]}
     assert limits == pytest.approx((-1.1 / 25, 1.1 / 25))
 

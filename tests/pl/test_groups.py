@@ -40,6 +40,13 @@ def test_points_of_patients_and_results(adata):
     assert axes[0].figure.get_supylabel() == "share of cells (%)"
 
 
+def test_no_point_is_cut_off(adata):
+    for ax in nm.pl.groups(adata):
+        low, high = ax.get_ylim()
+        assert low == 0
+        assert max(map(max, heights(ax))) < 0.95 * high
+
+
 def test_variables_are_chosen_by_name_or_smallest_p(adata):
     assert [ax.get_title() for ax in nm.pl.groups(adata, "NK")] == ["NK"]
     assert [ax.get_title() for ax in nm.pl.groups(adata, n=2)] == ["B", "T"]

@@ -206,3 +206,18 @@ def test_not_embedded(sdata):
     del sdata["table"].uns["nextmarker"]["embed"]
     with pytest.raises(KeyError, match="nm.tl.embed"):
         normalization(sdata)
+
+
+def test_the_legend_of_few_markers_is_not_cut_off(sdata):
+    record = sdata["table"].uns["nextmarker"]["embed"]
+    chosen = ("markers", "x_c", "slope", "x_c_start", "slope_start")
+    record.update({name: record[name][:2] for name in chosen})
+    figure = normalization(sdata)[0].figure
+    figure.canvas.draw()
+    assert figure.bbox.x0 <= figure.legends[0].get_window_extent().x0
+
+
+def test_places_of_the_grid_are_filled(sdata):
+    record = sdata["table"].uns["nextmarker"]["embed"]
+    record.update({name: np.tile(record[name], 3) for name in ("markers", "x_c", "slope", "x_c_start", "slope_start")})
+    assert normalization(sdata["table"])[0].get_gridspec().get_geometry() == (3, 4)  # 12 markers

@@ -199,3 +199,15 @@ def test_scale_bar_where_the_pixel_size_is_known(sdata):
     ax = patches(sdata)[-1]
     assert ax.get_xlabel() == "nextmarker: patches of 11 x 11 pixels, bar 2 µm"
     assert np.ptp(ax.lines[0].get_xdata()) == 4
+
+
+def test_names_and_markers_of_a_row_do_not_overlap(sdata):
+    obs = sdata["table"].obs
+    obs["nextmarker"] = obs["nextmarker"].cat.rename_categories({"0": "a cluster with a name of some length"})
+    axes = patches(sdata, groupby="nextmarker", markers=["CD3", "HLA-DR/DP"])
+    figure = axes[0].figure
+    figure.canvas.draw()
+    for ax in axes:
+        name, *markers = [text.get_window_extent() for text in ax.texts]
+        assert figure.bbox.x0 <= name.x0
+        assert name.x1 < min(marker.x0 for marker in markers)

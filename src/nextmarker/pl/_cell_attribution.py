@@ -19,9 +19,9 @@ N_MARKERS = 6
 def cell_attribution(attribution: xr.Dataset, markers: Sequence[str] | None = None) -> np.ndarray:
     """Draw the markers that set a cell apart from all others, and where in its patch.
 
-    The upper row shows raw counts, each marker on its own scale. The lower row shows from which pixels the contribution
-    of the marker comes, all markers on one scale: red makes the cell different from the mean of all cells, blue more
-    like it. The title is the contribution of the marker.
+    The upper row shows raw counts, each marker on its own scale, whose range is below the patch. The lower row shows
+    from which pixels the contribution of the marker comes, all markers on one scale: red makes the cell different from
+    the mean of all cells, blue more like it. The title is the contribution of the marker.
 
     Parameters
     ----------
@@ -64,16 +64,19 @@ def cell_attribution(attribution: xr.Dataset, markers: Sequence[str] | None = No
     shown = attribution.sel(marker=chosen)
     highest = float(np.abs(shown["contribution"]).max()) or 1.0
 
-    figure, axes = plt.subplots(2, len(chosen), figsize=(1.3 * len(chosen) + 1, 3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(2, len(chosen), figsize=(1.3 * len(chosen) + 1, 3.3), squeeze=False, layout="compressed")
     for (above, below), marker in zip(axes.T, chosen, strict=True):
-        above.imshow(shown["counts"].sel(marker=marker), cmap="magma", vmin=0)
+        counts = shown["counts"].sel(marker=marker)
+        above.imshow(counts, cmap="magma", vmin=0)
+        above.set_xlabel(f"0 to {float(counts.max()):g}", fontsize="x-small")
         colors = below.imshow(shown["contribution"].sel(marker=marker), cmap="RdBu_r", vmin=-highest, vmax=highest)
         above.set_title(f"{marker}: {100 * total[marker]:.0f} %", fontsize="small")
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     axes[0, 0].set_ylabel("raw counts", fontsize="small")
     axes[1, 0].set_ylabel("contribution", fontsize="small")
-    figure.colorbar(colors, ax=axes[1].tolist(), aspect=10).ax.tick_params(labelsize="x-small")
-    where = attribution.attrs
-    figure.suptitle(f"cell {where['cell']} in image {where['image']}", fontsize="medium")
+    bar = figure.colorbar(colors, ax=axes[1].tolist(), aspect=10, label="share per pixel")
+    bar.ax.tick_params(labelsize="x-small")
+    where, width = attribution.attrs, attribution.sizes["x"]
+    figure.suptitle(f"cell {where['cell']} in image {where['image']}: {width} x {width} pixels", fontsize="medium")
     return axes

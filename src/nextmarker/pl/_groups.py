@@ -26,6 +26,7 @@ SHARE = "share of cells"
 BESIDE = (0, 0.12, -0.12, 0.24, -0.24)  # places of points of about the same height, where groups are 1 apart
 COLUMNS = 4  # at most
 LETTER = 0.085  # inches
+HEADROOM = 1.08  # so that no point is cut off
 
 
 def groups(
@@ -113,7 +114,7 @@ def groups(
         ax.set_xlim(-0.6, len(names) - 0.4)
         ax.spines[["top", "right"]].set_visible(False)
         if is_share:
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 100 * HEADROOM * own["value"].max() or 1)
     for ax in axes.flat[len(shown) :]:
         ax.remove()
     figure.supylabel(f"{SHARE} (%)" if is_share else str(record.get("measured", "value")), fontsize="medium")

@@ -96,7 +96,8 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     if "background" in sigmoids:
         handles.append(Line2D([], [], color=GREEN, linewidth=0.8, alpha=0.6))
         labels.append("background of each image")
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize="small")
+    columns = min(len(labels), axes[0].get_gridspec().ncols)
+    figure.legend(handles, labels, loc="outside upper right", ncols=columns, frameon=False, fontsize="small")
     return axes
 
 
@@ -130,8 +131,8 @@ def _window(region: Region, centre: np.ndarray) -> xr.DataArray:
 
 
 def _grid(n: int) -> tuple[Any, np.ndarray]:
-    columns = int(np.ceil(np.sqrt(1.5 * n)))
-    rows = -(-n // columns)
+    rows = -(-n // int(np.ceil(np.sqrt(1.5 * n))))
+    columns = -(-n // rows)  # as few empty places as possible
     figure, grid = plt.subplots(
         rows,
         columns,

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from nextmarker._regions import Region
 
 COLORS = CHANNEL_COLORS[:3]
+LETTER = 5.0  # width of a small letter, in points
+SHORTEST = len("100,000 cells")
+NO_MARKER = "no marker raised"
 
 
 def patches(
@@ -111,12 +114,13 @@ def patches(
     colors = np.array([to_rgb(color) for color in COLORS])
 
     widest = max(map(len, rows.values()))
-    axes = _grid(rows, widest)
+    away = 14 + LETTER * max(len(marker) for name in rows for marker in shown[name] or [NO_MARKER])
+    axes = _grid(rows, widest, away)
     for ax, (name, own) in zip(axes, rows.items(), strict=True):
         drawn = [channels.index(marker) for marker in shown[name]]
         scaled = [scale(pixels[row][drawn], limits[drawn]) for row in own]
         _draw_row(ax, [add_up(patch, colors[: len(drawn)]) for patch in scaled], widest)
-        _write_label(ax, f"{name}\n{(clusters == name).sum():,} cells", shown[name])
+        _write_label(ax, f"{name}\n{(clusters == name).sum():,} cells", shown[name], away)
     bar = _draw_scale_bar(axes[-1], side, _pixel_size(regions, steps))
     axes[-1].set_xlabel(f"{groupby}: patches of {side} x {side} pixels{bar}", fontsize="small")
     return axes
@@ -220,9 +224,9 @@ def _place(window: np.ndarray, x: np.ndarray, y: np.ndarray, pixels: xr.DataArra
     return patch
 
 
-def _grid(names: Collection[object], n: int) -> np.ndarray:
+def _grid(names: Collection[object], n: int, away: float) -> np.ndarray:
     layout = ConstrainedLayoutEngine(hspace=0, h_pad=0.02)
-    labels = max(1.5 + 0.075 * max(len(str(name)) for name in names), 2.4)  # inches
+    labels = (away + 1.2 * LETTER * max(SHORTEST, *(len(str(name)) for name in names))) / 72 + 0.2  # inches
     size = (labels + 0.62 * n, 0.64 * len(names) + 0.3)
     _, grid = plt.subplots(len(names), 1, figsize=size, squeeze=False, layout=layout)
     return grid[:, 0]
@@ -251,11 +255,11 @@ def _draw_scale_bar(ax: Axes, side: int, pixel_size: float | None) -> str:
     return f", bar {words}"
 
 
-def _write_label(ax: Axes, name: str, markers: Sequence[str]) -> None:
+def _write_label(ax: Axes, name: str, markers: Sequence[str], away: float) -> None:
     style: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
-    ax.annotate(name, (0, 0.5), (-85, 0), fontsize="small", **style)
+    ax.annotate(name, (0, 0.5), (-away, 0), fontsize="small", **style)
     if not markers:
-        ax.annotate("no marker raised", (0, 0.5), (-6, 0), fontsize="x-small", **style)
+        ax.annotate(NO_MARKER, (0, 0.5), (-6, 0), fontsize="x-small", **style)
     for line, (marker, color) in enumerate(zip(markers, COLORS, strict=False)):
         box = {"facecolor": color, "edgecolor": "none", "pad": 1.2}
         ax.annotate(marker, (0, 0.5), (-6, 14 * (1 - line)), fontsize="x-small", bbox=box, **style)

@@ -93,13 +93,14 @@ def thresholds(
     for ax, marker in zip(axes, markers or known, strict=True):
         values = adata[:, [marker]].to_df(record["layer"])[marker].to_numpy()
         _draw(ax, values, used[used["marker"] == marker])
-    axes[0].set_ylabel("cells")
-    axes[-1].set_xlabel(record["layer"])
+    axes[0].figure.supylabel("cells", fontsize="medium")
+    axes[0].figure.supxlabel(record["layer"], fontsize="medium")
     return axes
 
 
 def _grid(n: int) -> np.ndarray:
-    rows, columns = -(-n // COLUMNS), min(n, COLUMNS)
+    rows = -(-n // COLUMNS)
+    columns = -(-n // rows)  # as few empty places as possible
     figure, grid = plt.subplots(rows, columns, figsize=(2.3 * columns, 1.7 * rows), squeeze=False, layout="constrained")
     for ax in grid.flat[n:]:
         figure.delaxes(ax)

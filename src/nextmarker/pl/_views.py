@@ -22,7 +22,8 @@ def views(views: Sequence[xr.DataArray], markers: Sequence[str] | str | None = N
     """Draw a cell and its views, one row per marker, in raw counts.
 
     All patches are drawn at the same scale, so a smaller patch shows less of the surroundings of the cell. The colours
-    of a row range from zero to its highest count, so the scaling of the counts is visible.
+    of a row range from zero to its highest count, so the scaling of the counts is visible. A marker that is hidden in a
+    view is black.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def _grid(rows: int, columns: int) -> np.ndarray:
         figsize=(0.95 * columns + 2, 0.95 * rows + 0.8),
         width_ratios=[1, GAP, *[1] * (columns - 1)],
         squeeze=False,
-        layout="constrained",
+        layout="compressed",
     )
     for unused in grid[:, 1]:
         unused.remove()
