@@ -1,10 +1,21 @@
 """How the documentation is built."""
 
 import os
+import re
+import sys
+from pathlib import Path
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
 from sphinx.ext.napoleon import NumpyDocstring
+from sphinx.transforms import SphinxTransform
 
 import nextmarker
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS))  # for figures.py
+FIGURES = DOCS / "generated" / "figures"
 
 project = "nextmarker"
 author = "The nextmarker developers"
@@ -14,6 +25,7 @@ release = version = nextmarker.__version__
 extensions = [
     "myst_nb",
     "sphinx_copybutton",
+    "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -50,7 +62,9 @@ if "READTHEDOCS" in os.environ:
         "python": ("https://docs.python.org/3", None),
         "scanpy": ("https://scanpy.readthedocs.io/en/stable/", None),
         "spatialdata": ("https://spatialdata.scverse.org/en/stable/", None),
+        "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),
         "torch": ("https://docs.pytorch.org/docs/stable/", None),
+        "xarray": ("https://docs.xarray.dev/en/stable/", None),
     }
 nitpick_ignore_regex = [("py:.*", r"(?!nextmarker\b).*")]
 
@@ -68,3 +82,52 @@ def _read_attribute(self: NumpyDocstring) -> tuple[str, list[str]]:
 
 NumpyDocstring._parse_returns_section = _parse_returns
 NumpyDocstring._consume_inline_attribute = _read_attribute
+
+
+def _draw_figures(app: Sphinx) -> None:
+    """Draw the figures of the gallery, unless they are there."""
+    import figures
+
+    if any(not (FIGURES / f"{draw.__name__}.png").exists() for draw in figures.FIGURES):
+        figures.draw_all(FIGURES)
+
+
+def _show_figure(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Show the figure of a function of `nm.pl` below the first line of its page."""
+    short = name.removeprefix("nextmarker.pl.")
+    if (FIGURES / f"{short}.png").exists():
+        image = f"/generated/figures/{short}.png"
+        figure = ["", f".. figure:: {image}", f"    :alt: Figure of nm.pl.{short}", ""]
+        lines[1:1] = [*figure, f"    The :ref:`gallery <gallery-{short}>` has the code of this figure.", ""]
+
+
+class LinkCalls(SphinxTransform):
+    """Link each function that is named as code, such as `nm.tl.cluster(adata)`, to its page.
+
+    Names of ours that do not exist are warnings, and so errors; those of other projects need their indices.
+    """
+
+    default_priority = 500
+    packages = {"nm": "nextmarker", "sc": "scanpy", "sq": "squidpy", "spatialdata": "spatialdata", "anndata": "anndata"}
+    call = re.compile(rf"({'|'.join(packages)})\.((?!\w+$)(?:[a-z]\w*\.)*(?![A-Z_]+\b)[a-zA-Z]\w*)(?=\(|$)")
+
+    def apply(self) -> None:
+        """Wrap the code in a reference."""
+        if self.env.docname == "changelog":  # names functions that have been renamed since
+            return
+        for kind in (nodes.literal, nodes.title_reference):
+            for node in list(self.document.findall(kind)):
+                found = self.call.match(node.astext())
+                if not found or isinstance(node.parent, (nodes.reference, pending_xref)):
+                    continue
+                target = f"{self.packages[found[1]]}.{found[2]}"
+                code = nodes.literal("", node.astext(), classes=["xref", "py"])
+                where = {"refdoc": self.env.docname, "refdomain": "py", "reftype": "obj", "reftarget": target}
+                node.replace_self(pending_xref("", code, refexplicit=True, refwarn=False, **where))
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is done during the build."""
+    app.add_transform(LinkCalls)
+    app.connect("builder-inited", _draw_figures)
+    app.connect("autodoc-process-docstring", _show_figure)
