@@ -1,4 +1,4 @@
-"""Colours of categories that readers with any colour vision can tell apart."""
+"""Colours that readers with any colour vision can tell apart: of categories, and of channels drawn together."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ PALETTE = (
     *("#961E87", "#0F8778", "#A5B4D2"),
 )
 """Colours of up to 30 categories. The first few of them serve fewer categories."""
+
+CHANNEL_COLORS = ("#FF00FF", "#00FFFF", "#FFFF00", "#4D7DFF", "#FF8000", "#FFFFFF")
+"""Colours of channels that are drawn together: magenta, cyan, yellow, blue, orange, white."""
 
 
 def colors_of(key: str, n: int) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from matplotlib.colors import is_color_like, to_rgb
 
 from nextmarker import _keys
 from nextmarker._errors import check_each_once, check_value, listed, no_such
+from nextmarker._palette import CHANNEL_COLORS
 from nextmarker._provenance import check_clusters
 from nextmarker._record import read_record
 from nextmarker._regions import Region, as_list, read_regions
@@ -19,7 +20,6 @@ from nextmarker._table import get_table, require
 from nextmarker.pl._dots import BOX, DOT, Colors, as_drawn, choose_colors, draw_boxes, draw_dots, draw_key, key_size
 from nextmarker.pl._overlay import draw_channel_names, draw_scale_bar
 from nextmarker.pl._pixels import (
-    CHANNEL_COLORS,
     Frame,
     Limits,
     add_up,

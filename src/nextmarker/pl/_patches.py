@@ -14,11 +14,12 @@ from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, no_such
+from nextmarker._palette import CHANNEL_COLORS
 from nextmarker._provenance import check_clusters, read_attribution
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table, require
 from nextmarker.pl._overlay import bar_length
-from nextmarker.pl._pixels import CHANNEL_COLORS, add_up, check_channels, choose_limits, choose_patch_size, scale
+from nextmarker.pl._pixels import add_up, check_channels, choose_limits, choose_patch_size, scale
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

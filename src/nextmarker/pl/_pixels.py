@@ -26,8 +26,6 @@ Frame: TypeAlias = tuple[int, int, int, int]  # left, top, right and bottom, in 
 BRIGHTEST = 99.5
 """Percentile of the pixels that is shown at full brightness."""
 AUTOMATIC: Limits = (0, f"p{BRIGHTEST}")
-CHANNEL_COLORS = ("#FF00FF", "#00FFFF", "#FFFF00", "#4D7DFF", "#FF8000", "#FFFFFF")
-"""Colours of channels that are drawn together: magenta, cyan, yellow, blue, orange, white."""
 
 
 def check_channels(regions: Sequence[Region], channels: Sequence[str], argument: str) -> None:

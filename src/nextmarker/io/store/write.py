@@ -23,6 +23,7 @@ from xarray import DataArray, DataTree
 from zarr.core.sync import sync
 
 from nextmarker._backing import CHUNK_FILES, check_whole, count_chunk_files
+from nextmarker.io.store.channels import describe_channels
 from nextmarker.io.store.replace import is_store, put_in_place, recover, unfinished
 from nextmarker.io.store.writable import any_text, check_writable
 
@@ -74,6 +75,11 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
         If something cannot be written: values or names that the format does not support, or a table that does not match
         its shapes. All problems are listed, with their location and solution. Also if `path` is inside a store, or if
         `sdata` was read from it without all of its images, labels and points, which would be lost.
+
+    Notes
+    -----
+    Each image that is written has the names of its channels, with colours and limits, in the place where OME-Zarr keeps
+    them, so that viewers such as vizarr, Avivator and napari show them. spatialdata writes only the names.
 
     Examples
     --------
@@ -199,6 +205,8 @@ def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str
         for kind, name in written:
             if kind in ("images", "labels"):
                 _note_chunk_files(store / kind / name)
+            if kind == "images":
+                describe_channels(store / kind / name)
         for kind, name in kept:
             _link(target / kind / name, store / kind / name)
         _list_labels(store, list(sdata.labels))
