@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from shapely.geometry import shape
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
@@ -14,6 +15,7 @@ from spatialdata.transformations import Scale
 
 import nextmarker as nm
 from nextmarker.io import _geojson
+from nextmarker.pl._colors import category_colors
 
 CENTRES = {"a": [(0.5, 0.5), (20.25, 11.5)], "b": [(3.0, 4.0)]}
 PROPERTIES = {"objectType", "name", "classification", "measurements"}
@@ -76,13 +78,13 @@ def test_each_image_has_its_file(tmp_path):
     assert bounds(second[0])[:2] == pytest.approx(CENTRES["b"][0], abs=0.011)
 
 
-def test_classes_have_the_colours_of_the_table(tmp_path):
+def test_classes_have_the_colours_of_the_figures(tmp_path):
     sdata = cells(["a"])
     path = tmp_path / "cells.geojson"
     nm.io.write_geojson(sdata, path, groupby="type")
+    drawn = category_colors(sdata["table"], sdata["table"].obs["type"])
     assert [feature["properties"]["classification"] for feature in read(path)] == [
-        {"name": "T cell"},
-        {"name": "B cell"},
+        {"name": name, "color": [round(255 * part) for part in to_rgb(drawn[name])]} for name in ("T cell", "B cell")
     ]
     sdata["table"].uns["type_colors"] = np.array(["#ff8000", "blue"])
     nm.io.write_geojson(sdata, path, groupby="type")
@@ -98,7 +100,14 @@ def test_a_cell_without_a_class_has_none(tmp_path):
     nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
     lone, typed = read(tmp_path / "cells.geojson")
     assert "classification" not in lone["properties"]
-    assert typed["properties"]["classification"] == {"name": "B cell"}
+    assert typed["properties"]["classification"]["name"] == "B cell"
+
+
+def test_very_many_classes_are_left_to_qupath(tmp_path):
+    sdata = cells(["a"])
+    sdata["table"].obs["type"] = pd.Categorical(["0", "1"], [str(number) for number in range(31)])
+    nm.io.write_geojson(sdata, tmp_path / "cells.geojson", groupby="type")
+    assert read(tmp_path / "cells.geojson")[0]["properties"]["classification"] == {"name": "0"}
 
 
 def test_measurements_are_numbers_by_name(tmp_path):

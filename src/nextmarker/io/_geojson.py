@@ -14,6 +14,7 @@ from shapely import points
 from nextmarker import _keys
 from nextmarker._errors import no_such
 from nextmarker._files import replaced_files
+from nextmarker._palette import PALETTE
 from nextmarker._regions import circle_radii, read_regions
 from nextmarker._table import get_table, require
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from nextmarker._files import replaced_files
-from nextmarker._regions import Region
+    from nextmarker._regions import Region
 
 CORNERS = 4  # per quarter of a circle, with the extreme points
 DECIMALS = 2  # of a pixel, as QuPath itself writes
@@ -53,8 +53,8 @@ def write_geojson(
         ``cells.geojson``, ``cells_<image>.geojson``. Existing files are replaced, either all or none. A symbolic link
         is replaced by the file; its target is not changed.
     groupby
-        Column of ``.obs`` with the class of each cell: text or categories. Colours are taken from scanpy's
-        ``.uns[f"{groupby}_colors"]`` if it exists; otherwise QuPath chooses them.
+        Column of ``.obs`` with the class of each cell: text or categories. Colours are those of the figures: scanpy's
+        ``.uns[f"{groupby}_colors"]`` if they exist, otherwise ours; beyond 30 classes QuPath chooses them.
     measurements
         Markers (mean raw counts in the circle) and numeric columns of ``.obs`` to write for each cell.
     table_key
@@ -91,7 +91,7 @@ def write_geojson(
     >>> (file,) = nm.io.write_geojson(sdata, f"{folder.name}/cells.geojson", groupby="type")
     >>> cell = json.loads(file.read_text())["features"][0]
     >>> cell["properties"]["classification"], cell["geometry"]["type"]
-    ({'name': 'immune'}, 'Polygon')
+    ({'name': 'immune', 'color': [230, 159, 0]}, 'Polygon')
     >>> folder.cleanup()
     """
     regions = read_regions(sdata, table_key)
@@ -135,8 +135,9 @@ def _classes(adata: AnnData, groupby: str) -> list[dict[str, Any] | None]:
         )
         raise TypeError(msg)
     categories = column.astype("category").cat
-    shades = adata.uns.get(f"{groupby}_colors", [])
     kinds: list[dict[str, Any]] = [{"name": str(name)} for name in categories.categories]
+    kept = adata.uns.get(f"{groupby}_colors", [])
+    shades = kept if len(kept) >= len(kinds) else PALETTE
     if len(shades) >= len(kinds):
         for kind, shade in zip(kinds, shades, strict=False):
             kind["color"] = [round(255 * part) for part in to_rgb(shade)]
