@@ -1,6 +1,6 @@
 # make demo   run the complete analysis on synthetic tissue, results in demo/
 # make test   run the tests and the examples in the docstrings
-# make lint   check style and types
+# make lint   check style, types and spelling
 # make docs   build the documentation in docs/_build/html
 #
 # PYTHON=python3.12   use this interpreter for the virtual environment
@@ -26,6 +26,7 @@ lint: $(VENV)/.package $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 docs: $(VENV)/.package $(VENV)/.doc
 	rm -rf docs/generated # pages of removed functions

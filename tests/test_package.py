@@ -242,3 +242,21 @@ def test_api_page_lists_exactly_the_public_names() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     listed = re.findall(rf"^\s+((?:{'|'.join(PARTS)})\.\w+)$", page, re.MULTILINE)
     assert sorted(listed) == sorted(PUBLIC)
+
+
+def test_every_figure_is_in_the_gallery() -> None:
+    figures = ast.parse((ROOT / "docs" / "figures.py").read_text()).body
+    drawn = {node.name for node in figures if isinstance(node, ast.FunctionDef)}
+    sections = re.findall(r"^\(gallery-(\w+)\)=$", (ROOT / "docs" / "gallery.md").read_text(), re.MULTILINE)
+    returned = {
+        name: str(inspect.signature(value).return_annotation) for name, value in PUBLIC.items() if "pl." in name
+    }
+    functions = {name.removeprefix("pl.") for name, kind in returned.items() if "Axes" in kind or "ndarray" in kind}
+    assert functions <= drawn
+    assert sorted(sections) == sorted(functions)
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / "README.md").read_text())
+    assert "docs/installation.md" in targets
+    assert not [target for target in targets if not (ROOT / target).is_file()]

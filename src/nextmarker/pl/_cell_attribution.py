@@ -64,7 +64,9 @@ def cell_attribution(attribution: xr.Dataset, markers: Sequence[str] | None = No
     shown = attribution.sel(marker=chosen)
     highest = float(np.abs(shown["contribution"]).max()) or 1.0
 
-    figure, axes = plt.subplots(2, len(chosen), figsize=(1.3 * len(chosen) + 1, 3.3), squeeze=False, layout="compressed")
+    figure, axes = plt.subplots(
+        2, len(chosen), figsize=(1.3 * len(chosen) + 1, 3.3), squeeze=False, layout="compressed"
+    )
     for (above, below), marker in zip(axes.T, chosen, strict=True):
         counts = shown["counts"].sel(marker=marker)
         above.imshow(counts, cmap="magma", vmin=0)

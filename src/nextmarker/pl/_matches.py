@@ -51,7 +51,7 @@ def matches(
     """Draw the outlines of segmented objects and the cell centres of an image, coloured by whether they were matched.
 
     Matched centres and their objects are blue, centres without an object yellow, and objects without a centre
-    vermillion. Objects that the reference lacks are purple. Only the crop is read. If it is wider or higher than 2,048
+    vermilion. Objects that the reference lacks are purple. Only the crop is read. If it is wider or higher than 2,048
     pixels, it is downsampled. The scale bar is in micrometres if the pixel size is known, otherwise in pixels.
 
     Parameters
