@@ -6,7 +6,8 @@ import xarray as xr
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
-from nextmarker._regions import Region, read_image, read_regions, shared_markers
+from nextmarker._coordinates import full_resolution
+from nextmarker._regions import Region, read_image, read_overview, read_regions, shared_markers
 from nextmarker.pp import add_cells, set_pixel_size
 
 
@@ -149,3 +150,14 @@ def test_neighbour_distances_in_pixels() -> None:
     np.testing.assert_allclose(region.neighbour_distances(), [5, 2, 2])
     alone = Region("cells", "a", pixels, centres[:1], np.arange(1), 0.5)
     assert alone.neighbour_distances().size == 0
+
+
+def test_an_overview_is_read_at_the_coarsest_scale_that_is_large_enough() -> None:
+    counts = np.arange(2 * 64 * 80).reshape(2, 64, 80)
+    image = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=["a", "b"], scale_factors=[2, 2])
+    sdata = SpatialData(images={"pyramid": image, "flat": full_resolution(image)})
+    for most, step in [(81, 1), (80, 1), (41, 1), (40, 2), (21, 2), (20, 4), (5, 4)]:
+        pixels, width = read_overview(sdata, "pyramid", most)
+        assert (width, pixels.sizes["x"], pixels["c"].to_numpy().tolist()) == (step, 80 // step, ["a", "b"])
+    pixels, width = read_overview(sdata, "flat", 20)
+    assert (width, pixels.sizes["x"]) == (1, 80)

@@ -154,6 +154,14 @@ def full_resolution(element: Any) -> xr.DataArray:
     return element
 
 
+def scales(element: Any) -> list[xr.DataArray]:
+    """List the scales of a pyramid from the finest; an image without others is its only one."""
+    if not hasattr(element, "children"):
+        return [element]
+    levels = [next(iter(level.data_vars.values())) for level in element.children.values()]
+    return sorted(levels, key=lambda level: -level.sizes["x"])
+
+
 def outside(pixels: xr.DataArray, centres: np.ndarray) -> np.ndarray:
     """Find the centres (x, y) that are not finite or outside of an image, bool (cells,)."""
     inside = (centres >= 0) & (centres < (pixels.sizes["x"], pixels.sizes["y"]))

@@ -17,6 +17,7 @@ from nextmarker._coordinates import (
     check_inside,
     full_resolution,
     pixel_size,
+    scales,
     shared_systems,
     to_pixels,
 )
@@ -243,6 +244,21 @@ def read_image(sdata: SpatialData, image: str) -> xr.DataArray:
         msg = f"Image {image!r} repeats channels {listed(repeated)}. Rename them: sdata.set_channel_names(...)."
         raise ValueError(msg)
     return element.transpose("c", "y", "x").assign_coords(c=names)
+
+
+def read_overview(sdata: SpatialData, image: str, most_pixels: int) -> tuple[xr.DataArray, float]:
+    """Read an image lazily at its coarsest scale that is at least `most_pixels` wide or high, or else its finest.
+
+    Returns
+    -------
+    Counts, as from `read_image`, and the width of one of its pixels in pixels at full resolution.
+    """
+    finest = read_image(sdata, image)
+    large = [level for level in scales(sdata.images[image]) if max(level.sizes["y"], level.sizes["x"]) >= most_pixels]
+    if len(large) < 2:
+        return finest, 1.0
+    coarse = large[-1].transpose("c", "y", "x").assign_coords(c=finest["c"].to_numpy())
+    return coarse, finest.sizes["x"] / coarse.sizes["x"]
 
 
 def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -> np.ndarray:

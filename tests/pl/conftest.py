@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,16 @@ N_FEATURES, N_EMBEDDING = 8, 16
 
 @pytest.fixture
 def sdata() -> SpatialData:
+    return make_sdata()
+
+
+@pytest.fixture(scope="session")
+def new_sdata() -> Callable[[], SpatialData]:
+    """Makes such objects for fixtures of a whole module."""
+    return make_sdata
+
+
+def make_sdata() -> SpatialData:
     """Two images, 40 cells in three clusters; all that embed, cluster and marker_attribution write."""
     rng = np.random.default_rng(0)
     images, shapes, obs = {}, {}, []

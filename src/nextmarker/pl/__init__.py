@@ -1,4 +1,4 @@
-"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table.
+"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table. `report` writes a file of them.
 
 Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
@@ -14,6 +14,7 @@ from nextmarker.pl._matches import matches
 from nextmarker.pl._neighborhood import neighborhood
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
+from nextmarker.pl._report import report
 from nextmarker.pl._thresholds import thresholds
 from nextmarker.pl._training import training
 from nextmarker.pl._unusual_images import unusual_images
@@ -31,6 +32,7 @@ __all__ = [
     "neighborhood",
     "normalization",
     "patches",
+    "report",
     "thresholds",
     "training",
     "unusual_images",

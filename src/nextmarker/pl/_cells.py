@@ -17,7 +17,18 @@ from nextmarker._provenance import check_clusters
 from nextmarker._record import read_record
 from nextmarker._regions import Region, as_list, read_regions
 from nextmarker._table import get_table, require
-from nextmarker.pl._dots import BOX, DOT, Colors, as_drawn, choose_colors, draw_boxes, draw_dots, draw_key, key_size
+from nextmarker.pl._dots import (
+    BOX,
+    DOT,
+    Colors,
+    as_drawn,
+    choose_colors,
+    dot_size,
+    draw_boxes,
+    draw_dots,
+    draw_key,
+    key_size,
+)
 from nextmarker.pl._overlay import draw_channel_names, draw_scale_bar
 from nextmarker.pl._pixels import (
     Frame,
@@ -278,16 +289,9 @@ def _draw_channels(
 
 def _draw_cells(ax: Axes, panel: _Panel, colors: Colors, box_width: float | None) -> None:
     if box_width is None or panel.values is None:
-        draw_dots(ax, panel.xy, panel.values, colors, _dot_size(ax, panel))
+        draw_dots(ax, panel.xy, panel.values, colors, dot_size(ax, panel.width, panel.height, len(panel.rows)))
     else:
         draw_boxes(ax, panel.xy, panel.values.map(colors).tolist(), box_width)
-
-
-def _dot_size(ax: Axes, panel: _Panel) -> float:
-    """Area of a dot in square points: about a third of the distance between cells in diameter, within limits."""
-    points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / panel.width
-    distance = np.sqrt(panel.width * panel.height / max(len(panel.rows), 1))
-    return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
 
 
 def _write_labels(ax: Axes, panel: _Panel, names: Sequence[str], *, single: bool) -> None:

@@ -64,6 +64,21 @@ def _columns(entries: int) -> int:
     return max(-(-entries // LEGEND_LINES), 1)
 
 
+def dot_size(ax: Axes, width: float, height: float, n: int) -> float:
+    """Area of a dot in square points: about a third of the distance between cells in diameter, within limits.
+
+    Parameters
+    ----------
+    width, height
+        What the axes show, in pixels of the image.
+    n
+        Number of cells in it.
+    """
+    points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
+    distance = np.sqrt(width * height / max(n, 1))
+    return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
+
+
 def draw_dots(ax: Axes, xy: np.ndarray, values: pd.Series | None, colors: Colors, size: float) -> None:
     """Draw each cell as a dot; those without a value are grey."""
     style: dict[str, Any] = {"s": size, "linewidths": 0.3 if size > 9 else 0, "edgecolors": "white"}

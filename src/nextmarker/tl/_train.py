@@ -13,6 +13,7 @@ from nextmarker import _keys
 from nextmarker._coordinates import STATE_SIZE
 from nextmarker._errors import check_option, listed
 from nextmarker._logging import logger
+from nextmarker._outcome import describe_outcome, training_worked
 from nextmarker._record import write_results
 from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table
@@ -37,8 +38,6 @@ PATCH_PER_DISTANCE = 4 / 3
 """Default patch size, in median distances between neighbouring cells."""
 WHITENING_CELLS = 512
 """Number of cells from whose views the features are whitened; each marker has only a few features."""
-LEAST_GAIN = 0.05
-"""Training worked if the mean similarity of views of the same cell exceeds that of different cells by this much."""
 
 
 def train(
@@ -170,7 +169,8 @@ def train(
     write_results(adata, "train", {}, record)
     if progress:
         _log_outcome(record)
-    _warn_of_failure(record)
+    if not training_worked(record):
+        warnings.warn(describe_outcome(record), stacklevel=2)
     return model
 
 
@@ -246,14 +246,3 @@ def _log_outcome(record: Mapping[str, Any]) -> None:
         factor = record[name] / record[f"{name}_start"]
         factors.append(f"{name} {factor.min():.2f} to {factor.max():.2f} (median {np.median(factor):.2f})")
     logger.info(f"learned normalization relative to its start: {', '.join(factors)}")
-
-
-def _warn_of_failure(record: Mapping[str, Any]) -> None:
-    """Warn unless views of the same cell became more similar, which lowers the loss by up to 1 / temperature."""
-    if record["final_loss"] > record["random_loss"] - LEAST_GAIN / record["temperature"]:
-        msg = (
-            f"Training did not work: the final loss is {record['final_loss']:.2f}, that of random embeddings "
-            f"{record['random_loss']:.2f}. Check the centres, nm.pl.cells(sdata), or train longer: "
-            "training=nm.nn.TrainingConfig(steps=...)."
-        )
-        warnings.warn(msg, stacklevel=3)
