@@ -127,16 +127,16 @@ def verbs(part: str) -> set[str]:
     return within(imports(f"nextmarker.{part}"), part) - {f"nextmarker.{part}"}
 
 
-def test_keys_and_files_import_nothing_of_ours() -> None:
-    for module in ("nextmarker._keys", "nextmarker._files"):
-        assert not imports(module) & MODULE_FILES.keys()
-        assert libraries(imports(module)) == set()
+def test_keys_files_and_progress_import_nothing_of_ours() -> None:
+    for module, allowed in (("_keys", set()), ("_files", set()), ("_progress", {"tqdm"})):
+        assert not imports(f"nextmarker.{module}") & MODULE_FILES.keys()
+        assert libraries(imports(f"nextmarker.{module}")) == allowed
 
 
 def test_nn_knows_tensors_only() -> None:
     known = {"torch", "numpy", "numba", "safetensors", "tqdm"}
     assert not faults(modules_of("nn"), lambda module: libraries(reachable(module)) - known)
-    allowed = {*modules_of("nn"), "nextmarker._files"}
+    allowed = {*modules_of("nn"), "nextmarker._files", "nextmarker._progress"}
     assert not faults(modules_of("nn"), lambda module: reachable(module) & MODULE_FILES.keys() - allowed)
 
 

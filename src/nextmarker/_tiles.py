@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
@@ -120,16 +121,34 @@ def sample_windows(region: Region, markers: Sequence[str], *, margin: int) -> It
 
     The places are the same each time and do not depend on the cells.
     """
-    sides = np.array([region.pixels.sizes["x"], region.pixels.sizes["y"]])
     rng = np.random.default_rng(0)
+    for rows, columns in _spread(region.pixels):
+        first, last = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
+        places = first + rng.random((PLACES_PER_WINDOW, 2)) * (last - first)
+        sample = replace(region, centres=places, rows=np.arange(len(places)))
+        yield read_window(sample, markers, (rows, columns), margin=margin)
+
+
+def fingerprint(image: str, pixels: xr.DataArray) -> np.ndarray:
+    """Digest of the counts in the windows of `sample_windows`, uint8 (16,).
+
+    It differs between images, and after any change of a whole image, but not after a retouch outside of the windows.
+    """
+    content = blake2b(digest_size=16)
+    for rows, columns in _spread(pixels):
+        content.update(read_pixels(image, pixels, rows, columns).tobytes())
+    return np.frombuffer(content.digest(), np.uint8)
+
+
+def _spread(pixels: xr.DataArray) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of evenly spaced windows."""
+    sides = np.array([pixels.sizes["x"], pixels.sizes["y"]])
     for column, row in np.ndindex(WINDOWS, WINDOWS):
         middle = (np.array([column, row]) + 0.5) * sides / WINDOWS
         half = np.minimum(sides / WINDOWS, WINDOW_SIZE) / 2
         first = np.floor(middle - half).astype(int).clip(min=0)  # rounding may give -1
         last = np.minimum(np.ceil(middle + half).astype(int), sides)
-        places = first + rng.random((PLACES_PER_WINDOW, 2)) * (last - first)
-        sample = replace(region, centres=places, rows=np.arange(len(places)))
-        yield read_window(sample, markers, (slice(first[1], last[1]), slice(first[0], last[0])), margin=margin)
+        yield slice(first[1], last[1]), slice(first[0], last[0])
 
 
 def read_window(region: Region, markers: Sequence[str], window: tuple[slice, slice], *, margin: int) -> Tile:
@@ -141,6 +160,25 @@ def read_window(region: Region, markers: Sequence[str], window: tuple[slice, sli
     x, y = region.centres.T
     mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
     return _tile(block, (top, left), pixels, margin, region.centres[mine] - 0.5, region.rows[mine])
+
+
+def divide(region: Region, *, size: int, margin: int) -> Iterator[tuple[np.ndarray, Region]]:
+    """Divide an image into parts of whole chunks, at least `size` wide, with a margin around them.
+
+    Patches of a part are those of the whole image. Parts without cells are left out.
+
+    Yields
+    ------
+    Which cells are in a part, bool (cells,), and the part with these cells.
+    """
+    x, y = region.centres.T
+    for rows, columns in whole_chunks(region.pixels, size):
+        mine = (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)
+        top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
+        pixels = region.pixels.isel(y=slice(top, rows.stop + margin), x=slice(left, columns.stop + margin))
+        if mine.any():
+            centres = region.centres[mine] - (left, top)
+            yield mine, replace(region, pixels=pixels, centres=centres, rows=region.rows[mine])
 
 
 def whole_chunks(pixels: xr.DataArray, tile_size: int) -> list[tuple[slice, slice]]:

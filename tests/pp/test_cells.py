@@ -1,6 +1,7 @@
 """nm.pp.detect_cells and nm.pp.add_cells: what they write, from what, and what they refuse."""
 
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import anndata as ad
@@ -26,6 +27,7 @@ from spatialdata.models import (
 from spatialdata.transformations import Affine, Identity, Scale, Translation, get_transformation
 
 import nextmarker as nm
+from nextmarker._checkpoint import progress
 from nextmarker._regions import read_regions
 
 SHAPE = (60, 90)
@@ -65,6 +67,67 @@ def two_images() -> SpatialData:
 
 def detect(sdata: SpatialData, nuclear_channels: object = "DNA", **kwargs: object) -> None:
     nm.pp.detect_cells(sdata, nuclear_channels, progress=False, **{"diameter": 12, **kwargs})
+
+
+class Calls:
+    """Lists the images in which nuclei are found and measured, and interrupts one of these."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int | None = None) -> None:
+        self.made: list[str] = []
+        for module, name in (("_detect", "detail_by_width"), ("_detect", "find_nuclei"), ("_write", "circle_means")):
+            self.watch(monkeypatch, import_module(f"nextmarker.pp.{module}"), name, at)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch, module: object, name: str, at: int | None) -> None:
+        function = ORIGINAL.setdefault(name, getattr(module, name))
+
+        def call(image: object, *arguments: object) -> object:
+            self.made.append(f"{name} {getattr(image, 'image', None) or image.name}")
+            if len(self.made) == at:
+                raise KeyboardInterrupt
+            return function(image, *arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+
+ORIGINAL: dict[str, object] = {}
+ALL_CALLS = [f"{name} {image}" for name in ("detail_by_width", "find_nuclei", "circle_means") for image in "ab"]
+
+
+def assert_same_cells(ours: SpatialData, theirs: SpatialData) -> None:
+    assert ours["table"].X.tobytes() == theirs["table"].X.tobytes()
+    pd.testing.assert_frame_equal(ours["table"].obs, theirs["table"].obs)
+    for name in theirs.shapes:
+        pd.testing.assert_frame_equal(pd.DataFrame(ours[name]), pd.DataFrame(theirs[name]))
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 6])
+def test_an_interrupted_detection_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: int) -> None:
+    sdata, whole = two_images(), two_images()
+    detect(whole, diameter=None)
+    Calls(monkeypatch, at)
+    with pytest.raises(KeyboardInterrupt):
+        detect(sdata, diameter=None, checkpoint=tmp_path)
+    assert not sdata.shapes
+    assert not sdata.tables
+    calls = Calls(monkeypatch)
+    detect(sdata, diameter=None, checkpoint=tmp_path)
+    assert calls.made == ALL_CALLS[at - 1 :]
+    assert_same_cells(sdata, whole)
+    steps = ["estimate_diameter", "detect_cells", "mean_intensity"]
+    assert progress(tmp_path) == {step: {"done": 2, "total": 2, "unit": "image"} for step in steps}
+
+
+def test_kept_cells_of_another_image_or_parameter_are_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sdata, other = two_images(), two_images()
+    detect(sdata, checkpoint=tmp_path)
+    other["a"].data = other["a"].data[..., ::-1]
+    calls = Calls(monkeypatch)
+    detect(other, checkpoint=tmp_path)
+    assert calls.made == ["find_nuclei a", "circle_means a"]
+    detect(other, checkpoint=tmp_path, markers=["CD3"], overwrite=True)
+    assert calls.made[2:] == ["circle_means a", "circle_means b"]
+    detect(other, checkpoint=tmp_path, method="blobs", overwrite=True)
+    assert {"find_nuclei a", "find_nuclei b"} <= {*calls.made[4:]}
 
 
 def add(sdata: SpatialData, cells: object, **kwargs: object) -> None:

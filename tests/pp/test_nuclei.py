@@ -7,6 +7,7 @@ from nextmarker.pp._nuclei import (
     METHODS,
     NuclearImage,
     contrast_to_noise,
+    detail_by_width,
     estimate_diameter,
     find_nuclei,
 )
@@ -76,7 +77,7 @@ def test_tiles_do_not_matter_to_several_channels_and_to_the_diameter() -> None:
     pixels = np.stack([tissue(rng), 1000 * tissue(rng)])
     whole, tiled = nuclear_image(pixels), nuclear_image(pixels, tile_size=37, chunks=50)
     np.testing.assert_array_equal(tiled.weights, whole.weights)
-    assert estimate_diameter([tiled]) == estimate_diameter([whole])
+    assert estimate_diameter([detail_by_width(tiled)]) == estimate_diameter([detail_by_width(whole)])
     np.testing.assert_array_equal(find_nuclei(tiled, "maxima", 8), find_nuclei(whole, "maxima", 8))
 
 
@@ -143,11 +144,11 @@ def test_diameter_is_four_widths_of_a_gaussian_nucleus(width: float, height: flo
     shape = (300, 310)
     pixels = gaussian_nuclei(spread_centres(shape, 7 * width, rng), shape, width, height)
     pixels = pixels if height < 1 else rng.poisson(pixels + 0.2)
-    assert estimate_diameter([nuclear_image(pixels)]) == pytest.approx(4 * width, rel=0.35)
+    assert estimate_diameter([detail_by_width(nuclear_image(pixels))]) == pytest.approx(4 * width, rel=0.35)
 
 
 def test_diameter_of_nothing_is_unknown() -> None:
-    assert estimate_diameter([nuclear_image(np.zeros((50, 70)))]) is None
+    assert estimate_diameter([detail_by_width(nuclear_image(np.zeros((50, 70))))]) is None
 
 
 def median_contrast(pixels: np.ndarray, diameter: float, method: str = "maxima", **kwargs: object) -> float:

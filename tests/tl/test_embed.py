@@ -13,6 +13,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, TableModel
 
 import nextmarker as nm
+from nextmarker._checkpoint import progress
 from nextmarker._regions import read_regions
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations
 from nextmarker.tl._missing import fill_with_zero
@@ -364,6 +365,92 @@ def test_a_run_that_is_interrupted_leaves_the_table_as_it_was(tissue, model, mon
 
     monkeypatch.setattr(model, "interpret", interrupt)
     refuse(tissue, KeyboardInterrupt, None, model)
+
+
+def assert_same_bytes(ours, theirs):
+    for mine, other in zip(results(ours), results(theirs), strict=True):
+        assert mine.tobytes() == other.tobytes()
+    records = [adata.uns["nextmarker"]["embed"] for adata in (ours, theirs)]
+    assert records[0].keys() == records[1].keys()
+    for name in records[0].keys() - {"tile_size"}:
+        np.testing.assert_array_equal(*(record[name] for record in records))
+
+
+class Interruption:
+    """Counts the images whose zero is measured, and interrupts the computation at one of them."""
+
+    def __init__(self, monkeypatch, at=None):
+        self.images = []
+
+        def measure(model, region, device):
+            self.images.append(region.image)
+            if len(self.images) == at:
+                raise KeyboardInterrupt
+            return measure_zero(model, region, device)
+
+        monkeypatch.setattr(MODULE, "measure_zero", measure)
+
+
+@pytest.fixture
+def interrupted(make, model, monkeypatch, tmp_path):
+    """A checkpoint that holds the first of two images."""
+    sdata = make()
+    before = sdata["table"].copy()
+    Interruption(monkeypatch, at=2)
+    with pytest.raises(KeyboardInterrupt):
+        nm.tl.embed(sdata, model, checkpoint=tmp_path, progress=False)
+    assert unchanged(sdata["table"], before)
+    assert progress(tmp_path) == {"embed": {"done": 1, "total": 2, "unit": "image"}}
+    return tmp_path
+
+
+def test_an_interrupted_embedding_goes_on(make, model, whole, interrupted, monkeypatch):
+    sdata, count = make(), Interruption(monkeypatch)
+    nm.tl.embed(sdata, model, tile_size=50, checkpoint=interrupted, progress=False)
+    assert count.images == ["image_1"]
+    assert_same_bytes(sdata["table"], whole)
+    assert progress(interrupted)["embed"]["done"] == 2
+
+
+@pytest.mark.parametrize("change", ["pixels", "centres", "intensities", "model", "rotations", "order"])
+def test_kept_results_of_something_else_are_not_used(make, model, two_markers, interrupted, monkeypatch, change):
+    sdata, arguments = make(), {"model": model}
+    if change == "pixels":
+        sdata["image_0"].data = sdata["image_0"].data + 1
+    elif change == "centres":
+        shapes = sdata.shapes["cells_image_0"]
+        shapes.geometry = shapes.geometry.translate(0.25, 0)
+    elif change == "intensities":
+        sdata["table"].X[0] += 1e-3
+    elif change == "model":
+        arguments["model"] = two_markers
+    elif change == "rotations":
+        arguments["rotations"] = 3
+    else:
+        sdata.tables["table"] = sdata["table"][::-1].copy()
+    fresh = SpatialData(images=dict(sdata.images), shapes=dict(sdata.shapes), tables={"table": sdata["table"].copy()})
+    nm.tl.embed(fresh, progress=False, **arguments)
+    count = Interruption(monkeypatch)
+    nm.tl.embed(sdata, checkpoint=interrupted, progress=False, **arguments)
+    assert sorted(count.images) == ["image_0", "image_1"]
+    assert_same_bytes(sdata["table"], fresh["table"])
+
+
+def test_parts_of_a_large_image_are_kept_and_give_the_same(make, model, whole, monkeypatch, tmp_path):
+    monkeypatch.setattr(MODULE, "PART_SIZE", 40)
+    sdata = make()
+    Interruption(monkeypatch, at=4)
+    with pytest.raises(KeyboardInterrupt):
+        nm.tl.embed(sdata, model, checkpoint=tmp_path, progress=False)
+    assert progress(tmp_path)["embed"] == {"done": 0, "total": 2, "unit": "image"}
+    count = Interruption(monkeypatch)
+    nm.tl.embed(sdata, model, checkpoint=tmp_path, progress=False)
+    assert len(count.images) == 3 * 4 + 2 * 2 - 3
+    assert_same_bytes(sdata["table"], whole)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_first(tissue, model, tmp_path):
+    refuse(tissue, FileNotFoundError, "does not exist", model, checkpoint=tmp_path / "none" / "here")
 
 
 def test_without_cells(make, model):

@@ -229,3 +229,29 @@ def test_places_are_all_over_the_window(tissue):
         inside = torch.tensor([width, height]) - 2 * margin - 1
         assert (places.max(0).values <= inside).all()
         assert (places.max(0).values > inside - 2).all()
+
+
+def test_a_sampler_returns_to_the_windows_it_had(tissue):
+    """A few of ten windows are in memory, and are exchanged during the training."""
+
+    def make_sampler():
+        training = nm.nn.TrainingConfig(steps=12)
+        generator = torch.Generator().manual_seed(0)
+        memory = 20_000
+        return CellSampler(
+            read_regions(tissue), ["CD3"], 9, None, training, generator, torch.device("cpu"), size=50, memory=memory
+        )
+
+    def drawn(sampler):
+        tiles = sampler.draw(5)
+        return [(tile.pixels.numpy().tobytes(), tile.centres.tolist(), tile.places.tolist()) for tile in tiles]
+
+    first, seen = make_sampler(), []
+    for step in range(12):
+        again = make_sampler()
+        again.restore(first.state())
+        again.generator.set_state(first.generator.get_state())
+        seen.append(drawn(first))
+        assert drawn(again) == seen[-1], step
+    assert 1 < len(first.held) < len(first.order)
+    assert len({pixels for tiles in seen for pixels, *_ in tiles}) > len(first.held)

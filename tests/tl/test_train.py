@@ -1,5 +1,6 @@
 """nm.tl.train: what it learns from, what it records, what it refuses."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import anndata as ad
@@ -8,9 +9,13 @@ import pytest
 import torch
 
 import nextmarker as nm
+from nextmarker._checkpoint import progress
 from nextmarker.nn import random_nt_xent
 
 MODULE = import_module("nextmarker.tl._train")
+KEPT = import_module("nextmarker.tl._kept_training")
+TRAINING = import_module("nextmarker.nn.training")
+one_step = TRAINING._step
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +226,92 @@ def test_one_cell_is_not_enough(make):
     tissue.tables["table"] = tissue["table"][:1].copy()
     with pytest.raises(ValueError, match="at least two cells"):
         nm.tl.train(tissue, 9, progress=False)
+
+
+class Steps:
+    """Counts the steps, and interrupts the training before its loss, or after a number of finished steps."""
+
+    def __init__(self, monkeypatch, *, within=None, after=None):
+        self.begun = self.finished = 0
+
+        def loss(projections, temperature):
+            self.begun += 1
+            if self.begun == within:
+                raise KeyboardInterrupt
+            return nm.nn.nt_xent(projections, temperature)
+
+        def step(*arguments):
+            value = one_step(*arguments)
+            self.finished += 1
+            if self.finished == after:
+                raise KeyboardInterrupt
+            return value
+
+        monkeypatch.setattr(TRAINING, "nt_xent", loss)
+        monkeypatch.setattr(TRAINING, "_step", step)
+
+
+def train(sdata, training, folder, **arguments):
+    arguments = {"random_state": 3, **arguments}
+    return nm.tl.train(sdata, 9, training=training, progress=False, checkpoint=folder, **arguments)
+
+
+def loss_of(sdata):
+    return sdata["table"].uns["nextmarker"]["train"]["loss"].tobytes()
+
+
+ONCE = [{"within": 1}], [{"within": 3}], [{"after": 2}]
+TWICE = [{"within": 2}, {"after": 1}]
+
+
+@pytest.mark.parametrize("interruptions", [*ONCE, TWICE])
+def test_an_interrupted_training_goes_on(make, training, trained, monkeypatch, tmp_path, interruptions):
+    sdata = make()
+    monkeypatch.setattr(KEPT, "SECONDS", 0)
+    left = training.steps
+    for interruption in interruptions:
+        steps = Steps(monkeypatch, **interruption)
+        torch.rand(3)  # the global generator does not matter
+        with pytest.raises(KeyboardInterrupt):
+            train(sdata, training, tmp_path)
+        left -= steps.finished - (steps.finished == interruption.get("after"))  # which was not kept
+        assert progress(tmp_path) == {"train": {"done": training.steps - left, "total": training.steps, "unit": "step"}}
+        assert "nextmarker" not in sdata["table"].uns or "train" not in sdata["table"].uns["nextmarker"]
+    steps = Steps(monkeypatch)
+    model = train(sdata, training, tmp_path)
+    assert steps.finished == left
+    assert model.digest() == trained[1].digest()
+    assert loss_of(sdata) == loss_of(trained[0])
+    again = train(sdata, training, tmp_path)
+    assert steps.finished == left
+    assert again.digest() == model.digest()
+
+
+def test_a_training_is_kept_at_its_end_and_rarely_before(make, training, monkeypatch, tmp_path):
+    written = []
+    keep = KEPT.Checkpoint.keep
+    monkeypatch.setattr(KEPT.Checkpoint, "keep", lambda self, *arguments: (written.append(1), keep(self, *arguments)))
+    train(make(), training, tmp_path)
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("change", ["seed", "training", "network", "pixels", "centres", "intensities"])
+def test_a_state_of_another_training_is_not_continued(make, training, monkeypatch, tmp_path, change):
+    train(make(), training, tmp_path)
+    sdata, arguments = make(), {}
+    if change == "seed":
+        arguments["random_state"] = 4
+    elif change == "training":
+        training = replace(training, temperature=0.4)
+    elif change == "network":
+        arguments["network"] = nm.nn.NetworkConfig(log_threshold=0.1)
+    elif change == "pixels":
+        sdata["image_1"].data = sdata["image_1"].data.map_blocks(lambda block: block[..., ::-1])
+    elif change == "centres":
+        shapes = sdata.shapes["cells_image_0"]
+        shapes.geometry = shapes.geometry.translate(0.25, 0)
+    else:
+        sdata["table"].X[0] += 1
+    steps = Steps(monkeypatch)
+    train(sdata, training, tmp_path, **arguments)
+    assert steps.finished == training.steps

@@ -10,13 +10,14 @@ from typing import get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from nextmarker._progress import progress_bar
 from nextmarker.nn.encoder import CACHED
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_integer
 from nextmarker.nn.normalization import Penalty
 from nextmarker.nn.patches import CellTile, cut_patches, random_gains, random_transforms, swap_surroundings
+from nextmarker.nn.training_state import Kept, TrainingState
 from nextmarker.nn.zero import empty_response
 
 Draw = Callable[[int], Sequence[CellTile]]
@@ -227,9 +228,20 @@ def interpret_views(
 
 
 def fit(
-    model: NeXtMarker, draw: Draw, training: TrainingConfig, *, generator: torch.Generator, progress: bool
+    model: NeXtMarker,
+    draw: Draw,
+    training: TrainingConfig,
+    *,
+    generator: torch.Generator,
+    progress: bool,
+    kept: Kept | None = None,
 ) -> np.ndarray:
     """Train a model in place.
+
+    Parameters
+    ----------
+    kept
+        Keeps the state between steps; a state that it has is continued.
 
     Returns
     -------
@@ -245,31 +257,43 @@ def fit(
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], training.learning_rate)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
-    losses = []
-    bar = tqdm(range(training.steps), desc="training", unit="step", disable=not progress)
-    for step in bar:
-        tiles = draw(training.batch_size)
-        projections: list[Tensor] = []
-        for size in view_sizes(model.config.patch_size, training):
-            views = [random_views(tiles, size, training, generator) for _ in range(training.views)]
-            gains = torch.stack([gains.flatten(1) for _, gains in views], 1)
-            counts = [counts for counts, _ in views]
-            interpretability = interpret_views(model, tiles, counts, gains, size, training, generator)
-            embedding = model.crosstalk(interpretability.flatten(1))
-            projections += head(embedding).chunk(training.views)
-        contrast = nt_xent(torch.stack(projections, 1), training.temperature)
-        loss = contrast + model.normalization.penalty(training.penalty)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, training)
-        optimizer.zero_grad()
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # reproducible on GPUs too
-            loss.backward()
-        optimizer.step()
-        _check_finite(loss.item(), step, training)
-        losses.append(contrast.item())
-        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    state = TrainingState(model, head, optimizer, generator, [])
+    if kept is not None:
+        kept.restore(state)
+    with progress_bar(training.steps, "training", "step", shown=progress) as bar:
+        bar.update(len(state.losses))
+        for step in range(len(state.losses), training.steps):
+            state.losses.append(_step(state, draw, step, training))
+            if kept is not None:
+                kept.after_step(state)
+            bar.set_postfix(loss=f"{state.losses[-1]:.3f}", refresh=False)
+            bar.update()
     model.eval()
-    return np.array(losses)
+    return np.array(state.losses)
+
+
+def _step(state: TrainingState, draw: Draw, step: int, training: TrainingConfig) -> float:
+    """Do a step of the training, and return its NT-Xent loss."""
+    model, optimizer = state.model, state.optimizer
+    tiles = draw(training.batch_size)
+    projections: list[Tensor] = []
+    for size in view_sizes(model.config.patch_size, training):
+        views = [random_views(tiles, size, training, state.generator) for _ in range(training.views)]
+        gains = torch.stack([gains.flatten(1) for _, gains in views], 1)
+        counts = [counts for counts, _ in views]
+        interpretability = interpret_views(model, tiles, counts, gains, size, training, state.generator)
+        embedding = model.crosstalk(interpretability.flatten(1))
+        projections += state.head(embedding).chunk(training.views)
+    contrast = nt_xent(torch.stack(projections, 1), training.temperature)
+    loss = contrast + model.normalization.penalty(training.penalty)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, training)
+    optimizer.zero_grad()
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # reproducible on GPUs too
+        loss.backward()
+    optimizer.step()
+    _check_finite(loss.item(), step, training)
+    return contrast.item()
 
 
 def _check_finite(loss: float, step: int, training: TrainingConfig) -> None:

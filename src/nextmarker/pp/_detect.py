@@ -8,20 +8,31 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import pixel_size
 from nextmarker._errors import check_each_once, check_option, check_value, listed, no_such
+from nextmarker._images import Job, map_images
 from nextmarker._logging import logger
 from nextmarker._regions import as_list, choose_images, read_image
-from nextmarker.pp._nuclei import METHODS, Method, NuclearImage, contrast_to_noise, estimate_diameter, find_nuclei
+from nextmarker.pp._nuclei import (
+    METHODS,
+    Method,
+    NuclearImage,
+    contrast_to_noise,
+    detail_by_width,
+    estimate_diameter,
+    find_nuclei,
+)
 from nextmarker.pp._write import check_target, write_cells
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from spatialdata import SpatialData
+
+    from nextmarker._progress import Advance
 
 MIN_DIAMETER = 2.0
 USUAL_DIAMETERS = (3, 20)  # micrometres
@@ -40,6 +51,7 @@ def detect_cells(
     key_added: str = _keys.CELLS,
     table_key: str = _keys.TABLE,
     overwrite: bool = False,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> None:
     """Detect cell centres in the nuclear channels, without segmentation.
@@ -79,8 +91,14 @@ def detect_cells(
         Name of the table.
     overwrite
         Replace existing circles and tables of these names.
+    checkpoint
+        A folder in which centres and mean intensities of each image are kept as soon as they are finished. The same
+        call after an interruption goes on from there, with the same result to the last bit. Kept results are used if
+        the parameters and version are the same, and for each image its name, size, channels and the pixels in nine
+        small windows. So another image, or one that was processed as a whole, is read again. A retouch outside of these
+        windows is not noticed: then use another folder. The folder can be removed afterwards.
     progress
-        Show a progress bar, and log the estimated diameter.
+        Show progress bars, and log the estimated diameter.
 
     Returns
     -------
@@ -135,24 +153,45 @@ def detect_cells(
 
     nuclear_images = {image: NuclearImage(image, pixels[image], channels) for image in target.images}
     if diameter is None:
-        diameters = _estimate_diameters(sdata, nuclear_images, progress=progress)
+        diameters = _estimate_diameters(sdata, nuclear_images, progress=progress, checkpoint=checkpoint)
     else:
         diameters = dict.fromkeys(target.images, float(diameter))
-    centres = {
-        image: find_nuclei(nuclear_images[image], method, diameters[image])
-        for image in tqdm(target.images, desc="detecting cells", unit="image", disable=not progress)
-    }
+    found = map_images(
+        _find,
+        [_job(image, method, diameters[name]) for name, image in nuclear_images.items()],
+        step="detect_cells",
+        title="detecting cells",
+        unit="px",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    cells = {target.images[number]: arrays for number, arrays in found}
     for image, nuclear_image in nuclear_images.items():
-        _warn_of_noise(nuclear_image, centres[image], diameters[image])
+        _warn_of_noise(nuclear_image, cells[image]["centres"], cells[image]["contrast"])
     write_cells(
         sdata,
         target,
-        centres,
+        {image: cells[image]["centres"] for image in target.images},
         step="detect_cells",
         parameters={"nuclear_channels": np.array(channels, dtype=object), "method": method, "diameter": diameters},
         lone_radius={image: size / 2 for image, size in diameters.items()},
+        checkpoint=checkpoint,
         progress=progress,
     )
+
+
+def _job(image: NuclearImage, *arguments: object) -> Job:
+    pixels = image.pixels.sel(c=list(image.channels))
+    return Job(image.name, pixels, lambda: (image, *arguments), pixels[0].size, lambda: {"arguments": arguments})
+
+
+def _find(image: NuclearImage, method: Method, diameter: float, advance: Advance) -> dict[str, np.ndarray]:
+    """Detect the cells of an image, and measure the contrast of some."""
+    centres = find_nuclei(image, method, diameter, advance)
+    return {
+        "centres": centres,
+        "contrast": contrast_to_noise(image, centres, diameter) if len(centres) else np.empty(0),
+    }
 
 
 def _names(nuclear_channels: str | Sequence[str]) -> list[str]:
@@ -187,14 +226,30 @@ def _check_channels(panels: Mapping[str, list[str]], channels: Sequence[str]) ->
     raise KeyError(no_such("channel", missing[image], f"image {image!r}", panels[image], fix))
 
 
-def _estimate_diameters(sdata: SpatialData, images: Mapping[str, NuclearImage], *, progress: bool) -> dict[str, float]:
+def _detail(image: NuclearImage, advance: Advance) -> dict[str, np.ndarray]:
+    return {"detail": detail_by_width(image, advance)}
+
+
+def _estimate_diameters(
+    sdata: SpatialData, images: Mapping[str, NuclearImage], *, progress: bool, checkpoint: str | Path | None
+) -> dict[str, float]:
     """Estimate one diameter for all images of the same pixel size, and log it."""
+    found = map_images(
+        _detail,
+        [_job(image) for image in images.values()],
+        step="estimate_diameter",
+        title="nuclear diameter",
+        unit="px",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    detail = {[*images][number]: arrays["detail"] for number, arrays in found}
     by_size = defaultdict(list)
     for name in images:
         by_size[pixel_size(sdata, name)].append(name)
     diameters: dict[str, float] = {}
     for um, names in by_size.items():
-        diameter = estimate_diameter([images[name] for name in names])
+        diameter = estimate_diameter([detail[name] for name in names])
         if diameter is None:  # no signal, so no cells will be found
             diameters |= dict.fromkeys(names, MIN_DIAMETER)
             continue
@@ -222,10 +277,10 @@ def _warn_of_diameter(diameter: float, um: float | None, images: Sequence[Nuclea
         warnings.warn(msg, UserWarning, stacklevel=4)
 
 
-def _warn_of_noise(image: NuclearImage, centres: np.ndarray, diameter: float) -> None:
+def _warn_of_noise(image: NuclearImage, centres: np.ndarray, contrasts: np.ndarray) -> None:
     if not len(centres):
         return
-    contrast = float(np.median(contrast_to_noise(image, centres, diameter)))
+    contrast = float(np.median(contrasts))
     if contrast < LEAST_CONTRAST:
         channels = list(image.channels)
         msg = (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nextmarker._progress import Advance, ignore
 from nextmarker._tiles import stream_tiles
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 TILE_SIZE = 1024
 
 
-def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_size: int = TILE_SIZE) -> np.ndarray:
+def circle_means(
+    region: Region, markers: Sequence[str], radius: float, advance: Advance = ignore, *, tile_size: int = TILE_SIZE
+) -> np.ndarray:
     """Average the pixels whose centre is within `radius` of a cell centre; each chunk is read once.
 
     Parameters
@@ -37,4 +40,5 @@ def circle_means(region: Region, markers: Sequence[str], radius: float, *, tile_
     for tile in stream_tiles(region, markers, tile_size=tile_size, margin=int(np.ceil(radius)) + 1):
         origin = np.rint(region.centres[tile.rows[0]] - 0.5 - tile.centres[0]).astype(int)
         means[tile.rows] = tile.circle_means(radius, first=-origin, end=size - origin)
+        advance(len(tile.rows))
     return means

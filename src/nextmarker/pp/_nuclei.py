@@ -7,7 +7,8 @@ of them are known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy import ndimage as ndi
 from scipy.spatial import KDTree
 from skimage.filters import threshold_otsu
 
+from nextmarker._progress import Advance, ignore
 from nextmarker._regions import read_pixels
 from nextmarker.pp._labels import TILE_SIZE, Pieces, connected_groups, grid
 
@@ -49,6 +51,11 @@ class _Block:
     origin: tuple[int, int]
     """Row and column in the image of the first pixel of the core."""
 
+    @property
+    def size(self) -> int:
+        """Number of pixels of the core."""
+        return self.pixels[self.core].size
+
 
 @dataclass(frozen=True)
 class NuclearImage:
@@ -63,11 +70,6 @@ class NuclearImage:
     """Raw counts of all channels, lazy, (c, y, x)."""
     channels: Sequence[str]
     tile_size: int = TILE_SIZE
-    weights: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        weights = np.ones(1) if len(self.channels) == 1 else self._weights()
-        object.__setattr__(self, "weights", weights)
 
     def tiles(self) -> list[tuple[slice, slice]]:
         """Rows and columns of the tiles that cover the image."""
@@ -92,7 +94,11 @@ class NuclearImage:
             joined += channel * weight
         return joined
 
-    def _weights(self) -> np.ndarray:
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Factor of each channel; the image is read for it."""
+        if len(self.channels) == 1:
+            return np.ones(1)
         histograms = [_Histogram() for _ in self.channels]
         for rows, columns in self.tiles():
             for histogram, channel in zip(histograms, self._read(rows, columns), strict=True):
@@ -132,27 +138,41 @@ class _Histogram:
         return float(threshold_otsu(hist=(counts, np.sqrt(values))) ** 2)
 
 
-def estimate_diameter(images: Sequence[NuclearImage]) -> float | None:
+def detail_by_width(image: NuclearImage, advance: Advance = ignore) -> np.ndarray:
+    """Measure how much detail an image shows at each of several scales, float64 (widths,).
+
+    The square roots of the pixels are filtered with differences of Gaussians of increasing width, and the squares of
+    the differences are summed.
+    """
+    energy = np.zeros(len(_WIDTHS) - 1)
+    for block in image.blocks(_reach(_WIDTHS[-1])):
+        pixels = np.sqrt(np.maximum(block.pixels, 0))
+        finer = _smooth(pixels, _WIDTHS[0])
+        for scale, width in enumerate(_WIDTHS[1:]):
+            coarser = _smooth(pixels, width)
+            energy[scale] += np.square((finer - coarser)[block.core]).sum()
+            finer = coarser
+        advance(block.size)
+    return energy
+
+
+def estimate_diameter(detail: Sequence[np.ndarray]) -> float | None:
     """Estimate the diameter of the nuclei from the scale at which the images show most detail.
 
-    The square roots of the pixels are filtered with differences of Gaussians of increasing width. For noise alone, the
-    mean square of the difference falls with the square of the width; the excess over this has its peak at the nuclei.
+    For noise alone, the mean square of the difference falls with the square of the width; the excess over this has its
+    peak at the nuclei.
+
+    Parameters
+    ----------
+    detail
+        `detail_by_width` of each image.
 
     Returns
     -------
     Pixels, with one decimal, or None if there is no signal.
     """
-    energy = np.zeros(len(_WIDTHS) - 1)
-    for image in images:
-        for block in image.blocks(_reach(_WIDTHS[-1])):
-            pixels = np.sqrt(np.maximum(block.pixels, 0))
-            finer = _smooth(pixels, _WIDTHS[0])
-            for scale, width in enumerate(_WIDTHS[1:]):
-                coarser = _smooth(pixels, width)
-                energy[scale] += np.square((finer - coarser)[block.core]).sum()
-                finer = coarser
     # Rounded, so that the order in which tiles are summed has no effect.
-    energy = energy.astype(np.float32).astype(np.float64)
+    energy = np.sum(detail, axis=0).astype(np.float32).astype(np.float64)
     if energy.max() == 0:
         return None
     excess = np.maximum(energy - energy[0] * (_WIDTHS[0] / _WIDTHS[:-1]) ** 2, 0)
@@ -169,7 +189,7 @@ def _peak(widths: np.ndarray, energy: np.ndarray) -> float:
     return float(widths[best] * (widths[1] / widths[0]) ** offset)
 
 
-def find_nuclei(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
+def find_nuclei(image: NuclearImage, method: Method, diameter: float, advance: Advance = ignore) -> np.ndarray:
     """Detect the nuclei of an image.
 
     Parameters
@@ -183,8 +203,9 @@ def find_nuclei(image: NuclearImage, method: Method, diameter: float) -> np.ndar
     -------
     Centres (x, y) in intrinsic coordinates, float64 (cells, 2), from top to bottom.
     """
-    row_column = _components(image, diameter) if method == "threshold" else _peaks(image, method, diameter)
-    return _as_centres(row_column)
+    if method == "threshold":
+        return _as_centres(_components(image, diameter, advance))
+    return _as_centres(_peaks(image, method, diameter, advance))
 
 
 def _as_centres(row_column: np.ndarray) -> np.ndarray:
@@ -192,7 +213,7 @@ def _as_centres(row_column: np.ndarray) -> np.ndarray:
     return ordered[:, ::-1] + 0.5  # pixel i spans [i, i + 1) in SpatialData
 
 
-def _peaks(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
+def _peaks(image: NuclearImage, method: Method, diameter: float, advance: Advance) -> np.ndarray:
     """Row and column of the strongest responses in the foreground, at least half a diameter apart."""
     levels = _Histogram()
     found = []
@@ -207,6 +228,7 @@ def _peaks(image: NuclearImage, method: Method, diameter: float) -> np.ndarray:
         rows, columns = np.nonzero(is_peak[block.core])
         at = (rows + block.core[0].start, columns + block.core[1].start)
         found.append(np.column_stack([rows + block.origin[0], columns + block.origin[1], response[at], smooth[at]]))
+        advance(block.size)
     peaks = np.concatenate(found)
     peaks = peaks[peaks[:, 3] > levels.foreground_level()]
     return _apart(*_join_ties(peaks[:, :2], peaks[:, 2]), distance=diameter / 2)
@@ -237,17 +259,19 @@ def _apart(position: np.ndarray, response: np.ndarray, distance: float) -> np.nd
     return position[keep]
 
 
-def _components(image: NuclearImage, diameter: float) -> np.ndarray:
+def _components(image: NuclearImage, diameter: float, advance: Advance) -> np.ndarray:
     """Row and column of the centroids of connected foreground, without pieces below a quarter of a nucleus."""
     width = diameter / 8  # enough to connect the counts of one nucleus
     levels = _Histogram()
     for block in image.blocks(_reach(width)):
         levels.add(_smooth(block.pixels, width)[block.core])
+        advance(block.size / 2)
     level = levels.foreground_level()
 
     pieces = Pieces(image.pixels.sizes["x"])
     for block in image.blocks(_reach(width)):
         pieces.add(_smooth(block.pixels, width)[block.core] > level, block.origin)
+        advance(block.size / 2)
     area, centroids = pieces.join()
     return centroids[area >= np.pi * diameter**2 / 16]
 

@@ -11,11 +11,11 @@ import numpy as np
 from shapely import points
 from spatialdata.models import ShapesModel
 from spatialdata.transformations import get_transformation
-from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import pixel_size, spatial_system
 from nextmarker._errors import listed
+from nextmarker._images import Job, map_images
 from nextmarker._record import write_results
 from nextmarker._regions import Region, read_image
 from nextmarker.pp._intensity import circle_means
@@ -23,9 +23,12 @@ from nextmarker.pp._new_table import Part, check_markers, check_names, make_tabl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from anndata import AnnData
     from spatialdata import SpatialData
+
+    from nextmarker._progress import Advance
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def write_cells(
     parameters: Mapping[str, Any],
     lone_radius: Mapping[str, float],
     source_ids: Mapping[str, np.ndarray] | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> None:
     """Write the circles of each image, and one table for all of them.
@@ -94,6 +98,8 @@ def write_cells(
         Radius in pixels for each image if no image has two cells.
     source_ids
         Names of the cells in their source, by image.
+    checkpoint
+        Folder in which the mean intensities of each image are kept.
 
     Raises
     ------
@@ -112,7 +118,18 @@ def write_cells(
     radius = _radii(regions, lone_radius)
     systems = {image: spatial_system(sdata, image) for image in found}
     circles = {region.name: _circles(sdata, region, radius[region.image]) for region in regions}
-    parts = _measure(regions, target.markers, radius, source_ids, progress)
+    means = _measure(regions, target.markers, radius, progress, checkpoint)
+    parts = [
+        Part(
+            region.name,
+            region.image,
+            region.rows,
+            region.centres,
+            means[region.image],
+            {} if source_ids is None else {_keys.SOURCE: source_ids[region.image]},
+        )
+        for region in regions
+    ]
     adata = make_table(sdata, target.markers, parts, systems)
     record = {
         **parameters,
@@ -158,16 +175,30 @@ def _measure(
     regions: Sequence[Region],
     markers: Sequence[str],
     radius: Mapping[str, float],
-    source_ids: Mapping[str, np.ndarray] | None,
     progress: bool,
-) -> list[Part]:
+    checkpoint: str | Path | None,
+) -> dict[str, np.ndarray]:
     """Average the markers in the circles of each image."""
-    parts = []
-    for region in tqdm(regions, desc="mean intensity", unit="image", disable=not progress):
-        means = circle_means(region, markers, radius[region.image])
-        columns = {} if source_ids is None else {_keys.SOURCE: source_ids[region.image]}
-        parts.append(Part(region.name, region.image, region.rows, region.centres, means, columns))
-    return parts
+    found = map_images(
+        _means,
+        [_job(region, markers, radius[region.image]) for region in regions],
+        step="mean_intensity",
+        title="mean intensity",
+        unit="cell",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+    return {regions[number].image: arrays["means"] for number, arrays in found}
+
+
+def _job(region: Region, markers: Sequence[str], radius: float) -> Job:
+    pixels = region.pixels.sel(c=list(markers))
+    depends_on = {"centres": region.centres, "radius": radius}
+    return Job(region.image, pixels, lambda: (region, markers, radius), len(region.rows), lambda: depends_on)
+
+
+def _means(region: Region, markers: Sequence[str], radius: float, advance: Advance) -> dict[str, np.ndarray]:
+    return {"means": circle_means(region, markers, radius, advance)}
 
 
 def _assign(sdata: SpatialData, target: Target, circles: Mapping[str, gpd.GeoDataFrame], adata: AnnData) -> None:

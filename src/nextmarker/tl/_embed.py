@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value
+from nextmarker._images import Job, map_images
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._record import refuse_foreign_keys, write_results
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table
-from nextmarker._tiles import stream_tiles
+from nextmarker._tiles import divide, stream_tiles
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.encoder import CACHED
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations, patch_margin
 from nextmarker.tl._missing import fill_with_zero, lacking_markers, refuse_lacking, warn_of_lacking
-from nextmarker.tl._places import PlaceCheck
+from nextmarker.tl._places import Recorded, read_recorded
 from nextmarker.tl._train import train
 from nextmarker.tl._zero import Zero, describe_zeros, measure_zero, warn_of_no_signal
 
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
+    from nextmarker._progress import Advance
     from nextmarker._regions import Region
     from nextmarker._tiles import Tile
 
 Missing = Literal["error", "zero"]
 
+PART_SIZE = 8192
+"""Images larger than this, in pixels, are embedded in parts."""
 ROWS_AT_ONCE = 65_536
 """Number of cells whose F is computed at a time."""
 
@@ -53,6 +57,7 @@ def embed(
     table_key: str = _keys.TABLE,
     random_state: int = 0,
     device: str | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> None:
     """Compute interpretability (I) and embedding (F) of every cell of the table.
@@ -89,6 +94,13 @@ def embed(
         Seed of the training, if no model is given.
     device
         Torch device, by default a GPU if there is one.
+    checkpoint
+        A folder in which I of each image is kept as soon as it is finished, and the training if no model is given. The
+        same call after an interruption goes on from there, with the same result to the last bit. Kept results are used
+        if model, rotations, device and version are the same, and for each image its name, size, cells, mean intensities
+        and the pixels in nine small windows. So another image, or one that was processed as a whole, is embedded again.
+        A retouch outside of these windows is not noticed unless the intensities were measured again: then use another
+        folder. It takes as much space as I, and can be removed afterwards.
     progress
         Show progress bars and log messages.
 
@@ -154,16 +166,23 @@ def embed(
     refuse_foreign_keys(adata, list(places.values()), _keys.EMBED_STEP, argument=None)
     regions = read_regions(sdata, table_key)
     if model is None:
-        model = train(sdata, table_key=table_key, random_state=random_state, device=device, progress=progress)
+        model = train(
+            sdata,
+            table_key=table_key,
+            random_state=random_state,
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
     elif not isinstance(model, NeXtMarker):
         model = load_model(model)
     lacking = lacking_markers(model, adata, regions)
     if missing == "error":
         refuse_lacking(lacking, adata, regions)
     warn_of_lacking(lacking, model, regions)
-    check = PlaceCheck(sdata, table_key, model.config.markers)
+    recorded = partial(read_recorded, sdata, table_key, markers=model.config.markers)
     interpretability, embedding, zeros = embed_regions(
-        model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress, check
+        model, regions, lacking, adata.n_obs, rotations, tile_size, pick_device(device), progress, recorded, checkpoint
     )
     warn_of_no_signal(model, regions, lacking, interpretability, zeros)
     parameters = {
@@ -176,7 +195,6 @@ def embed(
     _write(adata, model, interpretability, embedding, places, parameters)
 
 
-@torch.inference_mode()
 def embed_regions(
     model: NeXtMarker,
     regions: Sequence[Region],
@@ -186,7 +204,8 @@ def embed_regions(
     tile_size: int,
     device: torch.device,
     progress: bool,
-    check: Callable[[Region, Tile], None] | None = None,
+    recorded: Callable[[Region], Recorded | None] = lambda _: None,
+    checkpoint: str | Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Zero]]:
     """Compute I and F of the cells of all images, tile by tile.
 
@@ -194,8 +213,10 @@ def embed_regions(
     ----------
     lacking
         For each image, the markers whose counts are taken as zero.
-    check
-        Called with each tile before it is embedded.
+    recorded
+        Reads what the table holds of the cells of a region, to check where they are.
+    checkpoint
+        Folder in which I of each image is kept.
 
     Returns
     -------
@@ -203,31 +224,111 @@ def embed_regions(
     each image, if the model subtracts it.
     """
     known = model.config
-    model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval()
+    parts = [part for region in regions for part in _divide(region, model, lacking.get(region.image, []))]
+    settings = {"model": model.digest(), "rotations": rotations, "device": device.type}
+    results = map_images(
+        partial(_embed_part, model, rotations, tile_size, device),
+        [part.as_job(recorded, settings) for part in parts],
+        step=_keys.EMBED_STEP,
+        title="embedding",
+        unit="cell",
+        progress=progress,
+        checkpoint=checkpoint,
+    )
     interpretability = np.empty((n_cells, len(known.markers), known.network.features), np.float32)
     zeros: dict[str, Zero] = {}
-    with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
-        for region in regions:
-            scale = region.scale(known.pixel_size)
-            margin = patch_margin(known.patch_size, scale)
-            absent = lacking.get(region.image, [])
-            filled = replace(region, pixels=fill_with_zero(region.pixels, absent))
-            zero = zeros.get(region.image) or measure_zero(model, filled, device)
-            if zero is not None:
-                zeros[region.image] = zero
-            for tile in stream_tiles(filled, known.markers, tile_size=tile_size, margin=margin):
-                if check is not None:
-                    check(region, tile)
-                for rows, batch in _batches(tile, scale, device, max(CACHED // rotations, 1)):
-                    interpretability[rows] = _interpret(model, batch, rotations, zero)[: len(rows)].cpu()
-                    bar.update(len(rows))
-            # exactly zero, without rounding errors
-            interpretability[np.ix_(region.rows, np.isin(known.markers, absent))] = 0
-    # F is linear in I, so F of the average I is the average F; in the order of the table it does not depend on tiles
+    for number, arrays in results:
+        interpretability[parts[number].rows] = arrays["interpretability"]
+        if "zero_response" in arrays:
+            zeros[parts[number].image.image] = Zero.from_arrays(arrays)
+    in_order = {region.image: zeros[region.image] for region in regions if region.image in zeros}
+    return interpretability, _combine(model, interpretability, device), in_order
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Cells of an image, or of a part of a large one."""
+
+    image: Region
+    """The whole image, without cells."""
+    cells: Region
+    """The part, with cells that are numbered from 0."""
+    rows: np.ndarray
+    """Positions of the cells in the table."""
+    centres: np.ndarray
+    """Centres in the whole image."""
+    absent: Sequence[str]
+    """Markers whose counts are taken as zero."""
+
+    def as_job(self, recorded: Callable[[Region], Recorded | None], settings: Mapping[str, object]) -> Job:
+        """Describe what is computed, and what it depends on."""
+
+        def in_table() -> Recorded | None:
+            return recorded(replace(self.cells, rows=self.rows))
+
+        def inputs() -> tuple[Region, Region, Sequence[str], Recorded | None]:
+            return self.image, self.cells, self.absent, in_table()
+
+        def depends_on() -> dict[str, object]:
+            table = in_table()
+            means = None if table is None else table.means
+            own = {"centres": self.centres, "pixel_size": self.cells.pixel_size, "absent": self.absent, "means": means}
+            return {**settings, **own}
+
+        return Job(self.image.image, self.image.pixels, inputs, len(self.rows), depends_on)
+
+
+def _divide(region: Region, model: NeXtMarker, absent: Sequence[str]) -> Iterator[_Part]:
+    """Divide an image into parts of bounded size, with the markers of the model."""
+    known = model.config
+    pixels = fill_with_zero(region.pixels, absent).sel(c=list(known.markers))
+    whole = replace(region, pixels=pixels)
+    image = replace(whole, centres=np.empty((0, 2)), rows=np.empty(0, int))
+    margin = patch_margin(known.patch_size, region.scale(known.pixel_size))
+    for mine, part in divide(whole, size=PART_SIZE, margin=margin):
+        cells = replace(part, rows=np.arange(len(part.rows)))
+        yield _Part(image, cells, part.rows, region.centres[mine], absent)
+
+
+@torch.inference_mode()
+def _embed_part(
+    model: NeXtMarker,
+    rotations: int,
+    tile_size: int,
+    device: torch.device,
+    image: Region,
+    cells: Region,
+    absent: Sequence[str],
+    recorded: Recorded | None,
+    advance: Advance,
+) -> dict[str, np.ndarray]:
+    """Compute I of the cells of a part, (cells, markers, features), and the zero of its image."""
+    known = model.config
+    model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval()
+    scale = image.scale(known.pixel_size)
+    zero = measure_zero(model, image, device)
+    interpretability = np.empty((len(cells.rows), len(known.markers), known.network.features), np.float32)
+    margin = patch_margin(known.patch_size, scale)
+    for tile in stream_tiles(cells, known.markers, tile_size=tile_size, margin=margin):
+        if recorded is not None and recorded.check(cells, tile):
+            recorded = None  # one tile is enough
+        for rows, batch in _batches(tile, scale, device, max(CACHED // rotations, 1)):
+            interpretability[rows] = _interpret(model, batch, rotations, zero)[: len(rows)].cpu()
+            advance(len(rows))
+    interpretability[:, np.isin(known.markers, absent)] = 0  # exactly, without rounding errors
+    return {"interpretability": interpretability, **({} if zero is None else zero.as_arrays())}
+
+
+@torch.inference_mode()
+def _combine(model: NeXtMarker, interpretability: np.ndarray, device: torch.device) -> np.ndarray:
+    """Compute F of all cells, in the order of the table, so that it does not depend on tiles.
+
+    F is linear in I, so F of the average I is the average F.
+    """
+    crosstalk = deepcopy(model.crosstalk).to(device)
     blocks = torch.from_numpy(interpretability).flatten(1).split(ROWS_AT_ONCE)
-    embedding = torch.cat([model.crosstalk(block.to(device)).cpu() for block in blocks])
-    return interpretability, embedding.numpy(), zeros
+    return torch.cat([crosstalk(block.to(device)).cpu() for block in blocks]).numpy()
 
 
 def _interpret(model: NeXtMarker, cells: CellTile, rotations: int, zero: Zero | None) -> torch.Tensor:

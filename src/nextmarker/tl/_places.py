@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -23,53 +24,40 @@ FARTHEST = 3
 """Largest shift in pixels that is detected; each of several crops can add one pixel."""
 
 
-class PlaceCheck:
-    """Detects shifted cells: some crops with spatialdata that begin within a pixel shift all cells by one pixel.
+@dataclass(frozen=True)
+class Recorded:
+    """What the table holds of the cells of an image, numbered from 0: mean intensities and radius of the circles.
 
-    Each further crop can add a pixel. The table holds the mean intensity of each cell. Some cells of each image are
-    measured again, in its first tile. They are shifted if all of them have the recorded intensity a few pixels away,
-    but not at their centres. If the intensities in the table were changed, for example log-transformed, nothing is
-    detected.
-
-    Parameters
-    ----------
-    sdata
-        Images, and a table of cells.
-    table_key
-        Name of the table.
-    markers
-        Channels of the tiles, in this order.
+    Detects shifted cells: some crops with spatialdata that begin within a pixel shift all cells by one pixel, and each
+    further crop can add a pixel. Some cells are measured again. They are shifted if all of them have the recorded
+    intensity a few pixels away, but not at their centres. If the intensities in the table were changed, for example
+    log-transformed, nothing is detected.
     """
 
-    def __init__(self, sdata: SpatialData, table_key: str, markers: Sequence[str]) -> None:
-        self.sdata, self.table_key = sdata, table_key
-        self.adata = sdata.tables[table_key]
-        self.markers = [name for name in markers if name in self.adata.var_names]
-        self.channels = [list(markers).index(name) for name in self.markers]
-        self.checked: set[str] = set()
+    means: np.ndarray
+    """(cells, markers)."""
+    channels: list[int]
+    """Positions of these markers among those of a tile."""
+    radius: np.ndarray
+    """In pixels, (cells,)."""
 
-    def __call__(self, region: Region, tile: Tile) -> None:
-        """Check the cells of a tile.
+    def check(self, region: Region, tile: Tile) -> bool:
+        """Measure cells of a tile again, and return whether there were any far enough from the edge of the image.
 
         Raises
         ------
         ValueError
             If they are shifted.
         """
-        if region.image in self.checked or self.adata.X is None or not self.markers:
-            return
-        radius = circle_radii(self.sdata, region, self.table_key)
-        local = np.searchsorted(region.rows, tile.rows)
         size = (region.pixels.sizes["x"], region.pixels.sizes["y"])
-        edge = np.minimum(region.centres, size - region.centres).min(axis=1)[local]
-        chosen = np.flatnonzero(edge > radius.max() + 1 + FARTHEST)[:MEASURED_AGAIN]
+        edge = np.minimum(region.centres, size - region.centres).min(axis=1)[tile.rows]
+        chosen = np.flatnonzero(edge > self.radius.max() + 1 + FARTHEST)[:MEASURED_AGAIN]
         if not chosen.size:
-            return
-        self.checked.add(region.image)
-        recorded = self.adata[tile.rows[chosen], self.markers].to_df().to_numpy()
+            return False
+        recorded, radius = self.means[tile.rows[chosen]], float(self.radius[tile.rows[chosen[0]]])
         best = int(np.argmax(recorded.var(axis=0)))  # one marker is enough
         pixels = tile.pixels[:, :, [self.channels[best]]]
-        off = _displacement(pixels, tile.centres[chosen], float(radius[local[chosen[0]]]), recorded[:, best])
+        off = _displacement(pixels, tile.centres[chosen], radius, recorded[:, best])
         if off:
             shift = "one pixel" if off == 1 else f"{off} pixels"
             msg = (
@@ -77,6 +65,23 @@ class PlaceCheck:
                 "multiple of the pixel size, without rotation."
             )
             raise ValueError(msg)
+        return True
+
+
+def read_recorded(sdata: SpatialData, table_key: str, region: Region, markers: Sequence[str]) -> Recorded | None:
+    """Read what the table holds of the cells of a region; None if it holds none of the markers.
+
+    Parameters
+    ----------
+    markers
+        Channels of the tiles, in this order.
+    """
+    adata = sdata.tables[table_key]
+    known = [name for name in markers if name in adata.var_names]
+    if adata.X is None or not known:
+        return None
+    means = adata[region.rows, known].to_df().to_numpy()
+    return Recorded(means, [list(markers).index(name) for name in known], circle_radii(sdata, region, table_key))
 
 
 def _displacement(pixels: np.ndarray, centres: np.ndarray, radius: float, recorded: np.ndarray) -> int:

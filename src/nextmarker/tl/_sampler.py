@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,7 +71,7 @@ class CellSampler:
         self.zero, self.memory = zero, memory
         windows = [(region, window) for region in regions for window in occupied_windows(region, size=size)]
         self.order = [windows[i] for i in torch.randperm(len(windows), generator=generator)]
-        self.queue = cycle(self.order)
+        self.loaded = 0
         self.held: list[CellTile] = []
         self._load()
         self.drawn = 0
@@ -81,6 +80,17 @@ class CellSampler:
     def n_cells(self) -> int:
         """Number of cells in memory."""
         return sum(len(tile.centres) for tile in self.held)
+
+    def state(self) -> np.ndarray:
+        """Which windows are in memory, and when the next is exchanged, int64 (3,)."""
+        return np.array([self.drawn, self.loaded, len(self.held)])
+
+    def restore(self, state: np.ndarray) -> None:
+        """Return to an earlier state of a sampler made with the same arguments, except for the generator."""
+        self.drawn, loaded, count = state.tolist()
+        if loaded != self.loaded:
+            self.held, self.loaded = [], loaded - count
+            self.held = [self._load_next() for _ in range(count)]
 
     def draw(self, count: int) -> list[CellTile]:
         """Draw cells without replacement from the windows in memory, and exchange a window when its time has come."""
@@ -150,7 +160,8 @@ class CellSampler:
             self.held.append(self._load_next())
 
     def _load_next(self) -> CellTile:
-        region, window = next(self.queue)
+        region, window = self.order[self.loaded % len(self.order)]
+        self.loaded += 1
         scale = region.scale(self.pixel_size)
         tile = read_window(region, self.markers, window, margin=self._margin(scale))
         offset = torch.from_numpy(pixel_offset(tile.pixels))

@@ -25,10 +25,12 @@ from nextmarker.nn.presets import PRESETS
 from nextmarker.nn.training import PROJECTION, TrainingConfig, fit, learning_rate
 from nextmarker.nn.whitening import whiten_features
 from nextmarker.nn.zero import set_scale
+from nextmarker.tl._kept_training import KeptTraining, training_key
 from nextmarker.tl._sampler import CellSampler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from spatialdata import SpatialData
 
@@ -51,6 +53,7 @@ def train(
     table_key: str = _keys.TABLE,
     random_state: int = 0,
     device: str | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> NeXtMarker:
     """Train a model by contrastive learning (SimCLR).
@@ -80,6 +83,11 @@ def train(
         Seed. The same seed, data and device give the same model.
     device
         Torch device, by default a GPU if there is one.
+    checkpoint
+        A folder in which the state of the training is kept every ten seconds. The same call after an interruption goes
+        on from there, with the same result to the last bit. The state is used if all arguments, the version, the cells,
+        their mean intensities, and the pixels in memory at the start (up to 1 GB) are the same; otherwise the training
+        begins anew. The folder can be removed afterwards.
     progress
         Show a progress bar, and log the patch size and the outcome of the training.
 
@@ -141,6 +149,12 @@ def train(
     sampler = CellSampler(
         regions, markers, side, pixel_size, training, generator, pick_device(device), zero=network.zero
     )
+    config = ModelConfig(tuple(markers), side, pixel_size, network)
+    kept = None
+    if checkpoint is not None:
+        means = None if adata.X is None else adata[:, markers].to_df().to_numpy()
+        key = training_key(sampler, regions, means, config=config, training=training, seed=random_state)
+        kept = KeptTraining(checkpoint, key, sampler, training.steps)
     start = start_centres(sampler.sample_pixels(), training.sigmoid_start)
     silent = [marker for marker, centre in zip(markers, start, strict=True) if np.isnan(centre)]
     if silent:
@@ -148,8 +162,8 @@ def train(
         warnings.warn(msg, stacklevel=2)
     with torch.random.fork_rng():
         torch.manual_seed(random_state)
-        model = NeXtMarker(ModelConfig(tuple(markers), side, pixel_size, network), start).to(sampler.device)
-        loss = fit_and_scale(model, sampler, training, generator=generator, progress=progress)
+        model = NeXtMarker(config, start).to(sampler.device)
+        loss = fit_and_scale(model, sampler, training, generator=generator, progress=progress, kept=kept)
     model.cpu()
     record = {
         **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(training).items()},
@@ -175,11 +189,17 @@ def train(
 
 
 def fit_and_scale(
-    model: NeXtMarker, sampler: CellSampler, training: TrainingConfig, *, generator: torch.Generator, progress: bool
+    model: NeXtMarker,
+    sampler: CellSampler,
+    training: TrainingConfig,
+    *,
+    generator: torch.Generator,
+    progress: bool,
+    kept: KeptTraining | None = None,
 ) -> np.ndarray:
     """Train a model in place, set its scale before and after, whiten its features, and return the loss."""
     set_scale(model, sampler.sample_cells)
-    loss = fit(model, sampler.draw, training, generator=generator, progress=progress)
+    loss = fit(model, sampler.draw, training, generator=generator, progress=progress, kept=kept)
     set_scale(model, sampler.sample_cells)  # training makes the response of some markers stronger
     if training.whiten_features:
         whiten_features(model, sampler.sample_cells(WHITENING_CELLS), training, generator=generator)

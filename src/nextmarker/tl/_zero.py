@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,15 @@ class Zero:
     """Counts that the camera added to every pixel, (markers,)."""
     background: torch.Tensor
     """Mean counts per pixel, including the offset, (markers,)."""
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """Return the fields, each under the name `zero_<field>`."""
+        return {f"zero_{field.name}": getattr(self, field.name).cpu().numpy() for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Zero:
+        """Make it from the result of `as_arrays`."""
+        return cls(**{field.name: torch.from_numpy(arrays[f"zero_{field.name}"]) for field in fields(cls)})
 
 
 def measure_zero(model: NeXtMarker, region: Region, device: torch.device) -> Zero | None:
