@@ -162,6 +162,7 @@ def test_numbers_and_remarks(page):
         ["right", "20", "120 x 50", "unknown", "4"],
     ]
     assert page.rows["normalization"][2] == ["CD3", "3", "1", "2", "3", "right", "0"]
+    assert page.rows["normalization"][4][4:6] == ["0", ""]
     assert [row[:3] for row in page.rows["clusters"][1:]] == [
         ["0", "20", "50"],
         ["1", "15", "37.5"],

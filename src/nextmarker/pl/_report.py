@@ -51,7 +51,7 @@ def report(
     summary at its top says what to look at first. Results that do not exist yet are named with the call that makes
     them. Everything is taken from the object, so the report can also be written after saving and reading it again.
 
-    Pictures are part of the file: about 3 MB for ten images, 10 MB for a hundred. Images are read one at a time, at a
+    Pictures are part of the file: about 3 MB for ten images and 7 MB for a hundred. Images are read one at a time, at a
     coarse scale if they have one.
 
     Parameters

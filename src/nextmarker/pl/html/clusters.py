@@ -30,7 +30,7 @@ LONGEST_NAME = 3
 """Letters of a name that is written into the UMAP; longer ones would overlap."""
 TYPICAL = 8
 """Cells of each cluster in the gallery."""
-MOST_IMAGES = 60
+MOST_IMAGES = 50
 """Images in a figure."""
 LEAST_IMAGES = 3
 """With fewer images, none can be called unusual."""

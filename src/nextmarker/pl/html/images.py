@@ -95,6 +95,7 @@ def normalization(source: Source) -> list[Block]:
 def _zeros(record: Mapping[str, Any]) -> Table:
     """List between which counts the zeros of the images lie, and which image has the highest."""
     offset, background = np.asarray(record["offset"]), np.asarray(record["background"])
+    highest = np.asarray(record["images"])[background.argmax(axis=0)]
     content = pd.DataFrame(
         {
             "marker": record["markers"],
@@ -102,7 +103,7 @@ def _zeros(record: Mapping[str, Any]) -> Table:
             "lowest background": background.min(axis=0),
             "median background": np.median(background, axis=0),
             "highest background": background.max(axis=0),
-            "image with the highest": np.asarray(record["images"])[background.argmax(axis=0)],
+            "image with the highest": np.where(background.max(axis=0) > 0, highest, ""),
             "highest offset": offset.max(axis=0),
         }
     )
