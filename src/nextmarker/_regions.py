@@ -23,6 +23,7 @@ from nextmarker._coordinates import (
 )
 from nextmarker._errors import check_each_once, listed, no_such
 from nextmarker._table import get_table
+from nextmarker._workers import reading_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -272,13 +273,18 @@ def read_pixels(image: str, pixels: xr.DataArray, rows: slice, columns: slice) -
         If a pixel is not finite.
     """
     check_there(image, pixels)
-    block = pixels.isel(y=rows, x=columns).to_numpy()
+    block = load(pixels.isel(y=rows, x=columns))
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         broken = pixels["c"].to_numpy()[~np.isfinite(block).all(axis=(1, 2))].tolist()
         there = f"sdata.images[{image!r}]"
         msg = f"Pixels of {there} are NaN or infinite in {listed(broken)}. Replace them: {there} = {there}.fillna(0)."
         raise ValueError(msg)
     return block.astype(block.dtype.newbyteorder("="), copy=False)  # torch requires it
+
+
+def load(pixels: xr.DataArray) -> np.ndarray:
+    """Load lazy pixels or labels in this process, even if there are workers for other computations."""
+    return pixels.compute(scheduler=reading_scheduler()).to_numpy()
 
 
 def read_panels(sdata: SpatialData, images: Sequence[str]) -> dict[str, list[str]]:

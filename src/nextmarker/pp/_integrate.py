@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
-from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import SET, TOLERANCE, apply, spatial_system, to_pixels
 from nextmarker._errors import check_each_once, check_option, check_value, listed, no_such
+from nextmarker._images import Job, map_images
 from nextmarker._objects import check_integers, read_label_image
 from nextmarker._record import write_results
 from nextmarker._regions import as_list, choose_images, read_image
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
     from spatialdata import SpatialData
+
+    from nextmarker._progress import Advance
 
 Statistic = Literal["mean", "median", "sum"]
 STATISTICS = get_args(Statistic)
@@ -137,16 +139,22 @@ def integrate(
     check_names(sdata, {key_added: "tables"}, "key_added=...", overwrite=overwrite)
     sources = [_open(sdata, image, name, chosen) for image, name in names.items()]
 
-    parts, others = [], []
-    for source in tqdm(sources, desc="measuring objects", unit="image", disable=not progress):
-        part, layers = _measure(source, wanted, tile_size)
-        if len(part.instances):
-            parts.append(part)
-            others.append(layers)
+    found = dict(
+        map_images(
+            _measure,
+            [_job(source, wanted, tile_size) for source in sources],
+            step=_keys.INTEGRATE_STEP,
+            title="measuring objects",
+            unit="px",
+            progress=progress,
+        )
+    )
+    measured = [(source, found[number]) for number, source in enumerate(sources) if len(found[number]["instances"])]
+    parts = [_part(source, arrays, wanted[0]) for source, arrays in measured]
     _check_found(names, [part.image for part in parts])
     systems = {part.image: spatial_system(sdata, part.image) for part in parts}
     adata = make_table(sdata, chosen, parts, systems)
-    results = {f"layers/{name}": np.concatenate([layers[name] for layers in others]) for name in wanted[1:]}
+    results = {f"layers/{name}": np.concatenate([arrays[name] for _, arrays in measured]) for name in wanted[1:]}
     results[f"layers/{_keys.ARCSINH}"] = np.arcsinh(adata.X / np.float32(cofactor))
     results[f"layers/{_keys.SQRT}"] = np.sqrt(np.maximum(adata.X, 0))
     results[f"obsm/{_keys.SPATIAL}"] = adata.obsm[_keys.SPATIAL]
@@ -239,17 +247,34 @@ def _at_pixels(labels: xr.DataArray, matrix: np.ndarray, pixels: xr.DataArray) -
     return labels.isel(places)
 
 
-def _measure(source: _Source, statistics: Sequence[str], tile_size: int) -> tuple[Part, dict[str, np.ndarray]]:
-    """Measure the objects of an image: the rows of the table, and the layers of all but the first statistic."""
+def _job(source: _Source, statistics: Sequence[str], tile_size: int) -> Job:
+    return Job(source.image, source.pixels, lambda: (source, statistics, tile_size), source.labels.size, dict)
+
+
+def _measure(source: _Source, statistics: Sequence[str], tile_size: int, advance: Advance) -> dict[str, np.ndarray]:
+    """Measure the objects of an image: labels, areas, centres, and each statistic."""
     objects = label_centroids(source.labels, name=f"The label image {source.name!r}")
     sums, medians = sum_objects(
-        source.image, source.pixels, source.labels, objects, medians="median" in statistics, tile_size=tile_size
+        source.image,
+        source.pixels,
+        source.labels,
+        objects,
+        medians="median" in statistics,
+        tile_size=tile_size,
+        advance=advance,
     )
     values = {"sum": sums, "mean": sums / objects.area[:, None], "median": medians}
-    first, *others = ((name, values[name]) for name in statistics)
-    columns = {_keys.AREA: objects.area}
-    part = Part(source.name, source.image, objects.names, objects.centres, _typed(*first), columns)
-    return part, {name: _typed(name, array) for name, array in others}
+    return {
+        "instances": objects.names,
+        "area": objects.area,
+        "centres": objects.centres,
+        **{name: _typed(name, values[name]) for name in statistics},
+    }
+
+
+def _part(source: _Source, arrays: Mapping[str, np.ndarray], statistic: str) -> Part:
+    columns = {_keys.AREA: arrays["area"]}
+    return Part(source.name, source.image, arrays["instances"], arrays["centres"], arrays[statistic], columns)
 
 
 def _typed(statistic: str, values: np.ndarray) -> np.ndarray:

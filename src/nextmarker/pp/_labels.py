@@ -9,6 +9,8 @@ from scipy import ndimage as ndi
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from nextmarker._regions import load
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -76,7 +78,7 @@ def label_centroids(labels: xr.DataArray, tile_size: int = TILE_SIZE, name: str 
         If a value is negative or not an integer, or if few labels are in many pieces: a mask of foreground or types.
     """
     sums = [
-        _sums(_whole(labels.isel(y=rows, x=columns).to_numpy(), name), (rows.start, columns.start))
+        _sums(_whole(load(labels.isel(y=rows, x=columns)), name), (rows.start, columns.start))
         for rows, columns in grid(labels, tile_size)
     ]
     label, *moments = np.concatenate(sums).T
@@ -99,7 +101,7 @@ def _whole(values: np.ndarray, name: str) -> np.ndarray:
 def _check_pieces(labels: xr.DataArray, names: np.ndarray, tile_size: int, name: str) -> None:
     pieces = Pieces(labels.sizes["x"])
     for rows, columns in grid(labels, tile_size):
-        pieces.add(labels.isel(y=rows, x=columns).to_numpy() != 0, (rows.start, columns.start))
+        pieces.add(load(labels.isel(y=rows, x=columns)) != 0, (rows.start, columns.start))
     n_pieces = len(pieces.join()[0])
     if n_pieces >= 2 * len(names):
         msg = f"{name} has {len(names)} value(s) in {n_pieces} pieces. Number the cells: skimage.measure.label(mask)."

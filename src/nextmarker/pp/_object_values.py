@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nextmarker._regions import read_pixels
+from nextmarker._progress import Advance, ignore
+from nextmarker._regions import load, read_pixels
 from nextmarker._tiles import whole_chunks
 from nextmarker.pp._labels import group_pixels
 
@@ -24,6 +25,7 @@ def sum_objects(
     *,
     medians: bool,
     tile_size: int,
+    advance: Advance = ignore,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Sum the pixels of each object, reading each chunk of the image once.
 
@@ -52,13 +54,14 @@ def sum_objects(
     sums = np.zeros((len(objects.names), pixels.sizes["c"]), exact)
     collector = _Medians(objects.area, pixels.dtype, pixels.sizes["c"]) if medians else None
     for rows, columns in whole_chunks(pixels, tile_size):
-        names, at, first = group_pixels(labels.isel(y=rows, x=columns).to_numpy())
+        names, at, first = group_pixels(load(labels.isel(y=rows, x=columns)))
         block = read_pixels(image, pixels, rows, columns)
         values = block.reshape(len(block), -1)[:, at]
         group = np.searchsorted(objects.names, names)
         sums[group] += np.stack([np.add.reduceat(marker, first, dtype=exact) for marker in values], axis=1)
         if collector:
             collector.add(np.repeat(group, np.diff([*first, len(at)])), values)
+        advance(block[0].size)
     return sums, collector.medians if collector else None
 
 
