@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
+    "sphinx_codeautolink",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
@@ -43,6 +45,20 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+
+# Sphinx reads what is below docs only, and links between notebooks would not work through a symbolic link.
+TUTORIALS = Path(__file__).parent / "tutorials"
+shutil.rmtree(TUTORIALS, ignore_errors=True)
+TUTORIALS.mkdir()
+for source in Path(__file__).parents[1].joinpath("tutorials").glob("*.*"):
+    if source.suffix in {".ipynb", ".md"}:
+        shutil.copy2(source, TUTORIALS)
+
+# Names in code link to their pages.
+codeautolink_global_preface = "import nextmarker as nm"
+codeautolink_concat_default = True
+suppress_warnings = ["codeautolink.match_block"]  # Sphinx hides "# doctest: +SKIP", so such an example has other text
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
