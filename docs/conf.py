@@ -46,16 +46,16 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
+nb_execution_excludepatterns = ["tutorials/7_*"]  # run by hand, with data that are not part of the repository
 
-# Sphinx reads what is below docs only, and links between notebooks would not work through a symbolic link.
-TUTORIALS = Path(__file__).parent / "tutorials"
-shutil.rmtree(TUTORIALS, ignore_errors=True)
-TUTORIALS.mkdir()
-for source in Path(__file__).parents[1].joinpath("tutorials").glob("*.*"):
+# Sphinx reads only what is in its folder, and links between notebooks do not work through a symbolic link.
+shutil.rmtree(DOCS / "tutorials", ignore_errors=True)
+(DOCS / "tutorials").mkdir()
+for source in DOCS.parent.joinpath("tutorials").glob("*.*"):
     if source.suffix in {".ipynb", ".md"}:
-        shutil.copy2(source, TUTORIALS)
+        shutil.copy2(source, DOCS / "tutorials")
 
-# Names in code link to their pages.
+# Names in blocks of code link to their pages.
 codeautolink_global_preface = "import nextmarker as nm"
 codeautolink_concat_default = True
 suppress_warnings = ["codeautolink.match_block"]  # Sphinx hides "# doctest: +SKIP", so such an example has other text
