@@ -29,7 +29,7 @@ lint: $(VENV)/.package $(VENV)/.dev
 	$(BIN)/codespell
 
 docs: $(VENV)/.package $(VENV)/.doc
-	rm -rf docs/generated # pages of removed functions
+	rm -rf docs/generated docs/_build/.jupyter_cache # pages of removed functions, and what tutorials printed before
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 $(BIN)/python:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
+    "sphinx_codeautolink",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
@@ -43,6 +45,20 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_excludepatterns = ["tutorials/7_*"]  # run by hand, with data that are not part of the repository
+
+# Sphinx reads only what is in its folder, and links between notebooks do not work through a symbolic link.
+shutil.rmtree(DOCS / "tutorials", ignore_errors=True)
+(DOCS / "tutorials").mkdir()
+for source in DOCS.parent.joinpath("tutorials").glob("*.*"):
+    if source.suffix in {".ipynb", ".md"}:
+        shutil.copy2(source, DOCS / "tutorials")
+
+# Names in blocks of code link to their pages.
+codeautolink_global_preface = "import nextmarker as nm"
+codeautolink_concat_default = True
+suppress_warnings = ["codeautolink.match_block"]  # Sphinx hides "# doctest: +SKIP", so such an example has other text
 
 autosummary_generate = True
 autodoc_member_order = "bysource"

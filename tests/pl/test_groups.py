@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -76,3 +78,14 @@ def test_patients_that_changed_groups_are_named(adata):
     adata.obs.loc[adata.obs["patient"] == "a2", "group"] = "b"
     with pytest.warns(UserWarning, match="Patients 'a2' are in other groups than when compared"):
         nm.pl.groups(adata)
+
+
+def test_names_of_groups_do_not_touch(adata):
+    adata = adata[adata.obs["group"] != "c"].copy()
+    adata.obs["group"] = adata.obs["group"].cat.rename_categories({"a": "non-responder", "b": "responder"})
+    adata.obs["cell_type"] = np.random.default_rng(0).choice(list("ABCDEFGH"), adata.n_obs)
+    nm.tl.compare_groups(adata, image_key="patient")
+    ax = nm.pl.groups(adata)[0]
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert all(right.x0 - left.x1 > 8 for left, right in pairwise(boxes))

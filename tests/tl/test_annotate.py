@@ -313,3 +313,13 @@ def test_a_type_without_a_cluster_is_named_if_cells_have_it():
         warnings.simplefilter("error", UserWarning)
         nm.tl.annotate(adata, SIGNATURES, by="cell")
     assert (adata.obs["cell_type"] == "CD8 T").sum() == 25
+
+
+def test_a_type_whose_subtypes_have_clusters_is_not_hidden():
+    adata = make_table(("CD4 T", "tumour"), cells=120)
+    adata.layers["interpretability"][:25] = make_table(("T cell",), cells=25).layers["interpretability"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nm.tl.annotate(adata, SIGNATURES)
+    nm.tl.annotate(adata, SIGNATURES, by="cell", key_added="own")
+    assert (adata.obs["own"] == "T cell").sum() == 25

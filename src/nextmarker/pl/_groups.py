@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -100,8 +101,7 @@ def groups(
 
     rows = -(-len(shown) // COLUMNS)
     columns = -(-len(shown) // rows)
-    width = 0.5 + LETTER * sum(max(len(name), len("q = 0.01") + 1) for name in names)
-    size = 0.4 + columns * width, 2.6 * rows
+    size = 0.4 + columns * _width(names), 2.6 * rows
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for ax, name in zip(axes.flat, shown, strict=False):
         own = points[points["variable"] == name]
@@ -119,6 +119,13 @@ def groups(
         ax.remove()
     figure.supylabel(f"{SHARE} (%)" if is_share else str(record.get("measured", "value")), fontsize="medium")
     return axes.ravel()[: len(shown)]
+
+
+def _width(names: Sequence[str]) -> float:
+    """Inches of an Axes in which the names of neighbouring groups do not touch."""
+    letters = [max(len(name), len("q = 0.01")) for name in names]
+    apart = max((left + right) / 2 for left, right in pairwise(letters)) + 1
+    return 0.5 + LETTER * apart * (len(names) + 0.2)
 
 
 def _compare_groups(adata: AnnData, points: pd.DataFrame, record: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ from nextmarker.tl.cell_types.annotation import (
 from nextmarker.tl.cell_types.choice import choose_types, score_cells
 from nextmarker.tl.cell_types.markers import use_names_of_table
 from nextmarker.tl.cell_types.positivity import Threshold, at_threshold, propose_threshold
-from nextmarker.tl.cell_types.signatures import CellType, Signatures, read_signatures
+from nextmarker.tl.cell_types.signatures import CellType, Signatures, ancestors, read_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +128,8 @@ def annotate(
     UserWarning
         If the table lacks markers of a signature: types that must have them are not assigned, other conditions are left
         out. If clusters are mixed: divide them with `nm.tl.cluster(adata, restrict_to=...)`, or use `by="cell"`. If no
-        cluster has a type that 20 or more cells fit by themselves. If the clusters were made from another embedding.
+        cluster has a type, or a subtype of it, that 20 or more cells fit by themselves. If the clusters were made from
+        another embedding.
 
     Raises
     ------
@@ -309,10 +310,11 @@ def _warn_of_mixed(annotation: pd.DataFrame, groupby: str) -> None:
 
 
 def _warn_of_hidden(names_of_cells: np.ndarray, annotation: pd.DataFrame, types: Sequence[CellType]) -> None:
-    """Warn of types that single cells fit, but no cluster."""
+    """Warn of types that single cells fit, but no cluster, not even by a subtype."""
     sizes = pd.Series(names_of_cells).value_counts()
     named = " ".join(annotation["cell_type"])  # of which some are "A or B"
-    hidden = {each.name: sizes.get(each.name, 0) for each in types if each.name not in named}
+    seen = {family.name for each in types if each.name in named for family in (each, *ancestors(each, types))}
+    hidden = {each.name: sizes.get(each.name, 0) for each in types if each.name not in seen}
     hidden = {name: cells for name, cells in hidden.items() if cells >= HIDDEN}
     if hidden:
         found = ", ".join(f"{name} ({cells:,} cells)" for name, cells in hidden.items())
