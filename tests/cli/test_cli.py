@@ -21,7 +21,7 @@ from spatialdata import SpatialData
 import nextmarker as nm
 from nextmarker import cli
 from nextmarker.cli import demo, steps
-from nextmarker.io.store import replace
+from nextmarker import _replace as replace
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from pathlib import Path
 @contextmanager
 def results_in(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """Provide a folder to write `store` and `figures` into; move both to their paths when they are complete."""
-    from nextmarker.io.store.replace import put_in_place, unfinished
-    from nextmarker.io.store.write import check_place, resolved
+    from nextmarker._replace import check_place, put_in_place, resolved, unfinished
 
     store = resolved(path)
     figures = resolved(store.parent / f"{store.stem}_figures")

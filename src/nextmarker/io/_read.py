@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from nextmarker._replace import recover
 from nextmarker.io._image import Image, Skipped, to_spatialdata
 from nextmarker.io._panel import choose_channels
 from nextmarker.io.imc import mcd, steinbock, txt
 from nextmarker.io.store.ome_zarr import is_zarr, zarr_images
-from nextmarker.io.store.replace import recover
 from nextmarker.io.tiff.file import check_arguments, file_images, listed, tiff_files
 from nextmarker.io.tiff.folder import folder_images
 

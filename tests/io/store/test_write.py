@@ -29,7 +29,8 @@ from spatialdata.transformations import Scale, get_transformation, set_transform
 from zarr.core.sync import _get_loop
 
 import nextmarker as nm
-from nextmarker.io.store import replace, write
+from nextmarker import _replace as replace
+from nextmarker.io.store import write
 
 
 def tissue(n_cells=5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from io import BytesIO
@@ -204,7 +205,8 @@ def _is_text(objects: Any) -> bool:
 def _can_be_written(value: Any) -> bool:
     """Try to write the value in memory."""
     try:
-        with any_text():
+        with warnings.catch_warnings(), any_text():
+            warnings.simplefilter("ignore")  # notes of anndata for developers
             write_elem(zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3), "value", value)
     except Exception:  # noqa: BLE001 the reason does not matter here
         return False

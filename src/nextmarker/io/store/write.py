@@ -23,8 +23,8 @@ from xarray import DataArray, DataTree
 from zarr.core.sync import sync
 
 from nextmarker._backing import CHUNK_FILES, check_whole, count_chunk_files
+from nextmarker._replace import check_place, is_store, put_in_place, resolved, unfinished
 from nextmarker.io.store.channels import describe_channels
-from nextmarker.io.store.replace import is_store, put_in_place, recover, unfinished
 from nextmarker.io.store.writable import any_text, check_writable
 
 if TYPE_CHECKING:
@@ -103,64 +103,6 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
         put_in_place(folder / "store", target, overwrite=overwrite)
     sdata.path = target
     _read_again(sdata, stale)
-
-
-def resolved(path: str | Path) -> Path:
-    """Resolve links in a path.
-
-    Raises
-    ------
-    TypeError
-        If it is not a path.
-    """
-    if not isinstance(path, (str, Path)):
-        msg = f"path is of type {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
-        raise TypeError(msg)
-    return Path(os.path.realpath(Path(path).expanduser()))  # circular links
-
-
-def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: str = "overwrite=True") -> None:
-    """Raise an error if a store cannot be written here; first put back what a killed write moved aside.
-
-    Parameters
-    ----------
-    target
-        Path from `resolved`.
-    overwrite
-        Whether an existing store may be replaced.
-    path, replace
-        Names of the path and of the option to replace it, for messages.
-
-    Raises
-    ------
-    FileExistsError
-        If something exists there that may not be replaced.
-    FileNotFoundError
-        If its folder does not exist.
-    PermissionError
-        If the existing store cannot be replaced.
-    ValueError
-        If the path is inside a store.
-    """
-    if not target.parent.is_dir():
-        msg = f"No folder {str(target.parent)!r}: create it, or choose another {path}."
-        raise FileNotFoundError(msg)
-    around = next((folder for folder in target.parents if is_store(folder)), None)
-    if around is not None:
-        msg = f"{str(target)!r} is inside the Zarr store {str(around)!r}: choose another {path}."
-        raise ValueError(msg)
-    recover(target)
-    if not os.path.lexists(target):
-        return
-    if not is_store(target):
-        msg = f"{str(target)!r} exists and is not a Zarr store: choose another {path}."
-        raise FileExistsError(msg)
-    if not overwrite:
-        msg = f"{str(target)!r} exists already: choose another {path}, or replace it with {replace}."
-        raise FileExistsError(msg)
-    if os.path.ismount(target) or not os.access(target, os.W_OK):
-        msg = f"{str(target)!r} is read-only or a mount point: choose another {path}."
-        raise PermissionError(msg)
 
 
 def _check_complete(sdata: SpatialData, target: Path) -> None:

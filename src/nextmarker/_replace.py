@@ -1,4 +1,4 @@
-"""Replaces a store by a finished one, so that an interruption at any moment leaves one of the two."""
+"""Checks the place of a store, and replaces it so that an interruption at any moment leaves the old or the new one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,64 @@ if TYPE_CHECKING:
 _MARK = "nextmarker"  # a file that marks the folders made here
 _REPLACED = "replaced"
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+def resolved(path: str | Path) -> Path:
+    """Resolve links in a path.
+
+    Raises
+    ------
+    TypeError
+        If it is not a path.
+    """
+    if not isinstance(path, (str, Path)):
+        msg = f"path is of type {type(path).__name__}: nm.io.write(sdata, 'slides.zarr')."
+        raise TypeError(msg)
+    return Path(os.path.realpath(Path(path).expanduser()))  # circular links
+
+
+def check_place(target: Path, *, overwrite: bool, path: str = "path", replace: str = "overwrite=True") -> None:
+    """Raise an error if a store cannot be written here; first put back what a killed write moved aside.
+
+    Parameters
+    ----------
+    target
+        Path from `resolved`.
+    overwrite
+        Whether an existing store may be replaced.
+    path, replace
+        Names of the path and of the option to replace it, for messages.
+
+    Raises
+    ------
+    FileExistsError
+        If something exists there that may not be replaced.
+    FileNotFoundError
+        If its folder does not exist.
+    PermissionError
+        If the existing store cannot be replaced.
+    ValueError
+        If the path is inside a store.
+    """
+    if not target.parent.is_dir():
+        msg = f"No folder {str(target.parent)!r}: create it, or choose another {path}."
+        raise FileNotFoundError(msg)
+    around = next((folder for folder in target.parents if is_store(folder)), None)
+    if around is not None:
+        msg = f"{str(target)!r} is inside the Zarr store {str(around)!r}: choose another {path}."
+        raise ValueError(msg)
+    recover(target)
+    if not os.path.lexists(target):
+        return
+    if not is_store(target):
+        msg = f"{str(target)!r} exists and is not a Zarr store: choose another {path}."
+        raise FileExistsError(msg)
+    if not overwrite:
+        msg = f"{str(target)!r} exists already: choose another {path}, or replace it with {replace}."
+        raise FileExistsError(msg)
+    if os.path.ismount(target) or not os.access(target, os.W_OK):
+        msg = f"{str(target)!r} is read-only or a mount point: choose another {path}."
+        raise PermissionError(msg)
 
 
 @contextmanager
@@ -81,10 +139,28 @@ def is_store(folder: Path) -> bool:
     return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
 
 
+def is_being_written(target: Path) -> bool:
+    """Whether a process is writing to a target."""
+    path = _lock_of(target)
+    if not path.is_file() or path.is_symlink():
+        return False
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # not ours to lock
+        return False
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Let only one process write to a target; if it dies, the system releases its lock."""
-    path = target.with_name(f".{target.name}.lock")
+    path = _lock_of(target)
     lock = FileLock(path)
     if path.is_symlink():
         msg = f"{str(path)!r} is a link in the place of our lock: remove it, or choose another path."
