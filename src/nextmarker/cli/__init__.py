@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import traceback
@@ -10,10 +9,36 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from nextmarker import __version__
-from nextmarker.cli import demo, run
+import click
 
-COMMANDS = (demo, run)
+from nextmarker import __version__
+from nextmarker.cli import annotate, cluster, demo, embed, messages, report, run, status, train
+
+COMMANDS = (
+    demo.demo,
+    run.run,
+    train.train,
+    embed.embed,
+    cluster.cluster,
+    annotate.annotate,
+    report.report,
+    status.status,
+)
+
+
+class _InThisOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands as in an analysis, not by the alphabet."""
+        return list(self.commands)
+
+
+@click.group("nextmarker", cls=_InThisOrder, commands=COMMANDS, context_settings={"max_content_width": 110})
+@click.version_option(__version__, message="%(version)s")
+def _commands() -> None:
+    """Cluster the cells of multiplex images, and explain the clusters.
+
+    `nextmarker COMMAND --help` lists the options of a command.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,23 +56,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> from nextmarker.cli import main
-    >>> main(["run", "missing.tif", "--nuclear-channels", "DNA1", "-o", "missing_folder/out.zarr"])
+    >>> main(["run", "missing.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr"])
     2
     """
-    arguments = _parser().parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    known = _options(arguments[0]) if arguments else []
     try:
         with _signals_restored(), warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
-            arguments.command(arguments)
-    except KeyboardInterrupt:
+            warnings.showwarning = lambda message, *_: _say("warning", str(message), known)  # type: ignore[assignment]
+            with _commands.make_context("nextmarker", arguments) as context:
+                _commands.invoke(context)
+    except click.exceptions.Exit as done:  # after --help and --version
+        return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.UsageError as error:
+        print(error.ctx.get_usage() if error.ctx else "", file=sys.stderr)
+        _say("error", error.format_message(), known)
+        return 2
+    except KeyboardInterrupt as error:
         print("interrupted: nothing was written", file=sys.stderr)
+        _print_notes(error)
         return 130
     except (ValueError, KeyError, TypeError, OSError) as error:
         if not _is_for_the_user(error):
             raise
-        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        _say("error", str(error.args[0] if isinstance(error, KeyError) else error), known)
+        _print_notes(error)
         return 2
     return 0
+
+
+def _options(command: str) -> list[str]:
+    """Names of the options of a command."""
+    parameters = _commands.commands[command].params if command in _commands.commands else []
+    return [str(option.name) for option in parameters]
+
+
+def _say(kind: str, text: str, known: list[str]) -> None:
+    print(f"{kind}: {messages.in_options(text, known)}", file=sys.stderr)
+
+
+def _print_notes(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        print(note, file=sys.stderr)
 
 
 @contextmanager
@@ -62,24 +115,7 @@ def _signals_restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def _is_for_the_user(error: Exception) -> bool:
     """Whether nextmarker or the file system raised the error; others are bugs, shown with their traceback."""
     *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
     return isinstance(error, OSError) or raised_in.f_globals["__name__"].split(".")[0] == "nextmarker"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nextmarker",
-        description="Cluster the cells of multiplex images and explain the clusters.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    return parser

@@ -6,37 +6,42 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nextmarker as nm
+import click
+
 from nextmarker import _keys
 from nextmarker.cli.output import results_in
-from nextmarker.cli.steps import analyse, print_clusters, save
+from nextmarker.cli.places import CLUSTERS, FIGURES, MODEL, REPORT, STORE, TRAINING, places_of
 
 if TYPE_CHECKING:
-    import argparse
-
     import pandas as pd
     from spatialdata import SpatialData
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command and its arguments."""
-    parser = commands.add_parser(
-        "demo", help="analyse synthetic tissue and compare the clusters with the true cell types", allow_abbrev=False
-    )
-    parser.set_defaults(command=_demo)
-    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)")
-
-
-def _demo(arguments: argparse.Namespace) -> None:
-    if os.path.lexists(arguments.output) and not arguments.output.is_dir():
-        msg = f"{str(arguments.output)!r} is not a folder: choose another -o."
+@click.command()
+@click.option("-o", "--output", default="demo", show_default=True, metavar="DIR", help="Folder of the results.")
+def demo(output: str) -> None:
+    """Analyse synthetic tissue of known cell types."""
+    folder = Path(output)
+    if os.path.lexists(folder) and not folder.is_dir():
+        msg = f"{output!r} is not a folder: choose another -o."
         raise FileExistsError(msg)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    with results_in(arguments.output / "tissue.zarr", overwrite=True) as unfinished:
+    folder.mkdir(parents=True, exist_ok=True)
+    places = places_of(f"{output}/tissue.zarr", STORE, FIGURES, MODEL, REPORT)
+    with results_in(places, overwrite=True) as drafts:
+        import nextmarker as nm
+        from nextmarker.cli import saving, words
+
         sdata = nm.datasets.synthetic_tissue()
-        analyse(sdata, nuclear_channels=["DNA1", "DNA2"])
-        save(sdata, unfinished)
-        print_clusters(sdata, true_type=_compare_with_truth(sdata))
+        nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"])
+        adata = sdata[_keys.TABLE]
+        model = nm.tl.train(sdata)
+        model.save(drafts / MODEL)
+        nm.tl.embed(sdata, model)
+        nm.tl.cluster(adata)
+        nm.tl.marker_attribution(adata)
+        saving.save(sdata, drafts, [*TRAINING, *CLUSTERS], report=True)
+        words.print_clusters(adata, true_type=_compare_with_truth(sdata))
+    words.print_end(adata, places[STORE], places[REPORT])
 
 
 def _compare_with_truth(sdata: SpatialData) -> pd.Series:

@@ -1,94 +1,192 @@
-"""The steps of the commands: analyse images, save the results, print the clusters."""
+"""The steps of an analysis, from the options of a command."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import nextmarker as nm
 from nextmarker import _keys
+from nextmarker._errors import no_such
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import SimpleNamespace
 
-    import pandas as pd
     from anndata import AnnData
     from spatialdata import SpatialData
 
-LEAST_IMAGES = 3
-"""With fewer images, none can be called unusual."""
-UNUSUAL = 6.0
-"""Images are printed if the z of a marker is larger."""
-NAMED = 3
-"""Largest number of images, and of markers of each, that are printed."""
+    from nextmarker.nn import NeXtMarker
+
+ANNOTATING = ("aliases", "thresholds", "overrule", "by", "min_score", "margin")
+SAMPLING = ("on", "time_key", "columns")
 
 
-def analyse(
-    sdata: SpatialData,
-    nuclear_channels: list[str],
-    markers: list[str] | None = None,
-    patch_size: float | None = None,
-    seed: int = 0,
-    device: str | None = None,
-) -> None:
-    """Detect, embed and cluster the cells, and explain the clusters."""
-    nm.pp.detect_cells(sdata, nuclear_channels=nuclear_channels, markers=markers)
-    model = nm.tl.train(sdata, patch_size, random_state=seed, device=device)
-    nm.tl.embed(sdata, model, device=device)
-    nm.tl.cluster(sdata[_keys.TABLE], random_state=seed)
-    nm.tl.marker_attribution(sdata[_keys.TABLE])
+def check_device(device: str | None) -> None:
+    """Raise an error if this machine does not have the device."""
+    from nextmarker.nn.device import pick_device
+
+    pick_device(device)
 
 
-def save(sdata: SpatialData, folder: Path) -> None:
-    """Write the store and the figures into the folder from `results_in`."""
-    import matplotlib as mpl
-    import numpy as np
-
-    mpl.use("Agg")  # no screen needed
-    adata = sdata[_keys.TABLE]
-    drawings = {
-        "cells": nm.pl.cells(sdata, color=_keys.CLUSTERS),
-        "training": nm.pl.training(adata),
-        "normalization": nm.pl.normalization(sdata),
-        "marker_attribution": nm.pl.marker_attribution(adata),
-        "patches": nm.pl.patches(sdata),
-    }
-    for name, drawing in drawings.items():
-        axes = np.asarray(drawing, dtype=object)
-        axes.flat[0].figure.savefig(folder / "figures" / f"{name}.png", dpi=150, bbox_inches="tight")
-    nm.io.write(sdata, folder / "store")
+def load_model(path: str | None) -> NeXtMarker | None:
+    """Load the model that is to be used, if there is one."""
+    return None if path is None else nm.nn.load_model(path)
 
 
-def print_clusters(sdata: SpatialData, true_type: pd.Series | None = None) -> None:
-    """Print one line per cluster: its size, the image with most of its cells, and its top markers."""
+def read_images(options: SimpleNamespace) -> SpatialData:
+    """Read the images lazily, and choose those to analyse."""
+    return nm.io.read(
+        options.images,
+        channel_names=options.channel_names,
+        panel=options.panel,
+        pixel_size=options.pixel_size,
+    )
+
+
+def detect(sdata: SpatialData, options: SimpleNamespace, checkpoint: Path, model: NeXtMarker | None = None) -> AnnData:
+    """Detect the cells; channels are checked first. With a model, its markers are used unless others are chosen."""
+    from nextmarker._regions import choose_images, read_panels
+
+    images = choose_images(sdata, options.only)
+    panels = read_panels(sdata, images)
+    markers = options.markers
+    if model is not None and markers is None:
+        markers = [name for name in model.config.markers if all(name in panel for panel in panels.values())]
+    if options.exclude:
+        markers = _without(options.exclude, sdata, panels, markers)
+    if model is not None and options.missing == "error":
+        _check_markers_of_model(model, panels, options)
+    nm.pp.detect_cells(
+        sdata,
+        options.nuclear_channels,
+        diameter=options.diameter,
+        images=options.only,
+        markers=markers,
+        checkpoint=checkpoint,
+    )
+    return sdata[_keys.TABLE]
+
+
+def train(sdata: SpatialData, options: SimpleNamespace, checkpoint: Path) -> NeXtMarker:
+    """Train a model on the cells of the table."""
+    given = {"steps": options.steps, "learning_rate": options.learning_rate}
+    if options.learning_rate is not None:
+        given["final_learning_rate"] = options.learning_rate / 10
+    training = nm.nn.TrainingConfig(**{name: value for name, value in given.items() if value is not None})
+    return nm.tl.train(
+        sdata,
+        options.patch_size,
+        training=training,
+        random_state=options.seed,
+        device=options.device,
+        checkpoint=checkpoint,
+    )
+
+
+def embed(sdata: SpatialData, model: NeXtMarker, options: SimpleNamespace, checkpoint: Path) -> None:
+    """Embed the cells of the table."""
+    nm.tl.embed(sdata, model, missing=options.missing, device=options.device, checkpoint=checkpoint)
+
+
+def cluster(adata: AnnData, options: SimpleNamespace, restrict_to: list[str] | None = None) -> None:
+    """Cluster the cells, or divide some of the clusters, and explain the clusters."""
+    nm.tl.cluster(
+        adata,
+        n_neighbors=options.n_neighbors,
+        resolution=options.resolution,
+        restrict_to=(_keys.CLUSTERS, restrict_to) if restrict_to else None,
+        key_added=_keys.CLUSTERS,
+        random_state=options.seed,
+    )
+    nm.tl.marker_attribution(adata)
+
+
+def annotate(adata: AnnData, options: SimpleNamespace) -> None:
+    """Name clusters or cells by signatures."""
+    nm.tl.annotate(adata, options.signatures, **{name: getattr(options, name) for name in ANNOTATING})
+
+
+def add_samples(data: AnnData | SpatialData, options: SimpleNamespace) -> None:
+    """Add the sample sheet to the cells."""
+    nm.pp.add_samples(data, options.samples, **{name: getattr(options, name) for name in SAMPLING})
+
+
+def check_cells(adata: AnnData, n_neighbors: int) -> None:
+    """Raise an error if there are too few cells to cluster, before the training.
+
+    Raises
+    ------
+    ValueError
+        If there are.
+    """
+    if adata.n_obs <= n_neighbors:
+        msg = (
+            f"{n_neighbors} neighbours need {n_neighbors + 1} cells, and there are {adata.n_obs}: lower n_neighbors=..."
+        )
+        raise ValueError(msg)
+
+
+def check_sheets(sdata: SpatialData, options: SimpleNamespace) -> None:
+    """Read sample sheet and signatures before any work, and match them to images and channels."""
+    if options.samples or options.signatures:
+        preview = _preview(sdata, options.only or list(sdata.images))
+        with warnings.catch_warnings():  # shown when they are used
+            warnings.simplefilter("ignore")
+            if options.samples:
+                add_samples(preview, options)
+            if options.signatures:
+                _match_signatures(preview, options)
+
+
+def _preview(sdata: SpatialData, images: Iterable[str]) -> AnnData:
+    """Make a table with one row for each image, and all channels."""
     import pandas as pd
+    from anndata import AnnData
 
-    from nextmarker._record import read_record
+    from nextmarker._regions import read_panels
 
-    adata = sdata[_keys.TABLE]
-    clusters = adata.obs[_keys.CLUSTERS].astype(str)
-    table = clusters.value_counts().rename("cells").to_frame()
-    if true_type is not None:
-        table["true type"] = true_type.fillna("none").groupby(clusters).agg(lambda types: types.mode().iloc[0])
-    record = read_record(adata, _keys.CLUSTER_STEP)
-    if "largest_image" in record:
-        shares = zip(record["largest_image_share"], record["largest_image"], strict=True)
-        largest = [f"{100 * share:.0f} % {image}" for share, image in shares]
-        table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
-    top = nm.get.top_markers(adata).astype(str)
-    table["top markers"] = top.groupby("cluster")["marker"].agg(", ".join)
-    print(f"\n{adata.n_obs} cells in {len(sdata.images)} images, {len(table)} clusters")
-    print(table.rename_axis("cluster").to_string())
-    _print_unusual_images(adata)
+    told = sdata.attrs.get(_keys.ACQUISITIONS, {})
+    obs = pd.DataFrame({_keys.IMAGE: list(images)}, index=list(images))
+    if any(_keys.SAMPLE in told.get(image, {}) for image in obs.index):
+        obs[_keys.SAMPLE] = [told.get(image, {}).get(_keys.SAMPLE) for image in obs.index]
+    original = {
+        name: old
+        for known in sdata.attrs.get(_keys.CHANNELS, {}).values()
+        for name, old in zip(known["name"], known.get(_keys.ORIGINAL_NAME, known["name"]), strict=True)
+    }
+    channels = list(dict.fromkeys(name for panel in read_panels(sdata, list(images)).values() for name in panel))
+    var = pd.DataFrame({_keys.ORIGINAL_NAME: [original.get(name, name) for name in channels]}, index=channels)
+    return AnnData(obs=obs, var=var)
 
 
-def _print_unusual_images(adata: AnnData) -> None:
-    """Print the images in which markers are much brighter or dimmer than in the others."""
-    if adata.obs[_keys.IMAGE].nunique() < LEAST_IMAGES:
-        return
-    table = nm.get.unusual_images(adata)
-    table = table[table["z"].abs() > UNUSUAL]
-    markers = table.astype(str).groupby("image", sort=False)["marker"].agg(lambda names: ", ".join(names.head(NAMED)))
-    if len(markers):
-        named = "; ".join(f"{image} ({names})" for image, names in markers.head(NAMED).items())
-        more = f" and {len(markers) - NAMED} more" if len(markers) > NAMED else ""
-        print(f"Markers differ from other images in {named}{more}: nm.pl.unusual_images shows them.")
+def _match_signatures(adata: AnnData, options: SimpleNamespace) -> None:
+    from nextmarker.tl.cell_types.markers import use_names_of_table
+    from nextmarker.tl.cell_types.signatures import read_signatures
+
+    use_names_of_table(read_signatures(options.signatures), adata, options.aliases)
+
+
+def _check_markers_of_model(model: NeXtMarker, panels: Mapping[str, list[str]], options: SimpleNamespace) -> None:
+    """Raise an error if an image lacks a marker of the model, or it was left out."""
+    for image, panel in panels.items():
+        there = [name for name in options.markers or panel if name in panel and name not in (options.exclude or ())]
+        lacking = [name for name in model.config.markers if name not in there]
+        if lacking:
+            fix = 'Train on this panel, rename channels by panel=..., or take their counts as zero: missing="zero".'
+            raise ValueError(no_such("marker", lacking, f"image {image!r} as chosen", there, fix))
+
+
+def _without(exclude: list[str], sdata: SpatialData, panels: Mapping[str, list[str]], markers: Any) -> list[str]:
+    """Leave channels out of the markers, by default of all channels, which must then be the same in all images."""
+    from nextmarker._regions import shared_markers
+
+    every = dict.fromkeys(name for panel in panels.values() for name in panel)
+    lacking = [name for name in exclude if name not in every]
+    if lacking:
+        raise KeyError(no_such("channel", lacking, "the images", every, "Choose among these: exclude=..."))
+    kept = [[name for name in panel if name not in exclude] for panel in panels.values()]
+    if markers is None and any(set(panel) != set(kept[0]) for panel in kept):
+        markers = shared_markers(sdata, list(panels))  # raises the error
+    return kept[0] if markers is None else [name for name in markers if name not in exclude]

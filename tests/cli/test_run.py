@@ -1,0 +1,94 @@
+"""`nextmarker run`, `train` and `embed`: what they leave, and that it can be repeated."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import spatialdata
+
+import nextmarker as nm
+from nextmarker import cli
+
+from .conftest import DETECTING, Analysis
+
+
+def test_a_run_leaves_everything_beside_its_store(analysis: Analysis) -> None:
+    names = {path.name for path in analysis.folder.iterdir() if path.name.startswith("out")}
+    endings = ["figures", "model.safetensors", "options.toml", "report.html"]
+    assert names == {"out.zarr", *(f"out_{ending}" for ending in endings)}
+    figures = {path.stem for path in (analysis.folder / "out_figures").iterdir()}
+    assert {"cells", "training", "patches", "cell_types", "annotation"} <= figures
+
+
+def test_a_run_ends_with_what_to_know_open_and_do(analysis: Analysis) -> None:
+    *_, training, opens, following = analysis.printed.splitlines()
+    assert training.startswith("training: ")
+    assert "chance" in training
+    assert opens.endswith("out_report.html")
+    assert following.startswith("next: ")
+    assert "nan" not in analysis.printed.lower()
+
+
+def test_options_reach_the_library(analysis: Analysis) -> None:
+    adata = spatialdata.read_zarr(analysis.folder / "out.zarr")["table"]
+    record = adata.uns["nextmarker"]
+    assert set(adata.var_names) == {"CD3", "CD20", "CD68", "HLA-DR", "PanKRT", "SMA", "Vimentin"}
+    assert (record["train"]["steps"], record["train"]["patch_size"]) == (3, 8)
+    assert set(record["detect_cells"]["diameter"].values()) == {6.0}
+    assert set(adata.obs["group"]) == {"case", "control"}
+    assert {"tumour", "T cell"} <= {*adata.obs["cell_type"]} <= {"tumour", "T cell", "B cell", "unknown"}
+
+
+def test_a_run_is_repeated_exactly_by_its_options(analysis: Analysis, tmp_path: Path) -> None:
+    options = f"{analysis.folder}/out_options.toml"
+    elsewhere = tmp_path / "models" / "again.safetensors"
+    elsewhere.parent.mkdir()
+    given = ["--options", options, "-o", f"{tmp_path}/again.zarr", "--no-report", "--save-model", str(elsewhere)]
+    assert cli.main(["run", *given]) == 0
+    assert elsewhere.read_bytes() == (analysis.folder / "out_model.safetensors").read_bytes()
+    tables = [spatialdata.read_zarr(path)["table"] for path in (analysis.folder / "out.zarr", tmp_path / "again.zarr")]
+    assert tables[0].obs.equals(tables[1].obs)
+    ours, again = (tomllib.loads(Path(path).read_text()) for path in (options, tmp_path / "again_options.toml"))
+    assert {key for key in ours if ours[key] != again[key]} == {"output", "report"}
+    assert again["save-model"] == str(elsewhere)
+
+
+def test_training_alone_gives_the_model_of_a_run(
+    analysis: Analysis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = f"{analysis.folder}/out_options.toml"  # of another command: what training has no use for is ignored
+    assert cli.main(["train", "--options", options, "-o", f"{tmp_path}/model.safetensors"]) == 0
+    assert (tmp_path / "model.safetensors").read_bytes() == (analysis.folder / "out_model.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model_figures", "model_options.toml"}
+    assert "training: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--nuclear-channels", "DNA9"], "Choose others: --nuclear-channels."),
+        (["--exclude", "ki67"], "Did you mean 'Ki67'? Choose among these: --exclude"),
+        (["--markers", "CD3,cd20"], "Did you mean 'CD20'?"),
+        (["--only", "tissue_9"], "'tissue_1'"),
+        (["--signatures", "{}/unknown.csv"], "--aliases CD99=..."),
+        (["--samples", "{}/unknown.csv"], "--on"),
+        (["--model", "{}/out_model.safetensors", "--exclude", "CD3"], "--missing zero"),
+    ],
+)
+def test_mistakes_are_told_before_training_in_words_of_the_command_line(
+    arguments: list[str],
+    told: str,
+    analysis: Analysis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(nm.tl, "train", lambda *_, **__: pytest.fail("a model was trained"))
+    monkeypatch.setattr(nm.tl, "embed", lambda *_, **__: pytest.fail("cells were embedded"))
+    (analysis.folder / "unknown.csv").write_text("type,CD99\nother,1\n")
+    given = ["run", *DETECTING, *analysis.images, "-o", f"{tmp_path}/out.zarr", *arguments]
+    assert analysis(*given) == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
