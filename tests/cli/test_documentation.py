@@ -18,7 +18,7 @@ from nextmarker.cli import saving
 from .conftest import TYPES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
-SNAKEFILE = re.search(r"```python\n(# Snakefile.*?)```", PAGE, re.DOTALL)[1]
+SNAKEFILE = re.search(r"```text\n(# Snakefile.*?)```", PAGE, re.DOTALL)[1]
 STUDY = (
     'nuclear-channels = ["DNA1", "DNA2"]\nexclude = ["DNA1", "DNA2", "Ki67"]\ndiameter = 6\nsteps = 1\npatch-size = 6\n'
 )
