@@ -38,6 +38,7 @@ exclude_patterns = ["_build"]
 html_theme = "sphinx_book_theme"
 html_title = "nextmarker"
 html_static_path = ["_static"]
+html_css_files = ["tutorials.css"]
 html_theme_options = {"repository_url": "https://github.com/nextmarker/nextmarker", "use_repository_button": True}
 
 myst_enable_extensions = ["colon_fence"]
