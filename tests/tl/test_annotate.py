@@ -157,6 +157,9 @@ def test_clusters_of_two_types_are_reported():
     assert table["mixed"].tolist() == [True, False, False]
     assert table.loc["0", ["cell_type", "other"]].tolist() == ["B cell", "tumour"]
     np.testing.assert_allclose(table.loc["0", ["agreement", "other_share"]].astype(float), [2 / 3, 1 / 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nm.tl.annotate(adata, SIGNATURES, by="cell")  # which is what the warning advises
 
 
 def test_an_expert_overrules_and_both_names_are_kept():

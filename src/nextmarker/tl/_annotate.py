@@ -208,8 +208,8 @@ def annotate(
         **made_from(adata),
     }
     write_results(adata, record_name(_keys.ANNOTATE_STEP, key_added), results, record)
-    _warn_of_mixed(annotation, groupby)
     if by == "cluster":
+        _warn_of_mixed(annotation, groupby)
         _warn_of_hidden(of_cells.names, annotation, types)
 
 
