@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from nextmarker.tl import _neighbors
 from nextmarker.tl._kernels import count_shared
-from nextmarker.tl._neighbors import Parts, nearest_in_sample, nearest_neighbors
+from nextmarker.tl._neighbors import Parts, nearest_neighbors
 
 
 @pytest.fixture
@@ -83,14 +83,6 @@ def test_parts_with_too_few_cells(cells, monkeypatch):
     rows, distances = Parts(lonely, 0).nearest(lonely[-2:], 4)
     np.testing.assert_allclose(distances, exact(lonely, lonely[-2:], 4)[0], rtol=1e-5)
     assert set(rows[:, :2].ravel()) == {3000, 3001}
-
-
-def test_neighbours_in_a_sample(cells, monkeypatch):
-    few = nearest_in_sample(cells[::5], cells, 3, 0)
-    monkeypatch.setattr(_neighbors, "EXACT_UP_TO", 100)
-    many = nearest_in_sample(cells[::5], cells, 3, 0)
-    np.testing.assert_array_equal(few[::5, 0], np.arange(600))
-    np.testing.assert_array_equal(few, many)
 
 
 def test_shared_neighbours_counted_by_hand():

@@ -20,7 +20,7 @@ from nextmarker._record import made_from, record_name, refuse_foreign_keys, writ
 from nextmarker._regions import as_list
 from nextmarker._table import OURS, get_table, read_representations
 from nextmarker.tl._kernels import count_shared
-from nextmarker.tl._neighbors import nearest_in_sample, nearest_neighbors
+from nextmarker.tl._neighbors import Parts, nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,7 +249,7 @@ def _draw_sample(obs: pd.DataFrame, n_sample: int | None, random_state: int) -> 
 
 def _spread(membership: np.ndarray, sample: np.ndarray, embedding: np.ndarray, random_state: int) -> np.ndarray:
     """Give each cell the cluster of most of its nearest cells in the sample; of several, that of the nearest."""
-    nearest = nearest_in_sample(embedding[sample], embedding, VOTES, random_state)
+    nearest, _ = Parts(embedding[sample], random_state).nearest(embedding, VOTES)
     votes = membership[nearest]
     agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
     spread = np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]

@@ -41,17 +41,10 @@ def nearest_neighbors(embedding: np.ndarray, n_neighbors: int, random_state: int
     return sparse.csr_matrix((distances[is_other], indices[is_other], ends), shape=(len(indices), len(indices)))
 
 
-def nearest_in_sample(sample: np.ndarray, cells: np.ndarray, n_neighbors: int, random_state: int) -> np.ndarray:
-    """Find the nearest cells of a sample for each of other cells, rows of the sample (cells, n_neighbors)."""
-    if len(sample) * len(cells) <= EXACT_UP_TO**2:
-        return NearestNeighbors(n_neighbors=n_neighbors).fit(sample).kneighbors(cells, return_distance=False)
-    return Parts(sample, random_state).nearest(cells, n_neighbors)[0]
-
-
 class Parts:
     """Cells divided by k-means into parts, of which only the closest are searched for the neighbours of a cell.
 
-    Results do not depend on the number of threads.
+    Up to 8,000 cells all parts are searched, so neighbours are exact. Results do not depend on the number of threads.
 
     Parameters
     ----------
