@@ -2,6 +2,7 @@
 # make test   run the tests and the examples in the docstrings
 # make lint   check style, types and spelling
 # make docs   build the documentation in docs/_build/html
+# make bench  measure speed and memory against other programs, in under 15 minutes on two free cores
 #
 # PYTHON=python3.12   use this interpreter for the virtual environment
 # TORCH=torch==2.13.0 install this version of torch instead of pip's choice
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 
-.PHONY: demo test lint docs
+.PHONY: demo test lint docs bench
 
 demo: $(VENV)/.package
 	$(BIN)/nextmarker demo -o demo
@@ -31,6 +32,9 @@ lint: $(VENV)/.package $(VENV)/.dev
 docs: $(VENV)/.package $(VENV)/.doc
 	rm -rf docs/generated docs/_build/.jupyter_cache # pages of removed functions, and what tutorials printed before
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.package
+	for name in startup patches embedding memory clustering; do $(BIN)/python -W ignore -m benchmarks.$$name || exit 1; done
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
-import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,9 +20,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
 import nextmarker as nm
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from benchmarks.report import best_of, report
 
 ROTATIONS = 4
 BATCH = 256
@@ -45,14 +40,12 @@ def main() -> None:
     markers = tuple(sdata["table"].var_names)
     torch.manual_seed(0)
     model = nm.nn.NeXtMarker(nm.nn.ModelConfig(markers, arguments.patch_size, None, network), [2.0] * len(markers))
-    seconds = best_of({"nm.tl.embed": lambda: embed(sdata, model), "plain loop": lambda: loop(sdata, model)})
+    seconds = best_of(ROUNDS, {"nm.tl.embed": lambda: embed(sdata, model), "plain loop": lambda: loop(sdata, model)})
     ours, plain = embed(sdata, model), loop(sdata, model)
-    patches = ROTATIONS * arguments.cells
-    for name, took in seconds.items():
-        print(f"{name}: {took:.2f} s, {patches / took:,.0f} patches/s")
-    print(f"ratio: {seconds['plain loop'] / seconds['nm.tl.embed']:.2f}")
-    print(f"largest difference: {np.abs(ours - plain).max() / np.abs(plain).max():.1e} of the largest value")
-    print(f"machine: {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+    figures = {name: f"{ROTATIONS * arguments.cells / took:,.0f} patches/s" for name, took in seconds.items()}
+    note = f"largest difference {np.abs(ours - plain).max() / np.abs(plain).max():.1e} of the largest value"
+    task = f"embed, {arguments.markers} markers x {arguments.patch_size} px x {ROTATIONS} rotations"
+    report(task, figures, seconds["plain loop"] / seconds["nm.tl.embed"], note)
 
 
 def make_image(markers: int, cells: int, patch_size: int) -> SpatialData:
@@ -106,17 +99,6 @@ def rotate(window: torch.Tensor, x: float, y: float, turn: int, side: int) -> to
 def respond(model: nm.nn.NeXtMarker, patches: torch.Tensor) -> torch.Tensor:
     """Response by the layers of PyTorch, (cells, markers, features)."""
     return model.locate(patches).sum((-2, -1))
-
-
-def best_of(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Least seconds of several rounds, in which the functions take turns."""
-    seconds = dict.fromkeys(functions, math.inf)
-    for _ in range(ROUNDS):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 EMBED = "nm.tl.embed(sdata)"
+STORE = "nm.tl.embed(sdata, model, store_features=True)"
 JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
 SAMPLE = 10_000  # cells for which F is compared with I
 
@@ -74,7 +75,7 @@ def read_embedding(adata: AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read activation (cells, markers), I (cells, markers, features) and W (markers, embedding, features)."""
     refuse_several_models(adata)
     activation = np.asarray(require(adata, "layers", _keys.INTERPRETABILITY, EMBED))
-    require(adata, "obsm", _keys.INTERPRETABILITY_FEATURES, EMBED)
+    require(adata, "obsm", _keys.INTERPRETABILITY_FEATURES, STORE)
     embedding = np.asarray(require(adata, "obsm", _keys.EMBEDDING, EMBED))
     weights = np.asarray(require(adata, "varm", _keys.CROSSTALK, JOIN))
     n_features = weights.shape[1] // embedding.shape[1]

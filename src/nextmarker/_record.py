@@ -68,7 +68,7 @@ def write_results(
     step
         Key of the record in `.uns["nextmarker"]`.
     results
-        Values by place, `"slot/key"`.
+        Values by place, `"slot/key"`; None removes what an earlier call wrote.
     parameters
         Content of the record; entries that are None are left out, since files cannot hold them.
     owner
@@ -77,7 +77,11 @@ def write_results(
     owners = dict(sorted({**_owners(adata), **dict.fromkeys(results, owner or step)}.items()))
     for place, value in results.items():
         slot, key = place.split("/", 1)
-        getattr(adata, slot)[key] = value
+        holder = getattr(adata, slot)
+        if value is not None:
+            holder[key] = value
+        elif key in holder:
+            del holder[key]
     record = adata.uns.setdefault(_keys.RECORD, {})
     known = {name: value for name, value in parameters.items() if value is not None}
     record[step] = {"version": version("nextmarker"), **known}

@@ -76,6 +76,8 @@ def read_representations(adata: AnnData, names: str | Sequence[str] | None, cell
     lacking = [name for name in chosen if name not in available]
     if lacking or not chosen:
         fix = "Name others, use_rep=[...], or embed: nm.tl.embed(sdata)."
+        if _keys.INTERPRETABILITY_FEATURES in lacking:
+            fix = "Store it: nm.tl.embed(sdata, model, store_features=True)."
         if "X" in lacking and "X" in adata.obsm:
             fix += " 'X' means .X, never .obsm['X']: rename that."
         raise KeyError(no_such("representation", lacking or DEFAULTS, "the table", available, fix))
@@ -143,10 +145,12 @@ def _read(adata: AnnData, name: str, cells: np.ndarray) -> np.ndarray:
     holder = adata.obsm if name in adata.obsm else adata.layers
     values: Any = adata.X if name == "X" else holder[name.removeprefix(LAYERS)]
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    if values.dtype == np.float16:  # too short for sums
+        values = values.astype(np.float32)
     if not (values.size and np.issubdtype(values.dtype, np.number)):
         msg = f"The representation {name!r} has no numbers: shape {values.shape}, type {values.dtype}."
         raise ValueError(msg)
-    values = values[cells]
+    values = values if cells.all() else values[cells]
     refuse_infinite(values, adata.obs_names[cells], f"The representation {name!r}")
     return values
 

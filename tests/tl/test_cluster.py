@@ -1,6 +1,5 @@
 import random
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,6 @@ import spatialdata as sd
 from anndata import AnnData, concat, read_h5ad
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
-from sklearn.neighbors import NearestNeighbors
 
 import nextmarker as nm
 from nextmarker.tl import cluster
@@ -141,26 +139,66 @@ def test_takes_spatialdata(adata):
     assert {"types_connectivities", "types_distances"} <= set(sdata["other"].obsp)
 
 
-def test_many_cells_go_to_pynndescent(adata, monkeypatch):
-    asked = {}
-
-    class NNDescent:
-        """Exact neighbours in the form of pynndescent; the first cell is not among its own."""
-
-        def __init__(self, data, n_neighbors, random_state):
-            asked.update(n_neighbors=n_neighbors, random_state=random_state)
-            distances, indices = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(data).kneighbors(data)
-            distances[0, :-1], indices[0, :-1] = distances[0, 1:], indices[0, 1:]
-            self.neighbor_graph = indices[:, :-1], distances[:, :-1]
-
+def test_many_cells_are_searched_in_parts(adata, monkeypatch):
     cluster(adata, n_neighbors=15, key_added="exact")
     monkeypatch.setattr(sys.modules["nextmarker.tl._neighbors"], "EXACT_UP_TO", 100)
-    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
     cluster(adata, n_neighbors=15, key_added="approximate", random_state=4)
-    assert asked == {"n_neighbors": 16, "random_state": 4}
     exact, approximate = adata.obsp["exact_distances"], adata.obsp["approximate_distances"]
-    np.testing.assert_array_equal(exact.toarray() > 0, approximate.toarray() > 0)
     np.testing.assert_allclose(exact.toarray(), approximate.toarray(), rtol=1e-5)
+
+
+@pytest.fixture
+def images(adata):
+    """The same cells, of three images of 200, 90 and 10 cells."""
+    adata.obs["image"] = np.repeat(["large", "medium", "small"], [200, 90, 10])
+    return adata
+
+
+def test_a_sample_finds_the_clusters_of_all_cells(images):
+    cluster(images, n_neighbors=10, resolution=0.3)
+    cluster(images, n_neighbors=10, resolution=0.3, n_sample=200, key_added="sampled")
+    assert images.obs["sampled"].tolist() == images.obs["nextmarker"].tolist()
+    assert images.uns["nextmarker"]["cluster_sampled"]["n_sample"] == 200
+    assert not [key for key in [*images.obsp, *images.uns] if key.startswith("sampled_") and key != "sampled_colors"]
+    cluster(images, n_neighbors=10, resolution=0.3, n_sample=300, key_added="everything")
+    assert images.obs["everything"].tolist() == images.obs["nextmarker"].tolist()
+    assert "everything_connectivities" in images.obsp
+
+
+def test_each_image_has_its_share_of_the_sample(images):
+    drawn = sys.modules["nextmarker.tl._cluster"]._draw_sample
+    for n, expected in [(30, [20, 9, 1]), (150, [100, 45, 5])]:
+        sample = drawn(images.obs, n, 0)
+        assert images.obs["image"].iloc[sample].value_counts()[["large", "medium", "small"]].tolist() == expected
+    assert drawn(images.obs, 30, 0).tolist() == drawn(images.obs, 30, 0).tolist() != drawn(images.obs, 30, 1).tolist()
+    unknown = images.obs.assign(image=images.obs["image"].where(images.obs["image"] != "medium"))
+    assert drawn(unknown, 30, 0).tolist() == drawn(images.obs, 30, 0).tolist()
+    assert len(drawn(images.obs[["truth"]], 30, 0)) == 30
+
+
+def test_most_neighbours_in_the_sample_decide_and_the_nearest_of_equals():
+    spread = sys.modules["nextmarker.tl._cluster"]._spread
+    sample = np.arange(6)
+    embedding = np.array([0.0, 1, 2, 3, 4, 100, 0.1, 2.1])[:, None]
+    assert spread(np.array([7, 7, 8, 8, 9, 9]), sample, embedding, 0).tolist() == [7, 7, 8, 8, 9, 9, 7, 8]
+    assert spread(np.array([7, 8, 8, 8, 9, 9]), sample, embedding, 0)[6] == 8
+
+
+def test_a_sample_removes_the_graph_of_other_clusters(images):
+    cluster(images, n_neighbors=15)
+    cluster(images, n_neighbors=15, n_sample=100)
+    assert not images.obsp
+    assert "nextmarker_neighbors" not in images.uns
+    with pytest.raises(ValueError, match="nextmarker_neighbors"):
+        sc.tl.umap(images, neighbors_key="nextmarker_neighbors")
+    cluster(images, n_neighbors=15)
+    assert len(images.obsp) == 2
+
+
+def test_a_sample_of_some_clusters():
+    adata = divided_table()
+    nm.tl.cluster(adata, restrict_to=("nextmarker", "a"), n_sample=60, n_neighbors=10, resolution=0.3)
+    assert adata.obs["nextmarker_R"].tolist() == ["a,0"] * 60 + ["a,1"] * 60 + ["b"] * 40 + ["c"] * 10
 
 
 def _without_embedding(adata):
@@ -187,6 +225,7 @@ def _nothing(adata):
         (_foreign_column, {}, ValueError, "key_added"),
         (_nothing, {"n_neighbors": 300}, ValueError, "301 cells.*are 300.*n_neighbors"),
         (_nothing, {"n_neighbors": 0}, ValueError, "at least 2"),
+        (_nothing, {"n_sample": 30}, ValueError, "n_sample=30 must be more than n_neighbors=30"),
         (_nothing, {"backend": "louvain"}, ValueError, "'igraph', 'leidenalg', 'phenograph'"),
         (_nothing, {"resolution": 0}, ValueError, "positive"),
     ],

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 from anndata import concat
-from spatialdata import SpatialData
+from sklearn.metrics import adjusted_rand_score
+from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel, TableModel
 
 import nextmarker as nm
@@ -124,6 +125,64 @@ def test_the_zero_is_measured_on_a_bounded_sample(model):
     measure_zero(model, read_regions(sdata)[0], torch.device("cpu"))
     assert set(reads.values()) == {1}
     assert len(reads) <= 3 * 9 * 3**2  # of 1,200 chunks
+
+
+def test_i_in_half_precision(make, model, whole, tmp_path):
+    """Attributions, and what reads I, are the same to three digits, also from a file."""
+    sdata = make()
+    nm.tl.embed(sdata, model, store_features="float16", progress=False)
+    nm.io.write(sdata, tmp_path / "tissue.zarr")
+    sdata = read_zarr(tmp_path / "tissue.zarr")
+    half, full = sdata["table"], whole.copy()
+    assert half.obsm["X_interpretability"].dtype == np.float16
+    np.testing.assert_allclose(half.obsm["X_interpretability"], full.obsm["X_interpretability"], rtol=1e-3, atol=1e-6)
+    for key in ("X_nextmarker", "interpretability", "nextmarker_crosstalk", "nextmarker_embedding"):
+        slot = next(slot for slot in ("obsm", "layers", "varm", "obs") if key in getattr(half, slot))
+        np.testing.assert_array_equal(getattr(half, slot)[key], getattr(full, slot)[key])
+    for adata in (half, full):
+        adata.obs["side"] = pd.Categorical(np.where(adata.obsm["spatial"][:, 0] < 60, "left", "right"))
+        nm.tl.marker_attribution(adata, groupby="side")
+        nm.tl.cluster(adata, use_rep="X_interpretability", n_neighbors=10, key_added="by_i")
+    ours, theirs = (adata.uns["marker_attribution"].set_index(["cluster", "marker"]) for adata in (half, full))
+    pd.testing.assert_frame_equal(ours, theirs.loc[ours.index], rtol=0.01, check_index_type=False)
+    assert adjusted_rand_score(half.obs["by_i"], full.obs["by_i"]) > 0.9
+    mixing = [nm.metrics.separation(adata, "side", use_rep="X_interpretability") for adata in (half, full)]
+    pd.testing.assert_frame_equal(*mixing, rtol=1e-2)
+    attribution = nm.get.cell_attribution(sdata, 5, model)
+    assert float(attribution["contribution"].sum()) == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="'X_interpretability'.*nm.tl.embed"):
+        nm.tl.marker_attribution(half[:, ::-1].copy(), groupby="side")
+
+
+def test_i_left_out_and_stored_again(make, model, whole):
+    sdata = make()
+    nm.tl.embed(sdata, model, progress=False)
+    nm.tl.embed(sdata, model, store_features=False, progress=False)
+    adata = sdata["table"]
+    assert "X_interpretability" not in adata.obsm
+    for ours, theirs in zip(results_without_features(adata), results_without_features(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    nm.tl.cluster(adata, n_neighbors=10)
+    call = r"'X_interpretability'.*nm.tl.embed\(sdata, model, store_features=True\)"
+    with pytest.raises(KeyError, match=call):
+        nm.tl.marker_attribution(adata)
+    with pytest.raises(KeyError, match=call):
+        nm.get.cell_attribution(sdata, 5, model)
+    for step in (nm.tl.cluster, lambda adata, **rest: nm.metrics.separation(adata, "image", **rest)):
+        with pytest.raises(KeyError, match=call):
+            step(adata, use_rep="X_interpretability")
+    assert list(nm.metrics.separation(adata, "image")["representation"]) == ["X", "X_nextmarker"]
+    nm.tl.embed(sdata, model, progress=False)
+    nm.tl.marker_attribution(adata)  # the clusters are still valid
+    np.testing.assert_array_equal(adata.obsm["X_interpretability"], whole.obsm["X_interpretability"])
+
+
+def results_without_features(adata):
+    return [adata.obsm["X_nextmarker"], adata.layers["interpretability"], adata.varm["nextmarker_crosstalk"]]
+
+
+def test_how_i_may_be_stored(tissue, model):
+    refuse(tissue, ValueError, "store_features='half'.*True, False.*'float16'", model, store_features="half")
 
 
 def test_order_of_the_table_is_kept(make, model, whole):

@@ -19,7 +19,8 @@ from nextmarker._provenance import digest
 from nextmarker._record import made_from, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list
 from nextmarker._table import OURS, get_table, read_representations
-from nextmarker.tl._neighbors import nearest_neighbors
+from nextmarker.tl._kernels import count_shared
+from nextmarker.tl._neighbors import Parts, nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Backend = Literal["igraph", "leidenalg", "phenograph"]
 
-ROWS_AT_ONCE = 10_000
+VOTES = 5  # cells of the sample that decide on the cluster of another cell
 
 
 def cluster(
@@ -41,6 +42,7 @@ def cluster(
     resolution: float = 0.3,
     backend: Backend = "igraph",
     restrict_to: tuple[str, str | Sequence[str]] | None = None,
+    n_sample: int | None = None,
     key_added: str | None = None,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
@@ -52,7 +54,8 @@ def cluster(
     divides this graph by modularity until it no longer improves, with the same objective in all backends. Every cell
     belongs to a cluster, however small.
 
-    Neighbours are exact up to 50,000 cells. Above, they are found by pynndescent, which misses a few.
+    Neighbours are exact up to 50,000 cells. More cells are divided by k-means into parts of about 250, and the
+    neighbours of a cell are searched in the 32 closest parts, which misses a few.
 
     A cluster with hardly any cells from more than one image is often due to the staining, not a cell type. A warning
     lists such clusters if the column `image` of the table gives the image of each cell, and likewise for one `sample`.
@@ -76,17 +79,20 @@ def cluster(
         Column of `.obs` and one or more of its clusters, such as `("nextmarker", ["3"])`: only the cells of these
         clusters are clustered, by neighbours among themselves, to find types that share a cluster. The new clusters are
         named `"3,0"`, `"3,1"` and so on; all other cells keep their cluster.
+    n_sample
+        Cluster only so many cells, drawn at random with the same share of each image, and add each other cell to the
+        cluster that most of its five nearest cells in the sample have. For tables too large for memory or patience. A
+        type is found if the sample has more than `n_neighbors` of its cells.
     key_added
         Name of the results, by default `"nextmarker"`, or with `restrict_to` its column followed by `_R`, as in scanpy.
     table_key
         Name of the table in the SpatialData object.
     random_state
-        Seed of pynndescent and Leiden. The same seed gives the same clusters (above 50,000 cells, with the same number
-        of threads).
+        Seed of the sample, of k-means and of Leiden. The same seed gives the same clusters.
 
     Returns
     -------
-    None. Writes into the table (with `restrict_to` no graph):
+    None. Writes into the table (with `restrict_to` or a sample no graph; a sample removes that of an earlier call):
 
     - `.obs[key_added]`: clusters, categorical, from the largest, `"0"`
     - `.uns[f"{key_added}_colors"]`: their colours in figures of scanpy and nextmarker, if there are up to 30 clusters
@@ -113,9 +119,9 @@ def cluster(
     KeyError
         If the table, the embedding, or the column or a cluster of `restrict_to` does not exist.
     ValueError
-        If there are too few cells, the embedding has values that are infinite or NaN, cells were embedded by
-        different models, `X_interpretability` does not fit the markers, `backend` is unknown, or a result would replace
-        something that nextmarker did not write. The table is not changed.
+        If there are too few cells or a number is out of range, the embedding has values that are infinite or NaN, cells
+        were embedded by different models, `X_interpretability` does not fit the markers, `backend` is unknown, or a
+        result would replace something that nextmarker did not write. The table is not changed.
 
     Examples
     --------
@@ -139,35 +145,42 @@ def cluster(
         places |= {name: f"{'uns' if name == _keys.NEIGHBORS else 'obsp'}/{key}" for name, key in graph.items()}
     refuse_foreign_keys(adata, list(places.values()), _keys.CLUSTER_STEP)
     embedding = _read_embedding(adata, use_rep, n_neighbors, cells)
+    rule = f"more than n_neighbors={n_neighbors}"
+    check_value("n_sample", n_sample, n_sample is None or n_sample > n_neighbors, rule)
 
-    distances = nearest_neighbors(embedding, n_neighbors, random_state)
+    sample = _draw_sample(adata.obs[cells], n_sample, random_state)
+    distances = nearest_neighbors(embedding if sample is None else embedding[sample], n_neighbors, random_state)
     connectivities = _jaccard_graph(distances)
     if backend == "phenograph":
         membership = _phenograph(distances, resolution, random_state)
     else:
         leiden = _leiden_igraph if backend == "igraph" else _leiden_leidenalg
         membership = leiden(_as_igraph(connectivities), resolution, random_state)
+    if sample is not None:
+        membership = _spread(membership, sample, embedding, random_state)
 
     parameters = {"n_neighbors": n_neighbors, "metric": "euclidean", "use_rep": use_rep, "random_state": random_state}
     clusters = _largest_first(membership)
     clusters = clusters if previous is None else _refine(previous, cells, clusters)
     origins = largest_origins(clusters, adata.obs)
-    results = {
-        _keys.CLUSTERS: clusters,
-        _keys.CONNECTIVITIES: connectivities,
-        _keys.DISTANCES: distances,
-        _keys.NEIGHBORS: {
-            "connectivities_key": graph[_keys.CONNECTIVITIES],
-            "distances_key": graph[_keys.DISTANCES],
-            "params": {"method": "jaccard", **_known_to_scanpy(parameters, adata)},
-        },
-    }
+    results: dict[str, Any] = {_keys.CLUSTERS: clusters, **dict.fromkeys(graph)}
+    if sample is None:
+        results |= {
+            _keys.CONNECTIVITIES: connectivities,
+            _keys.DISTANCES: distances,
+            _keys.NEIGHBORS: {
+                "connectivities_key": graph[_keys.CONNECTIVITIES],
+                "distances_key": graph[_keys.DISTANCES],
+                "params": {"method": "jaccard", **_known_to_scanpy(parameters, adata)},
+            },
+        }
     record = {
         **parameters,
         "resolution": resolution,
         "backend": backend,
         "key_added": key_added,
         "restrict_to": None if restrict_to is None else np.array([restrict_to[0], *as_list(restrict_to[1])], object),
+        "n_sample": n_sample,
         "clustering": digest(clusters.codes),
         **as_record(origins),
         **(made_from(adata) if use_rep in OURS else {}),
@@ -223,16 +236,35 @@ def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int, chosen: np.n
     return embedding
 
 
+def _draw_sample(obs: pd.DataFrame, n_sample: int | None, random_state: int) -> np.ndarray | None:
+    """Draw rows at random, the same share of each image; None if all cells are clustered."""
+    if n_sample is None or n_sample >= len(obs):
+        return None
+    order = np.random.default_rng(random_state).permutation(len(obs))
+    images = obs[_keys.IMAGE].astype("category").cat.codes if _keys.IMAGE in obs else np.zeros(len(obs), int)
+    in_image = pd.Series(order).groupby(np.asarray(images)[order])
+    position = (in_image.cumcount() + 0.5) / in_image.transform("size")  # in its image, from 0 to 1
+    return np.sort(order[position.argsort(kind="stable")[:n_sample]])
+
+
+def _spread(membership: np.ndarray, sample: np.ndarray, embedding: np.ndarray, random_state: int) -> np.ndarray:
+    """Give each cell the cluster of most of its nearest cells in the sample; of several, that of the nearest."""
+    nearest, _ = Parts(embedding[sample], random_state).nearest(embedding, VOTES)
+    votes = membership[nearest]
+    agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+    spread = np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]
+    spread[sample] = membership
+    return spread
+
+
 def _jaccard_graph(distances: sparse.csr_matrix) -> sparse.csr_matrix:
     """Weight each link by the Jaccard index of the two sets of neighbours, averaged over both directions."""
-    ones = np.ones_like(distances.data, dtype=np.float64)
-    neighbors = sparse.csr_matrix((ones, distances.indices, distances.indptr), shape=distances.shape)
-    # in blocks: the product has all pairs with a common neighbour, a hundred times as many as links
-    blocks = [neighbors[start : start + ROWS_AT_ONCE] for start in range(0, neighbors.shape[0], ROWS_AT_ONCE)]
-    shared = sparse.vstack([(block @ neighbors.T).multiply(block) for block in blocks], format="csr")
-    n_neighbors = neighbors.indptr[1]
-    shared.data /= 2 * n_neighbors - shared.data
-    return sparse.csr_matrix((shared + shared.T) * 0.5)
+    neighbors = np.sort(distances.indices.reshape(distances.shape[0], -1), axis=1)
+    shared = np.empty_like(neighbors)
+    count_shared(neighbors, shared)
+    index = shared / (2 * neighbors.shape[1] - shared)
+    directed = sparse.csr_matrix((index.ravel(), neighbors.ravel(), distances.indptr), shape=distances.shape)
+    return sparse.csr_matrix((directed + directed.T) * 0.5)
 
 
 def _as_igraph(connectivities: sparse.csr_matrix) -> igraph.Graph:

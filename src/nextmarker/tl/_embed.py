@@ -54,6 +54,7 @@ def embed(
     missing: Missing = "error",
     rotations: int = 4,
     tile_size: int = 1024,
+    store_features: bool | Literal["float16"] = True,
     table_key: str = _keys.TABLE,
     random_state: int = 0,
     device: str | None = None,
@@ -88,6 +89,11 @@ def embed(
         Number of rotations over which a cell is averaged.
     tile_size
         Width of a tile in pixels. It affects memory, but not the result.
+    store_features
+        Whether to store all features of I. They are about half of the table at 41 markers: `"float16"` stores them in
+        half precision, to three digits, and False not at all. Only `nm.tl.marker_attribution`,
+        `nm.get.cell_attribution` and what is asked of I itself, `use_rep="X_interpretability"`, need them; clusters,
+        cell types and activations do not. Embedding again with the same model adds them, and all results stay valid.
     table_key
         Table in `sdata.tables`.
     random_state
@@ -111,7 +117,7 @@ def embed(
     `.obsm["X_nextmarker"]` : float32 (cells, 256)
         F, the embedding.
     `.obsm["X_interpretability"]` : float32 (cells, markers * 8)
-        I, all features of the first marker first.
+        I, all features of the first marker first; see `store_features`.
     `.layers["interpretability"]` : float32 (cells, markers)
         Activation, the mean of the features of a marker. Zero for a marker the model does not know.
     `.varm["nextmarker_crosstalk"]` : float32 (markers, 256 * 8)
@@ -161,6 +167,9 @@ def embed(
     for name, value in (("rotations", rotations), ("tile_size", tile_size)):
         check_value(name, value, value >= 1, "at least 1")
     check_option("missing", missing, get_args(Missing))
+    check_value(
+        "store_features", store_features, store_features in (True, False, "float16"), "True, False or 'float16'"
+    )
     adata = get_table(sdata, table_key)
     places = _places()
     refuse_foreign_keys(adata, list(places.values()), _keys.EMBED_STEP, argument=None)
@@ -189,6 +198,7 @@ def embed(
         "rotations": rotations,
         "tile_size": tile_size,
         "missing": missing,
+        "store_features": store_features,
         "filled_with_zero": {image: np.array(markers, dtype=object) for image, markers in lacking.items()},
         **describe_zeros(zeros),
     }
@@ -377,15 +387,21 @@ def _write(
     known = model.config
     shared = np.isin(known.markers, adata.var_names)
     at = adata.var_names.get_indexer(np.array(known.markers)[shared])
-    features = np.zeros((adata.n_obs, adata.n_vars, known.network.features), np.float32)
-    features[:, at] = interpretability[:, shared]
+    activation = np.zeros((adata.n_obs, adata.n_vars), np.float32)
+    activation[:, at] = interpretability.mean(2)[:, shared]
+    features = None
+    if store := parameters["store_features"]:
+        kind = np.float16 if store == "float16" else np.float32
+        features = np.zeros((adata.n_obs, adata.n_vars, known.network.features), kind)
+        features[:, at] = interpretability[:, shared]
+        features = features.reshape(adata.n_obs, -1)
     crosstalk = np.zeros((adata.n_vars, known.network.embedding * known.network.features), np.float32)
     crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()[shared]
     name = name_embedding(model.digest(), embedding)
     results = {
         places["embedding"]: embedding,
-        places["features"]: features.reshape(adata.n_obs, -1),
-        places["activation"]: features.mean(2),
+        places["features"]: features,
+        places["activation"]: activation,
         places["crosstalk"]: crosstalk,
         places["name"]: pd.Categorical([name]).repeat(adata.n_obs),
     }
