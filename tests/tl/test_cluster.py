@@ -1,5 +1,6 @@
 import random
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import spatialdata as sd
 from anndata import AnnData, concat, read_h5ad
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import NearestNeighbors
 
 import nextmarker as nm
 from nextmarker.tl import cluster
@@ -139,11 +141,25 @@ def test_takes_spatialdata(adata):
     assert {"types_connectivities", "types_distances"} <= set(sdata["other"].obsp)
 
 
-def test_many_cells_are_searched_in_parts(adata, monkeypatch):
+def test_many_cells_go_to_pynndescent(adata, monkeypatch):
+    asked = {}
+
+    class NNDescent:
+        """Exact neighbours in the form of pynndescent; the first cell is not among its own."""
+
+        def __init__(self, data, n_neighbors, random_state):
+            asked.update(n_neighbors=n_neighbors, random_state=random_state)
+            distances, indices = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(data).kneighbors(data)
+            distances[0, :-1], indices[0, :-1] = distances[0, 1:], indices[0, 1:]
+            self.neighbor_graph = indices[:, :-1], distances[:, :-1]
+
     cluster(adata, n_neighbors=15, key_added="exact")
     monkeypatch.setattr(sys.modules["nextmarker.tl._neighbors"], "EXACT_UP_TO", 100)
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
     cluster(adata, n_neighbors=15, key_added="approximate", random_state=4)
+    assert asked == {"n_neighbors": 16, "random_state": 4}
     exact, approximate = adata.obsp["exact_distances"], adata.obsp["approximate_distances"]
+    np.testing.assert_array_equal(exact.toarray() > 0, approximate.toarray() > 0)
     np.testing.assert_allclose(exact.toarray(), approximate.toarray(), rtol=1e-5)
 
 

@@ -1,12 +1,14 @@
 """nm.tl.transfer: right types for known cells, "unsure" for unknown ones, and clear errors otherwise."""
 
 import sys
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from sklearn.neighbors import NearestNeighbors
 from spatialdata import SpatialData
 
 import nextmarker as nm
@@ -178,9 +180,16 @@ def test_copies_of_reference_cells_lie_inside():
 
 
 def test_large_references_are_searched_approximately_and_thinned(reference, new, monkeypatch):
+    class NNDescent:
+        def __init__(self, data, n_neighbors, random_state):
+            assert (n_neighbors, random_state) == (11, 3)
+            distances, indices = NearestNeighbors(n_neighbors=n_neighbors).fit(data).kneighbors(data)
+            self.neighbor_graph = indices, distances
+
     transfer(new, reference, "cell_type")
     exact = new.obs["cell_type"].tolist()
     monkeypatch.setattr(sys.modules["nextmarker.tl._neighbors"], "EXACT_UP_TO", 100)
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
     transfer(new, reference, "cell_type", random_state=3)
     assert np.mean(new.obs["cell_type"] == np.array(exact)) > 0.98  # other folds
 

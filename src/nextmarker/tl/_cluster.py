@@ -20,7 +20,7 @@ from nextmarker._record import made_from, record_name, refuse_foreign_keys, writ
 from nextmarker._regions import as_list
 from nextmarker._table import OURS, get_table, read_representations
 from nextmarker.tl._kernels import count_shared
-from nextmarker.tl._neighbors import Parts, nearest_neighbors
+from nextmarker.tl._neighbors import nearest_in_sample, nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,7 @@ def cluster(
     divides this graph by modularity until it no longer improves, with the same objective in all backends. Every cell
     belongs to a cluster, however small.
 
-    Neighbours are exact up to 50,000 cells. More cells are divided by k-means into parts of about 250, and the
-    neighbours of a cell are searched in the 32 closest parts, which misses a few.
+    Neighbours are exact up to 50,000 cells. Above, they are found by pynndescent, which misses a few.
 
     A cluster with hardly any cells from more than one image is often due to the staining, not a cell type. A warning
     lists such clusters if the column `image` of the table gives the image of each cell, and likewise for one `sample`.
@@ -88,7 +87,8 @@ def cluster(
     table_key
         Name of the table in the SpatialData object.
     random_state
-        Seed of the sample, of k-means and of Leiden. The same seed gives the same clusters.
+        Seed of the sample, of pynndescent and of Leiden. The same seed gives the same clusters (above 50,000 cells,
+        with the same number of threads).
 
     Returns
     -------
@@ -249,7 +249,7 @@ def _draw_sample(obs: pd.DataFrame, n_sample: int | None, random_state: int) -> 
 
 def _spread(membership: np.ndarray, sample: np.ndarray, embedding: np.ndarray, random_state: int) -> np.ndarray:
     """Give each cell the cluster of most of its nearest cells in the sample; of several, that of the nearest."""
-    nearest, _ = Parts(embedding[sample], random_state).nearest(embedding, VOTES)
+    nearest = nearest_in_sample(embedding[sample], embedding, VOTES, random_state)
     votes = membership[nearest]
     agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
     spread = np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]
