@@ -153,7 +153,7 @@ def apply_panel(images: Sequence[Image], panel: Sequence[Row]) -> tuple[list[Ima
         msg = (
             f"The panel keeps channels that no image has: {unknown}. {images[0].name!r}, for example, has "
             f"{list(images[0].originals or images[0].channels)}"
-            f"{f' on {list(images[0].metals)}' if images[0].metals else ''}."
+            f"{f' on {list(images[0].metals)}' if images[0].metals else ''}. Correct the panel, or set keep to 0."
         )
         raise ValueError(msg)
     chosen, skipped = [], []

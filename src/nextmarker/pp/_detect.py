@@ -255,7 +255,8 @@ def _estimate_diameters(
             continue
         in_um = "" if um is None else f" ({diameter * um:.1f} um)"
         if progress:
-            logger.info(f"nuclear diameter: {diameter:g} pixels{in_um}, estimated from {len(names)} image(s)")
+            images_in_words = f"{len(names)} image{'s' * (len(names) > 1)}"
+            logger.info(f"nuclear diameter: {diameter:g} pixels{in_um}, estimated from {images_in_words}")
         _warn_of_diameter(diameter, um, [images[name] for name in names])
         diameters |= dict.fromkeys(names, diameter)
     return diameters

@@ -305,7 +305,8 @@ def _warn_of_mixed(annotation: pd.DataFrame, groupby: str) -> None:
     named = ", ".join(f"{cluster} ({100 * share:.0f} % {other})" for cluster, share, other in rows)
     more = f" and {len(mixed) - NAMED} more" if len(mixed) > NAMED else ""
     fix = f"nm.tl.cluster(adata, restrict_to=({groupby!r}, [{shown['cluster'].iloc[0]!r}]))"
-    msg = f'Cells of other types in {len(mixed)} clusters: {named}{more}. Divide them, {fix}, or use by="cell".'
+    clusters = f"cluster{'s' * (len(mixed) > 1)}"
+    msg = f'Cells of other types in {len(mixed)} {clusters}: {named}{more}. Divide them, {fix}, or use by="cell".'
     warnings.warn(msg, stacklevel=3)
 
 

@@ -120,8 +120,9 @@ def composition(source: Source) -> list[Block]:
     for first in range(0, len(images), MOST_IMAGES):
         own = images[first : first + MOST_IMAGES]
         some = AnnData(obs=obs.loc[obs[_keys.IMAGE].isin(own).to_numpy(), shown], uns=colors)
-        alt = f"Shares of each {column} in {len(own)} images."
-        pictures.append(drawn(draw_composition(some, column), alt, f"Shares of each {column} in each image."))
+        what = f"Shares of the categories of {column}"
+        alt = f"{what} in {len(own)} images."
+        pictures.append(drawn(draw_composition(some, column), alt, f"{what} in each image."))
     return [*pictures]
 
 
@@ -134,11 +135,12 @@ def differences(source: Source) -> list[Block]:
     one = first_few(content["cluster"].iloc[marked])
     words = f"{len(marked)} of {len(content)} clusters come mostly from one image: {one}. Was it stained differently?"
     content["share"], content["share_of_all"] = 100 * content["share"], 100 * content["share_of_all"]
+    rounded = content.drop(columns="is_one").round({"share": 1, "share_of_all": 1, "entropy": 2})
     headings = {"n_cells": "cells", "n_batches": "images", "largest": "largest image", "share": "its share (%)"}
     headings |= {"share_of_all": "its share of all cells (%)", "entropy": "evenness (1: as by chance)"}
     blocks: list[Block] = [
         Words(words, "check") if marked else Words("No cluster comes mostly from one image."),
-        table("Images of each cluster", content.drop(columns="is_one").rename(columns=headings), marked=marked),
+        table("Images of each cluster", rounded.rename(columns=headings), marked=marked),
     ]
     if source.adata.obs[_keys.IMAGE].nunique() < LEAST_IMAGES:
         return [*blocks, Words(f"With fewer than {LEAST_IMAGES} images none can be called unusual.")]
