@@ -26,7 +26,9 @@ def listed(names: Iterable[object], most: int = SHOWN) -> str:
     return (", ".join(quoted[:most]) or "nothing") + more
 
 
-def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[object], fix: str) -> str:
+def no_such(
+    kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[object], fix: str, most: int = SHOWN
+) -> str:
     """Message that names are missing, what there is instead, and which call or argument fixes it.
 
     Examples
@@ -36,7 +38,7 @@ def no_such(kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[
     """
     names, known = [wanted] if isinstance(wanted, str) else list(wanted), list(map(str, there))
     sought = f"{kind}{'s' if len(names) > 1 else ''} {listed(names)}".strip()
-    return f"No {sought} in {where}; there is {listed(known)}. {_guess(names, known)}{fix}"
+    return f"No {sought} in {where}; there is {listed(known, most)}. {_guess(names, known)}{fix}"
 
 
 def check_option(argument: str, value: object, options: Collection[str]) -> None:

@@ -72,10 +72,18 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     [
         ([], "run"),
         (["run"], "Missing"),
-        (["run", "image.tif", "-o", "out.zarr"], "--nuclear-channels"),
+        (["run", "image.tif", "-o", "out.zarr"], "'--nuclear-channels'. Channels in which cells are detected"),
         (["run", "image.tif", "--nuclear-channels", "DNA1"], "--output"),
         (["run", "-o", "out.zarr", "--nuclear-channels", "DNA1"], "Missing IMAGES"),
-        (["run", "image.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr", "--pixel-size", "small"], "--pixel-size"),
+        (
+            ["run", "image.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr", "--pixel-size", "small"],
+            "'small' is not a valid number.",
+        ),
+        (
+            ["run", "image.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr", "--steps", "1.5"],
+            "not a valid whole number.",
+        ),
+        (["train", "image.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr"], "-o MODEL.safetensors"),
         (["run", "image.tif", "--nuclear-channels", "DNA1", "-o", "out.zarr", "--patch-size", "2"], "x>=3"),
         (["run", "image.tif", "--nuclear-channels", ",", "-o", "out.zarr"], "--nuclear-channels"),
         (["annotate", "out.zarr", "--signatures", "types.csv", "--thresholds", "CD3"], "NAME=VALUE"),
@@ -240,6 +248,15 @@ def test_a_missing_image_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not any(tmp_path.iterdir())
 
 
+def test_what_is_there_instead_of_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "slides").mkdir()
+    assert run(tmp_path / "out.zarr", str(tmp_path / "slide")) == 2
+    assert "there is 'slides'. Did you mean 'slides'?" in error_line(capsys)
+    assert run(tmp_path / "out.zarr", "--panel", str(tmp_path / "panel.csv"), str(tmp_path / "slides")) == 2
+    assert "No file 'panel.csv'" in (told := error_line(capsys))
+    assert told.rstrip().endswith("--panel.")
+
+
 @pytest.mark.usefixtures("instant")
 def test_an_interruption_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -332,7 +349,7 @@ def test_a_stop_before_results_are_put_in_place_leaves_the_old_ones(
     (tmp_path / "out.zarr" / "zarr.json").write_text("old")
     monkeypatch.setattr(cli.run, "_analyse", then(lambda: signal.raise_signal(signal.SIGINT)))
     assert run(tmp_path / "out.zarr", "--overwrite") == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert "no results were written" in capsys.readouterr().err
     assert (tmp_path / "out.zarr" / "zarr.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == RESULTS
 

@@ -25,11 +25,20 @@ OPTIONS = [option.name for name in ("run", "cluster") for option in _commands.co
         ("State the encoding: panel=pandas.read_csv(path, encoding='cp1252').", "Save it as UTF-8."),
         (
             "Divide them, nm.tl.cluster(adata, restrict_to=('nextmarker', ['3'])), or use by=\"cell\".",
-            "Divide them, nextmarker cluster --restrict-to 3, or use --by cell.",
+            "Divide them, nextmarker cluster STORE --restrict-to 3, or use --by cell.",
         ),
         ("device=None cannot be used", "--device cannot be used"),
         ("Check the centres, nm.pl.cells(sdata), or", "Check the centres, the figure cells.png, or"),
         ("Correct the sheet, or join by another: on=...", "Correct the sheet, or join by another: --on"),
+        (
+            "Choose other channels, nuclear_channels=[...], or nm.pp.add_cells(...).",
+            "Choose other channels: --nuclear-channels.",
+        ),
+        (
+            "No cluster '7' in .obs['nextmarker']; there is '0'. Choose another: restrict_to=(column, clusters).",
+            "No cluster '7'; there is '0'. Choose another: --restrict-to.",
+        ),
+        ("or is damaged. Save it again: model.save(path).", "or is damaged. nextmarker train makes one."),
         ("cells=[...] and nm.pp.add_cells(sdata, ...)", "cells=[...] and nm.pp.add_cells(sdata, ...)"),
     ],
 )

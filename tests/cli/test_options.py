@@ -96,7 +96,11 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [('marker = ["CD3"]', "Did you mean 'markers'"), ("markers = [", "not TOML"), ("overwrite = true", "No option")],
+    [
+        ('marker = ["CD3"]', "Did you mean 'markers'"),
+        ("markers = CD3", "Text must be in quotes"),
+        ("overwrite = true", "No option"),
+    ],
 )
 def test_a_file_with_a_mistake_is_refused(content: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(content)

@@ -69,6 +69,7 @@ def test_training_alone_gives_the_model_of_a_run(
     ("arguments", "told"),
     [
         (["--nuclear-channels", "DNA9"], "Choose others: --nuclear-channels."),
+        (["--nuclear-channels", "XYZ"], "'PanKRT', 'SMA', 'Vimentin'"),  # all channels, not only some
         (["--exclude", "ki67"], "Did you mean 'Ki67'? Choose among these: --exclude"),
         (["--markers", "CD3,cd20"], "Did you mean 'CD20'?"),
         (["--only", "tissue_9"], "'tissue_1'"),
@@ -92,3 +93,18 @@ def test_mistakes_are_told_before_training_in_words_of_the_command_line(
     assert analysis(*given) == 2
     assert told in capsys.readouterr().err.splitlines()[-1]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_type_with_an_unknown_marker_is_told_before_training(
+    analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nm.tl, "train", stop)
+    (tmp_path / "types.csv").write_text("type,CD3,CD99\nT cell,1,\nother,-1,1\n")
+    given = ["--signatures", f"{tmp_path}/types.csv", "-o", f"{tmp_path}/out.zarr"]
+    assert analysis("run", *DETECTING, *analysis.images, *given) == 130
+    assert "No marker 'CD99'" in (told := capsys.readouterr().err)
+    assert "'other'" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known = _options(arguments[0]) if arguments else []
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damaged files are told by nextmarker
     try:
         with _signals_restored(), warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say("warning", str(message), known)  # type: ignore[assignment]
@@ -73,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except click.UsageError as error:
         print(error.ctx.get_usage() if error.ctx else "", file=sys.stderr)
-        _say("error", error.format_message(), known)
+        what = getattr(error.param, "help", None) if isinstance(error, click.MissingParameter) else None
+        _say("error", f"{error.format_message()} {what or ''}".rstrip(), known)
         return 2
     except KeyboardInterrupt as error:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted: no results were written", file=sys.stderr)
         _print_notes(error)
         return 130
     except (ValueError, KeyError, TypeError, OSError) as error:

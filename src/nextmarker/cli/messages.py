@@ -15,9 +15,13 @@ PHRASES = {
     r"nm\.pp\.match_panels\([^()]*\)|sdata\.set_channel_names\([^()]*\)": "--panel",
     r"nm\.pp\.set_pixel_size\([^()]*\)": "--pixel-size",
     r"nm\.tl\.(train|cluster|annotate)\((?:sdata|adata)?\)": r"nextmarker \1",
-    r"nm\.tl\.cluster\(adata, restrict_to=\('\w+', \['([^\]]*)'\]\)\)": r"nextmarker cluster --restrict-to \1",
+    r"nm\.tl\.cluster\(adata, restrict_to=\('\w+', \['([^\]]*)'\]\)\)": r"nextmarker cluster STORE --restrict-to \1",
     r"nm\.pl\.(cells|training|normalization|patches|marker_attribution)\((?:sdata|adata)\)": r"the figure \1.png",
     r" \(see nm\.io\.report\)": "",
+    r", nuclear_channels=\[\.\.\.\], or nm\.pp\.add_cells\(\.\.\.\)": ": nuclear_channels=[...]",
+    r"restrict_to=\(column, clusters\)": "restrict_to=...",
+    r" in \.obs\['nextmarker'\];": ";",
+    r"Save it again: model\.save\(path\)": "nextmarker train makes one",
 }
 """Calls for which the command line has other words."""
 RENAMED = {"images": "only", "sheet": "samples", "path": "output"}

@@ -76,8 +76,10 @@ def number(
     name: str, low: float, high: float | None = None, *, above: bool = False, metavar: str = "N", **more: Any
 ) -> Callable[[Command], Command]:
     """Make an option that takes a number in a range, an integer if `low` is one; with `above`, not `low` itself."""
-    kind = click.IntRange if isinstance(low, int) else click.FloatRange
-    return click.option(f"--{name}", type=kind(low, high, min_open=above), metavar=metavar, **more)  # type: ignore
+    whole = isinstance(low, int)
+    kind = (click.IntRange if whole else click.FloatRange)(low, high, min_open=above)  # type: ignore
+    kind.name = "whole number" if whole else "number"  # for errors
+    return click.option(f"--{name}", type=kind, metavar=metavar, **more)
 
 
 def choice(name: str, *values: str, **more: Any) -> Callable[[Command], Command]:

@@ -24,7 +24,7 @@ def read(ctx: click.Context, param: click.Parameter, path: str | None) -> None:
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"The options {path!r} are not TOML: {error}."
+        msg = f"The options {path!r} are not TOML: {error}. Text must be in quotes."
         raise click.UsageError(msg, ctx) from error
     except OSError as error:
         msg = f"No file of options {path!r}: {error.strerror}."

@@ -51,6 +51,7 @@ def detect(sdata: SpatialData, options: SimpleNamespace, checkpoint: Path, model
 
     images = choose_images(sdata, options.only)
     panels = read_panels(sdata, images)
+    _check_nuclear_channels(options.nuclear_channels, panels)
     markers = options.markers
     if model is not None and markers is None:
         markers = [name for name in model.config.markers if all(name in panel for panel in panels.values())]
@@ -132,12 +133,12 @@ def check_sheets(sdata: SpatialData, options: SimpleNamespace) -> None:
     """Read sample sheet and signatures before any work, and match them to images and channels."""
     if options.samples or options.signatures:
         preview = _preview(sdata, options.only or list(sdata.images))
-        with warnings.catch_warnings():  # shown when they are used
-            warnings.simplefilter("ignore")
-            if options.samples:
+        if options.samples:
+            with warnings.catch_warnings():  # shown when they are used
+                warnings.simplefilter("ignore")
                 add_samples(preview, options)
-            if options.signatures:
-                _match_signatures(preview, options)
+        if options.signatures:
+            _match_signatures(preview, options)
 
 
 def _preview(sdata: SpatialData, images: Iterable[str]) -> AnnData:
@@ -159,6 +160,15 @@ def _preview(sdata: SpatialData, images: Iterable[str]) -> AnnData:
     channels = list(dict.fromkeys(name for panel in read_panels(sdata, list(images)).values() for name in panel))
     var = pd.DataFrame({_keys.ORIGINAL_NAME: [original.get(name, name) for name in channels]}, index=channels)
     return AnnData(obs=obs, var=var)
+
+
+def _check_nuclear_channels(names: list[str], panels: Mapping[str, list[str]]) -> None:
+    """Raise an error that lists all channels, since no command does."""
+    for image, panel in panels.items():
+        lacking = [name for name in names if name not in panel]
+        if lacking:
+            fix = "Choose others: nuclear_channels=[...]."
+            raise KeyError(no_such("channel", lacking, f"image {image!r}", panel, fix, most=len(panel)))
 
 
 def _match_signatures(adata: AnnData, options: SimpleNamespace) -> None:

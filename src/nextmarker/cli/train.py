@@ -33,6 +33,9 @@ def train(**given: Any) -> None:
     It embeds these or other images: `nextmarker embed`.
     """
     options = SimpleNamespace(**given)
+    if options.output.endswith(".zarr"):
+        msg = f"{options.output!r} would be a store, and a model is a file: -o MODEL.safetensors."
+        raise click.UsageError(msg)
     check_images(options.images)
     check_files(panel=options.panel)
     check_device_name(options.device)
