@@ -95,6 +95,7 @@ def test_mistakes_are_told_before_training_in_words_of_the_command_line(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_type_with_an_unknown_marker_is_told_before_training(
     analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
