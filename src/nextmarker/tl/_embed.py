@@ -18,8 +18,7 @@ from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table, refuse_foreign_keys, write_results
 from nextmarker._tiles import stream_tiles
-from nextmarker.nn.device import pick_device
-from nextmarker.nn.encoder import CACHED
+from nextmarker.nn.device import arrange_weights, patches_at_once, pick_device
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations, patch_margin
 from nextmarker.tl._missing import fill_with_zero, lacking_markers, refuse_lacking, warn_of_lacking
@@ -202,8 +201,8 @@ def embed_regions(
     each image, if the model subtracts it.
     """
     known = model.config
-    model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval()
+    model = deepcopy(model).to(device).eval()
+    arrange_weights(model)
     interpretability = np.empty((n_cells, len(known.markers), known.network.features), np.float32)
     zeros: dict[str, Zero] = {}
     with tqdm(total=n_cells, desc="embedding", unit="cell", disable=not progress) as bar:
@@ -218,7 +217,7 @@ def embed_regions(
             for tile in stream_tiles(filled, known.markers, tile_size=tile_size, margin=margin):
                 if check is not None:
                     check(region, tile)
-                for rows, batch in _batches(tile, scale, device, max(CACHED // rotations, 1)):
+                for rows, batch in _batches(tile, scale, device, max(patches_at_once(device) // rotations, 1)):
                     interpretability[rows] = _interpret(model, batch, rotations, zero)[: len(rows)].cpu()
                     bar.update(len(rows))
             # exactly zero, without rounding errors
