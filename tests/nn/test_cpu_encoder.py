@@ -2,8 +2,6 @@
 
 from copy import deepcopy
 
-import numba
-import numpy as np
 import pytest
 import torch
 
@@ -94,15 +92,3 @@ def test_without_blocks_and_with_other_numbers_of_features_torch_computes():
         assert not cpu_encoder.can_encode(encoder, x)
         assert not cpu_encoder.can_encode(encoder.double(), x.double())
         assert encoder(x.double()).shape == (5, encoder.stem.out_channels)
-
-
-def test_compiles_without_a_folder_to_keep_the_result(monkeypatch):
-    def without_folder(function, *, cache=False, **options):
-        if cache:
-            msg = "cannot cache function: no locator available"
-            raise RuntimeError(msg)
-        return numba.njit(function, **options)
-
-    monkeypatch.setattr(cpu_encoder, "numba", type("numba", (), {"njit": staticmethod(without_folder)}))
-    double = cpu_encoder._compile(lambda values: values * 2)
-    np.testing.assert_array_equal(double(np.ones(3)), [2, 2, 2])
