@@ -1,7 +1,7 @@
 """The compiled encoder, against the layers of torch."""
 
-import numba
-import numpy as np
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -16,8 +16,13 @@ def make(markers=3, side=10, blocks=1, *, features=8, halve=False, pool_sigma=0.
 
 
 def by_torch(encoder, x):
-    with torch.enable_grad():
-        return encoder(x).detach()
+    return encoder.locate(x).sum((-2, -1)).detach()
+
+
+def gradients(encoder, x, of_responses):
+    """Gradients of the signal and of all weights."""
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(encoder(x), [x, *encoder.parameters()], of_responses.to(x.dtype))
 
 
 @pytest.mark.parametrize(
@@ -53,24 +58,37 @@ def test_neither_other_cells_nor_threads_matter():
             torch.set_num_threads(before)
 
 
-def test_gradients_and_other_numbers_of_features_or_blocks_are_computed_by_torch():
-    encoder, x = make()
-    assert not cpu_encoder.can_encode(encoder, x)
-    encoder(x).sum().backward()
-    assert encoder.stem.weight.grad.abs().sum() > 0
+@pytest.mark.parametrize(
+    ("side", "blocks", "halve", "features"), [(10, 1, False, 8), (7, 2, False, 16), (24, 1, True, 8), (25, 3, True, 8)]
+)
+def test_gradients_are_those_of_torch(side, blocks, halve, features):
+    encoder, x = make(side=side, blocks=blocks, halve=halve, features=features)
+    x[1:3, 1] = 0  # skipped
+    of_responses = torch.randn(len(x), encoder.stem.out_channels)
+    assert cpu_encoder.can_encode(encoder, x)
+    by_layers = gradients(deepcopy(encoder).double(), x.double(), of_responses)
+    for one, other in zip(gradients(encoder, x, of_responses), by_layers, strict=True):
+        assert other.any()
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+    in_last = gradients(encoder, x.to(memory_format=torch.channels_last), of_responses)
+    for one, other in zip(in_last, gradients(encoder, x, of_responses), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_gradients_do_not_depend_on_threads():
+    encoder, x = make(markers=5, cells=9)
+    of_responses = torch.randn(len(x), encoder.stem.out_channels)
+    before, alone = torch.get_num_threads(), gradients(encoder, x, of_responses)
+    try:
+        torch.set_num_threads(3)
+        for one, other in zip(gradients(encoder, x, of_responses), alone, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_blocks_and_with_other_numbers_of_features_torch_computes():
     for encoder, x in (make(features=4), make(blocks=0)):
-        with torch.no_grad():
-            assert not cpu_encoder.can_encode(encoder, x)
-            assert encoder(x).shape == (5, encoder.stem.out_channels)
-
-
-def test_compiles_without_a_folder_to_keep_the_result(monkeypatch):
-    def without_folder(function, *, cache=False, **options):
-        if cache:
-            msg = "cannot cache function: no locator available"
-            raise RuntimeError(msg)
-        return numba.njit(function, **options)
-
-    monkeypatch.setattr(cpu_encoder, "numba", type("numba", (), {"njit": staticmethod(without_folder)}))
-    double = cpu_encoder._compile(lambda values: values * 2)
-    np.testing.assert_array_equal(double(np.ones(3)), [2, 2, 2])
+        assert not cpu_encoder.can_encode(encoder, x)
+        assert not cpu_encoder.can_encode(encoder.double(), x.double())
+        assert encoder(x.double()).shape == (5, encoder.stem.out_channels)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from nextmarker.nn.cpu_patches import can_interpolate, interpolate_on_cpu
 from nextmarker.nn.patches import (
     CellTile,
     cut_patches,
     fixed_rotations,
+    interpolate,
     patch_margin,
     random_gains,
     random_transforms,
@@ -38,6 +40,25 @@ def test_without_transformation_an_odd_patch_is_a_slice(dtype):
     patch = cut_patches(tile, 5, IDENTITY)
     assert patch.dtype == torch.float32
     torch.testing.assert_close(patch[0, 0], tile.pixels[15:20, 18:23, 0].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int64, torch.float32, torch.float64])
+def test_compiled_interpolation_gives_the_numbers_of_torch(dtype):
+    generator = torch.Generator().manual_seed(0)
+    flat = (250 * torch.rand(30 * 20, 5, generator=generator)).to(dtype)
+    index = torch.randint(0, 28 * 20, (7, 9), generator=generator)
+    right, below = torch.rand(2, 7, 9, generator=generator)
+    assert can_interpolate(flat)
+    assert not can_interpolate(flat.half())
+    ours = interpolate_on_cpu(flat, 20, index, right, below)
+    torch.testing.assert_close(ours, interpolate(flat, 20, index, right, below), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("centre", [(20.0, 2.0), (39.0, 39.0)])
+def test_a_patch_beyond_the_pixels_of_a_tile_is_an_error(centre):
+    tile = crops_of(lambda x, y: x + y, centre)
+    with pytest.raises(IndexError, match="beyond the pixels"):
+        cut_patches(tile, 9, IDENTITY)
 
 
 def test_quarter_turn_is_numpys():

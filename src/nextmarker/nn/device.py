@@ -1,8 +1,23 @@
-"""The device that tensors are computed on."""
+"""The device that tensors are computed on, and all that depends on it: batches, memory layout, reproducibility.
+
+Precision does not: all devices compute in float32.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+
+CACHED = 64
+"""Patches per pass through the network on a CPU. What is computed of more does not fit into its caches."""
+ON_GPU = 1024
+"""Patches per pass on a GPU. They need about 0.5 GB with 41 markers and 24 pixels."""
 
 
 def pick_device(device: str | None = None) -> torch.device:
@@ -22,7 +37,31 @@ def pick_device(device: str | None = None) -> torch.device:
         raise ValueError(msg) from error
 
 
-def to_device(counts: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(counts: Tensor, device: torch.device) -> Tensor:
     """Move raw counts to a device, as float32 if it cannot index their dtype."""
     cpu_only = counts.dtype in (torch.uint16, torch.uint32, torch.uint64)
     return (counts.float() if cpu_only and device.type != "cpu" else counts).to(device)
+
+
+def patches_at_once(device: torch.device) -> int:
+    """Patches per pass through the network."""
+    return CACHED if device.type == "cpu" else ON_GPU
+
+
+def arrange_patches(patches: Tensor) -> Tensor:
+    """Put patches, (cells, markers, height, width), into the memory layout that is fastest on their device.
+
+    A CPU computes one marker after the other (`cpu_encoder`), a GPU is faster with all markers of a pixel together.
+    """
+    on_cpu = patches.device.type == "cpu"
+    return patches.contiguous(memory_format=torch.contiguous_format if on_cpu else torch.channels_last)
+
+
+def arrange_weights(model: nn.Module) -> nn.Module:
+    """Put the weights of convolutions into the memory layout that is fastest in torch, in place."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def reproducible() -> AbstractContextManager[None]:
+    """Compute gradients in the same order each time, on a GPU too."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True)  # type: ignore[no-any-return]

@@ -8,9 +8,6 @@ from torch import Tensor, nn
 
 from nextmarker.nn.cpu_encoder import can_encode, encode
 
-CACHED = 64
-"""Patches per pass through the encoder on a CPU. More do not fit into its caches, which doubles the time."""
-
 
 class Block(nn.Module):
     """ConvNeXt-style residual block: a depthwise convolution, then two 1x1 convolutions within each marker."""

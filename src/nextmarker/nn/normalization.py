@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Penalty = Literal["relative", "paper"]
 Axis = Literal["log", "linear"]
+
+_LEAST = -85.0
+"""Logarithm of the counts up to which a pixel is empty; float32 has no precise numbers below."""
+_OF_EMPTY = -1e30
+"""Taken as the logarithm of an empty pixel: its sigmoid is exactly zero, and the product of the two is not NaN."""
 
 
 def start_centres(sample: np.ndarray, fraction: float = 0.5) -> np.ndarray:
@@ -103,13 +110,14 @@ class Normalization(nn.Module):
         centre, slope = self.centre[:, None, None], self.slope[:, None, None]
         if self.axis == "linear":
             return torch.sigmoid(4 * slope * (counts - centre))
-        positive = counts > 0  # the logarithm of zero would make the gradient NaN
-        above_centre = torch.where(positive, counts, 1.0).log() - centre.log()
-        return torch.where(positive, torch.sigmoid(4 * slope * above_centre), 0.0)
+        # the logarithm of zero would make the gradient NaN, and takes ten times as long
+        log_counts = F.threshold(counts.clamp(min=math.exp(_LEAST - 1)).log(), _LEAST, _OF_EMPTY)
+        return torch.sigmoid(4 * slope * (log_counts - centre.log()))
 
     def signal(self, counts: Tensor) -> Tensor:
         """Compute f(x) - f(0), the signal above that of an empty pixel."""
-        return self(counts) - self(torch.zeros_like(counts[:1, :, :1, :1]))
+        signal = self(counts)
+        return signal if self.axis == "log" else signal - self(torch.zeros_like(counts[:1, :, :1, :1]))
 
     def penalty(self, kind: Penalty) -> Tensor:
         """Penalize implausible sigmoids, summed over the markers.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nextmarker.nn.cpu_patches import can_interpolate, interpolate_on_cpu
 from nextmarker.nn.device import to_device
 
 BORDER = (0.3, 0.45)
@@ -69,7 +70,7 @@ def cut_patches(tile: CellTile, size: int, transforms: Tensor) -> Tensor:
 
     Returns
     -------
-    Raw counts above the offset, float32 (cells, markers, size, size), channels last in memory.
+    Raw counts above the offset, float32 (cells, markers, size, size).
     """
     _, width, markers = tile.pixels.shape
     anchor = tile.centres.floor()
@@ -79,17 +80,38 @@ def cut_patches(tile: CellTile, size: int, transforms: Tensor) -> Tensor:
     corner = position.floor()
     right, below = (position - corner).unbind(-1)
     column, row = (corner.long() + anchor.long()[:, None]).unbind(-1)
-    index = (row * width + column).flatten()  # (cells * size * size,)
+    index = row * width + column  # (cells, size * size)
 
     flat = tile.pixels.reshape(-1, markers)
-    patches = torch.zeros(len(index), markers, device=flat.device)
+    on_cpu = can_interpolate(flat)
+    patches = (interpolate_on_cpu if on_cpu else interpolate)(flat, width, index, right, below)
+    if tile.offset is not None:
+        patches = patches.sub_(tile.offset[:, None]).clamp_(min=0)
+    return patches.unflatten(2, (size, size))
+
+
+def interpolate(flat: Tensor, width: int, index: Tensor, right: Tensor, below: Tensor) -> Tensor:
+    """Interpolate between pixels and those to the right and below.
+
+    Parameters
+    ----------
+    flat
+        Raw counts, (pixels, markers), of an image of `width` pixels.
+    index
+        Pixels above and left of the positions, int64 (cells, positions).
+    right, below
+        Distances of the positions from these pixels, 0 to 1, float32 (cells, positions).
+
+    Returns
+    -------
+    float32 (cells, markers, positions).
+    """
+    patches = torch.zeros(index.numel(), flat.shape[1], device=flat.device)
     for down, weight_y in ((0, 1 - below), (width, below)):
         for along, weight_x in ((0, 1 - right), (1, right)):
-            corner_counts = flat.index_select(0, index + (down + along)).float()
+            corner_counts = flat.index_select(0, (index + (down + along)).flatten()).float()
             patches.addcmul_(corner_counts, (weight_x * weight_y).reshape(-1, 1))
-    if tile.offset is not None:
-        patches = patches.sub_(tile.offset).clamp_(min=0)
-    return patches.reshape(-1, size, size, markers).permute(0, 3, 1, 2)
+    return patches.unflatten(0, index.shape).transpose(1, 2)
 
 
 def random_transforms(count: int, size_scaling: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nextmarker._progress import progress_bar
-from nextmarker.nn.encoder import CACHED
+from nextmarker.nn.device import arrange_weights, patches_at_once, reproducible
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_integer
 from nextmarker.nn.normalization import Penalty
@@ -219,8 +219,8 @@ def interpret_views(
     -------
     (views * cells, markers, features), all cells of the first view first.
     """
-    chunk = CACHED if gains.device.type == "cpu" else len(views) * len(gains)
-    response = torch.cat([model.respond(part) for part in torch.cat([*views]).split(chunk)])
+    parts = torch.cat([*views]).split(patches_at_once(gains.device))
+    response = torch.cat([model.respond(part) for part in parts])
     if not model.config.network.zero:
         return model.interpret(response)
     zero = zeros_of_views(model, tiles, size, gains, training, generator)
@@ -255,7 +255,7 @@ def fit(
     device = model.crosstalk.weight.device
     head = projection_head(model.config.network.embedding).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], training.learning_rate)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    arrange_weights(model)
     model.train()
     state = TrainingState(model, head, optimizer, generator, [])
     if kept is not None:
@@ -289,7 +289,7 @@ def _step(state: TrainingState, draw: Draw, step: int, training: TrainingConfig)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, training)
     optimizer.zero_grad()
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True):  # reproducible on GPUs too
+    with reproducible():
         loss.backward()
     optimizer.step()
     _check_finite(loss.item(), step, training)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextmarker.nn.encoder import CACHED
+from nextmarker.nn.device import patches_at_once
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def respond_at(model: NeXtMarker, tile: CellTile) -> Tensor:
 
 
 def cut_turned(tile: CellTile, size: int) -> Iterator[Tensor]:
-    """Cut the patches of a tile, each in one of four rotations, (up to `CACHED`, markers, size, size) at a time."""
+    """Cut the patches of a tile, each in one of four rotations, (cells, markers, size, size), some at a time."""
     turns = fixed_rotations(4).to(tile.pixels.device)
-    for numbers in torch.arange(len(tile.centres), device=tile.centres.device).split(CACHED):
+    for numbers in torch.arange(len(tile.centres), device=tile.centres.device).split(
+        patches_at_once(tile.pixels.device)
+    ):
         yield cut_patches(replace(tile, centres=tile.centres[numbers]), size, turns[numbers % 4])

@@ -20,8 +20,7 @@ from nextmarker._record import refuse_foreign_keys, write_results
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table
 from nextmarker._tiles import divide, stream_tiles
-from nextmarker.nn.device import pick_device
-from nextmarker.nn.encoder import CACHED
+from nextmarker.nn.device import arrange_weights, patches_at_once, pick_device
 from nextmarker.nn.model import NeXtMarker, load_model
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations, patch_margin
 from nextmarker.tl._missing import fill_with_zero, lacking_markers, refuse_lacking, warn_of_lacking
@@ -314,8 +313,8 @@ def _embed_part(
 ) -> dict[str, np.ndarray]:
     """Compute I of the cells of a part, (cells, markers, features), and the zero of its image."""
     known = model.config
-    model = deepcopy(model).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.eval()
+    model = deepcopy(model).to(device).eval()
+    arrange_weights(model)
     scale = image.scale(known.pixel_size)
     zero = measure_zero(model, image, device)
     interpretability = np.empty((len(cells.rows), len(known.markers), known.network.features), np.float32)
@@ -323,7 +322,7 @@ def _embed_part(
     for tile in stream_tiles(cells, known.markers, tile_size=tile_size, margin=margin):
         if recorded is not None and recorded.check(cells, tile):
             recorded = None  # one tile is enough
-        for rows, batch in _batches(tile, scale, device, max(CACHED // rotations, 1)):
+        for rows, batch in _batches(tile, scale, device, max(patches_at_once(device) // rotations, 1)):
             interpretability[rows] = _interpret(model, batch, rotations, zero)[: len(rows)].cpu()
             advance(len(rows))
     interpretability[:, np.isin(known.markers, absent)] = 0  # exactly, without rounding errors
