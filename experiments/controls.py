@@ -15,7 +15,7 @@ from nextmarker.nn.encoder import Block, Encoder
 from nextmarker.nn.model import HALVE_ABOVE
 from nextmarker.nn.normalization import start_centres
 from nextmarker.nn.zero import set_scale
-from nextmarker.tl._embed import embed_regions
+from nextmarker.tl._features import embed_regions
 from nextmarker.tl._sampler import CellSampler
 from nextmarker.tl._train import fit_and_scale
 

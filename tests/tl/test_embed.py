@@ -20,7 +20,7 @@ from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations
 from nextmarker.tl._missing import fill_with_zero
 from nextmarker.tl._zero import measure_zero
 
-MODULE = import_module("nextmarker.tl._embed")
+MODULE = import_module("nextmarker.tl._features")
 KEYS = {
     "obsm": ["X_nextmarker", "X_interpretability"],
     "layers": ["interpretability"],
