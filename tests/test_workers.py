@@ -1,8 +1,12 @@
 """Work on a cluster of two processes: the same bytes as here, also if a worker dies."""
 
 import os
+import re
+import runpy
 import signal
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,7 +56,7 @@ def store(tmp_path_factory):
     """Two images with masks on disk, and a model."""
     folder = tmp_path_factory.mktemp("workers")
     sdata = nm.datasets.dense_tissue(n_images=2, n_cells=60)
-    nm.io.write(SpatialData(images=dict(sdata.images), labels=dict(sdata.labels)), folder / "store.zarr")
+    nm.io.write(SpatialData(images=dict(sdata.images), labels=dict(sdata.labels)), folder / "images.zarr")
     markers = tuple(sdata["dense_1"]["c"].to_numpy().tolist())
     torch.manual_seed(0)
     model = nm.nn.NeXtMarker(nm.nn.ModelConfig(markers, patch_size=10), [5.0] * len(markers))
@@ -61,8 +65,8 @@ def store(tmp_path_factory):
 
 
 def analyse(store, **arguments):
-    sdata = read_zarr(store / "store.zarr")
-    nm.pp.detect_cells(sdata, sdata["dense_1"]["c"].values[:2].tolist(), progress=False, **arguments)
+    sdata = read_zarr(store / "images.zarr")
+    nm.pp.detect_cells(sdata, ["DNA"], progress=False, **arguments)
     nm.pp.integrate(sdata, "masks", statistics=["mean", "median"], progress=False)
     nm.tl.embed(sdata, store / "model.safetensors", progress=False, **arguments)
     return sdata
@@ -74,8 +78,12 @@ def content(sdata):
     return [np.ascontiguousarray(array).tobytes() for array in [*arrays, objects.layers["median"]]]
 
 
-def test_results_are_those_of_this_process(client, store, tmp_path):
-    here = analyse(store)
+@pytest.fixture(scope="module")
+def here(store):
+    return analyse(store)
+
+
+def test_results_are_those_of_this_process(client, store, here, tmp_path):
     with client.as_current():
         there = analyse(store, checkpoint=tmp_path)
     assert content(there) == content(here)
@@ -144,3 +152,28 @@ def test_workers_without_the_same_version_are_refused(client, monkeypatch, there
     monkeypatch.setattr(client, "run", lambda *_, **__: {"one": nm.__version__, "two": there})
     with client.as_current(), pytest.raises(RuntimeError, match=message):
         list(compute_on(client, [("image", lambda: str)]))
+
+
+def test_the_script_for_a_cluster_runs(client, store, here, tmp_path, monkeypatch):
+    """With the two processes in place of the jobs."""
+    page = (Path(__file__).parents[1] / "docs" / "many_images.md").read_text()
+    (script,) = re.findall(r"```python\n(# embed\.py.*?)```", page, re.DOTALL)
+    (tmp_path / "embed.py").write_text(script)
+    for name in ("images.zarr", "model.safetensors"):
+        (tmp_path / name).symlink_to(store / name)
+
+    class SLURMCluster:
+        scheduler_address, status = client.scheduler.address, None
+
+        def __init__(self, cores, processes, memory, walltime, queue):
+            pass
+
+        def scale(self, jobs):
+            pass
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SLURMCluster))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("embed.py", run_name="__main__")
+    there = read_zarr(tmp_path / "embedded.zarr")
+    for key, expected in here["table"].obsm.items():
+        np.testing.assert_array_equal(there["table"].obsm[key], expected)

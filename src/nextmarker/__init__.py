@@ -12,12 +12,17 @@ Submodules are loaded on first use, so ``import nextmarker`` is fast:
 - :mod:`nextmarker.nn`: the network, which uses tensors only
 """
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nextmarker import datasets, get, io, metrics, nn, pl, pp, tl
+
+# Threads that wait for others sleep. By default they spin and take the time of another process, which then takes many
+# times as long. OpenMP reads this when torch is imported; a value set by the user is kept.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +14,10 @@ Advance = Callable[[float], object]
 
 
 def progress_bar(total: float, title: str, unit: str, *, shown: bool = True) -> Any:
-    """Make a progress bar with rate and time left; in a log file, it is one line when it is finished."""
-    quiet: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": float("inf"), "delay": 1e-9}
-    return tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "px", disable=not shown, **quiet)
+    """Make a progress bar with rate and time left; in a log file, it is one line, written at the end."""
+    live = sys.stderr.isatty() or "ipykernel" in sys.modules
+    once: dict[str, Any] = {} if live else {"mininterval": math.inf, "delay": 1e-9}  # no line at the start either
+    return tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "px", disable=not shown, **once)
 
 
 def ignore(amount: float) -> None:

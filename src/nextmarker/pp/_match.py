@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from nextmarker import _keys
 from nextmarker._coordinates import pixel_size
 from nextmarker._errors import check_each_once, check_value, listed, no_such
 from nextmarker._logging import logger
 from nextmarker._objects import read_objects
+from nextmarker._progress import progress_bar
 from nextmarker._record import owner_of, read_record, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list, read_regions
 from nextmarker._table import get_table
@@ -125,8 +125,11 @@ def match_cells(
     refuse_foreign_keys(adata, [f"obs/{name}" for name in wanted.values()], _keys.MATCH_STEP, "columns")
     scales, unit = _scales(sdata, [*regions, *objects])
 
-    bar = tqdm(objects, desc="reading labels", unit="image", disable=not progress)
-    located = {found.image: locate(found) for found in bar}
+    located = {}
+    with progress_bar(len(objects), "reading labels", "image", shown=progress) as bar:
+        for found in objects:
+            located[found.image] = locate(found)
+            bar.update()
     limit = _median_diameter(located, scales) if max_distance is None else float(max_distance)
     rows, distance = np.full(adata.n_obs, NONE), np.full(adata.n_obs, np.nan)
     for image, cells, centres in _by_image(regions):
