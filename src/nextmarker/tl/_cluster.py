@@ -81,7 +81,8 @@ def cluster(
     n_sample
         Cluster only so many cells, drawn at random with the same share of each image, and add each other cell to the
         cluster that most of its five nearest cells in the sample have. For tables too large for memory or patience. A
-        type is found if the sample has more than `n_neighbors` of its cells.
+        type is found if it is separate from others and the sample has more than `n_neighbors` of its cells; a continuum
+        is divided elsewhere than with all cells.
     key_added
         Name of the results, by default `"nextmarker"`, or with `restrict_to` its column followed by `_R`, as in scanpy.
     table_key
