@@ -57,7 +57,8 @@ def detect_cells(
     """Detect cell centres in the nuclear channels, without segmentation.
 
     A centre must lie in the foreground, where the smoothed nuclear channel is above Otsu's threshold, computed on
-    square roots for each image. Images are read in tiles, whose size does not change the result.
+    square roots for each image. Images are read in tiles, whose size does not change the result. If a client of dask is
+    active, its workers read them, with the same result.
 
     Otsu's threshold divides even an empty image into foreground and background, so cells are found in noise as well. A
     warning names the images in which most cells barely stand out from the noise. These cells are kept, because dim

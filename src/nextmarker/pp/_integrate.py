@@ -52,7 +52,8 @@ def integrate(
 
     This is the usual workflow with segmentation masks, and a baseline for :func:`nextmarker.tl.embed`. Images are read
     tile by tile, each chunk once. Objects that several tiles share are measured as a whole, so for images of integers
-    the tile size does not change the result.
+    the tile size does not change the result. If a client of dask is active, its workers read the images, with the same
+    result.
 
     Parameters
     ----------

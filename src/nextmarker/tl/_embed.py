@@ -52,7 +52,8 @@ def embed(
 
     Trains a model with the defaults of `nm.tl.train` if none is given. Cells are resampled as in training, and the
     response to a cell is averaged over a few rotations. Each image is read once, tile by tile, after nine small windows
-    of it.
+    of it; images larger than 8,192 pixels are divided. If a client of dask is active, its workers do this, with the
+    same result.
 
     Background is subtracted. The response of the model is computed at about 250 random places in those windows, and its
     35th percentile is taken as the response to empty places, the zero of the image. It is subtracted from the response
