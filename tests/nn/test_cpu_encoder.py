@@ -4,9 +4,10 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import nn
 
 from nextmarker.nn import cpu_encoder
-from nextmarker.nn.encoder import Encoder
+from nextmarker.nn.encoder import Block, Encoder
 
 
 def make(markers=3, side=10, blocks=1, *, features=8, halve=False, pool_sigma=0.25, cells=5):
@@ -92,3 +93,15 @@ def test_without_blocks_and_with_other_numbers_of_features_torch_computes():
         assert not cpu_encoder.can_encode(encoder, x)
         assert not cpu_encoder.can_encode(encoder.double(), x.double())
         assert encoder(x.double()).shape == (5, encoder.stem.out_channels)
+
+
+def test_layers_that_mix_markers_are_left_to_torch():
+    encoder = Encoder(3, 8, 1, halve=True, pool_sigma=0.15)
+    x = torch.rand(2, 3, 12, 12)
+    assert cpu_encoder.can_encode(encoder, x)
+    encoder.stem = nn.Conv2d(3, 24, 4, 2, padding=1, bias=False)
+    assert not cpu_encoder.can_encode(encoder, x)
+    encoder = Encoder(3, 8, 1, halve=True, pool_sigma=0.15)
+    encoder.blocks = nn.Sequential(Block(1, 24))
+    assert not cpu_encoder.can_encode(encoder, x)
+    assert encoder(x).shape == (2, 24)

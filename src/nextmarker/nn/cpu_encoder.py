@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 
 def can_encode(encoder: Encoder, x: Tensor) -> bool:
-    """Whether the compiled encoder applies: on a CPU, for the default number of features or a multiple of it."""
-    features = encoder.stem.out_channels // encoder.stem.in_channels
-    return x.device.type == "cpu" and x.dtype == torch.float32 and features % UNROLLED == 0 and len(encoder.blocks) > 0
+    """Whether the compiled encoder applies: on a CPU, for layers within markers, of so many features as are combined."""
+    markers, blocks = encoder.stem.in_channels, list(encoder.blocks)
+    layers = [encoder.stem, *(layer for block in blocks for layer in (block.expand, block.project))]
+    within = x.shape[1] == markers and all(layer.groups == markers for layer in layers)
+    fitting = encoder.stem.out_channels // markers % UNROLLED == 0 and len(blocks) > 0
+    return x.device.type == "cpu" and x.dtype == torch.float32 and within and fitting
 
 
 def encode(encoder: Encoder, x: Tensor) -> Tensor:
