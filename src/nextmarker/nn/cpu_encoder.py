@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 from nextmarker.nn.cpu import in_threads
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def can_encode(encoder: Encoder, x: Tensor) -> bool:
-    """Whether the compiled encoder applies: on a CPU, for layers within markers, of so many features as are combined."""
-    markers, blocks = encoder.stem.in_channels, list(encoder.blocks)
-    layers = [encoder.stem, *(layer for block in blocks for layer in (block.expand, block.project))]
-    within = x.shape[1] == markers and all(layer.groups == markers for layer in layers)
-    fitting = encoder.stem.out_channels // markers % UNROLLED == 0 and len(blocks) > 0
-    return x.device.type == "cpu" and x.dtype == torch.float32 and within and fitting
+    """Whether the compiled encoder applies: on a CPU, for layers that keep markers apart and fit what is unrolled."""
+    markers = encoder.stem.in_channels
+    layers = [layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d)]
+    apart = x.shape[1] == markers and all(layer.groups % markers == 0 for layer in layers)
+    fitting = encoder.stem.out_channels // markers % UNROLLED == 0 and len(encoder.blocks) > 0
+    return x.device.type == "cpu" and x.dtype == torch.float32 and apart and fitting
 
 
 def encode(encoder: Encoder, x: Tensor) -> Tensor:
