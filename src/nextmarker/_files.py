@@ -34,6 +34,24 @@ def replaced_files(folder: Path) -> Iterator[Path]:
             draft.replace(folder / draft.name)
 
 
+def check_file_path(path: Path) -> None:
+    """Raise an error for a path that cannot be that of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its folder does not exist.
+    IsADirectoryError
+        If it is a folder.
+    """
+    if not path.parent.is_dir():
+        msg = f"No folder {str(path.parent)!r}: create it, or choose another path."
+        raise FileNotFoundError(msg)
+    if path.is_dir():
+        msg = f"{str(path)!r} is a folder: choose another path, of a file."
+        raise IsADirectoryError(msg)
+
+
 @contextmanager
 def private_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Make a folder that only this user can open, with a name that cannot be guessed, and remove it at the end.

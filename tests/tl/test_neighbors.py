@@ -7,8 +7,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from nextmarker.tl import _neighbors
-from nextmarker.tl._kernels import count_shared
-from nextmarker.tl._neighbors import nearest_in_sample
+from nextmarker.tl._neighbors import count_shared, nearest_in_sample
 
 
 class Exact:

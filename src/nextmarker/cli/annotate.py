@@ -31,12 +31,12 @@ def annotate(**given: Any) -> None:
     options = SimpleNamespace(**given)
     store = check_store(options.store)
     check_files(signatures=options.signatures, samples=options.samples)
-    from nextmarker.cli import saving, steps, stores, words
+    from nextmarker.cli import saving, steps, stores, summary
 
     sdata = stores.read(store)
     if options.samples:
         steps.add_samples(sdata, options)
     steps.annotate(sdata[_keys.TABLE], options)
     saving.update(sdata, store, TYPES)
-    words.print_types(sdata[_keys.TABLE])
-    words.print_end(sdata[_keys.TABLE], store, beside(store, FIGURES))
+    summary.print_types(sdata[_keys.TABLE])
+    summary.print_end(sdata[_keys.TABLE], store, beside(store, FIGURES))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nextmarker._errors import check_value, no_such
+from nextmarker._files import check_file_path
 from nextmarker._replace import check_place, is_store, recover, resolved
 
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
@@ -86,6 +87,8 @@ def check_places(places: Mapping[str, Path], *, overwrite: bool) -> None:
         If something is there that may not be replaced.
     FileNotFoundError
         If a folder does not exist.
+    IsADirectoryError
+        If a folder is in the place of a file.
     PermissionError
         If a place is read-only, or the figures are on another disk.
     ValueError
@@ -116,12 +119,7 @@ def _check_figures(figures: Path, main: Path, *, overwrite: bool) -> None:
 
 def _check_file(path: Path, *, overwrite: bool) -> None:
     """Raise an error if a file cannot be written here."""
-    if not path.parent.is_dir():
-        msg = f"No folder {str(path.parent)!r}: create it, or choose another path."
-        raise FileNotFoundError(msg)
-    if path.is_dir():
-        msg = f"{str(path)!r} is a folder: choose another path."
-        raise FileExistsError(msg)
+    check_file_path(path)
     if os.path.lexists(path) and not overwrite:
         raise _exists(path)
     if not os.access(path.parent, os.W_OK):

@@ -45,22 +45,22 @@ def cluster(**given: Any) -> None:
 
 
 def _cluster_in_place(store: Path, options: SimpleNamespace) -> None:
-    from nextmarker.cli import saving, steps, stores, words
+    from nextmarker.cli import saving, steps, stores, summary
 
     sdata = stores.read(store)
     steps.cluster(sdata[_keys.TABLE], options, options.restrict_to)
     saving.update(sdata, store, CLUSTERS, outdated=TYPES)
-    words.print_clusters(sdata[_keys.TABLE])
-    words.print_end(sdata[_keys.TABLE], store, beside(store, FIGURES))
+    summary.print_clusters(sdata[_keys.TABLE])
+    summary.print_end(sdata[_keys.TABLE], store, beside(store, FIGURES))
 
 
 def _cluster_into_new(paths: list[Path], options: SimpleNamespace) -> None:
     places = places_of(options.output, STORE, FIGURES)
     with results_in(places, overwrite=options.overwrite) as folder:
-        from nextmarker.cli import saving, steps, stores, words
+        from nextmarker.cli import saving, steps, stores, summary
 
         sdata = stores.join({path: stores.read(path) for path in paths})
         steps.cluster(sdata[_keys.TABLE], options, options.restrict_to)
         saving.save(sdata, folder, CLUSTERS, report=False)
-        words.print_clusters(sdata[_keys.TABLE])
-    words.print_end(sdata[_keys.TABLE], places[STORE], places[FIGURES])
+        summary.print_clusters(sdata[_keys.TABLE])
+    summary.print_end(sdata[_keys.TABLE], places[STORE], places[FIGURES])

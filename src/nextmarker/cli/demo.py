@@ -29,7 +29,7 @@ def demo(output: str) -> None:
     places = places_of(f"{output}/tissue.zarr", STORE, FIGURES, MODEL, REPORT)
     with results_in(places, overwrite=True) as drafts:
         import nextmarker as nm
-        from nextmarker.cli import saving, words
+        from nextmarker.cli import saving, summary
 
         sdata = nm.datasets.synthetic_tissue()
         nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"])
@@ -40,8 +40,8 @@ def demo(output: str) -> None:
         nm.tl.cluster(adata)
         nm.tl.marker_attribution(adata)
         saving.save(sdata, drafts, [*TRAINING, *CLUSTERS], report=True)
-        words.print_clusters(adata, true_type=_compare_with_truth(sdata))
-    words.print_end(adata, places[STORE], places[REPORT])
+        summary.print_clusters(adata, true_type=_compare_with_truth(sdata))
+    summary.print_end(adata, places[STORE], places[REPORT])
 
 
 def _compare_with_truth(sdata: SpatialData) -> pd.Series:

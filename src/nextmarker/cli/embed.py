@@ -39,7 +39,7 @@ def embed(**given: Any) -> None:
     places = places_of(options.output, STORE, OPTIONS)
     with results_in(places, overwrite=options.overwrite, resume=options.resume) as folder:
         import nextmarker as nm
-        from nextmarker.cli import steps, words
+        from nextmarker.cli import steps, summary
 
         checkpoint = folder_of(places[STORE])
         steps.check_device(options.device)
@@ -49,4 +49,4 @@ def embed(**given: Any) -> None:
         steps.embed(sdata, model, options, checkpoint)
         nm.io.write(sdata, folder / STORE)
         options_file.write(folder / OPTIONS)
-    print(f"{adata.n_obs} cells embedded\nnext: {words.next_step(adata, places[STORE])}")
+    print(f"{adata.n_obs} cells embedded\nnext: {summary.next_step(adata, places[STORE])}")

@@ -23,7 +23,7 @@ PHRASES = {
     r" in \.obs\['nextmarker'\];": ";",
     r"Save it again: model\.save\(path\)": "nextmarker train makes one",
 }
-"""Calls for which the command line has other words."""
+"""Calls for which the command line has other summary."""
 RENAMED = {"images": "only", "sheet": "samples", "path": "output"}
 
 

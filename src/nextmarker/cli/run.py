@@ -56,14 +56,14 @@ def run(**given: Any) -> None:
     with results_in(places, overwrite=options.overwrite, resume=options.resume) as folder:
         adata = _analyse(options, folder, folder_of(places[STORE]))
         options_file.write(folder / OPTIONS)
-    from nextmarker.cli.words import print_end
+    from nextmarker.cli.summary import print_end
 
     print_end(adata, places[STORE], places[REPORT if options.report else FIGURES])
 
 
 def _analyse(options: SimpleNamespace, folder: Path, checkpoint: Path) -> AnnData:
     """Run the analysis, write its results into a folder, and return the table."""
-    from nextmarker.cli import saving, steps, words
+    from nextmarker.cli import saving, steps, summary
 
     steps.check_device(options.device)
     model = steps.load_model(options.model)
@@ -82,7 +82,7 @@ def _analyse(options: SimpleNamespace, folder: Path, checkpoint: Path) -> AnnDat
         steps.annotate(adata, options)
     figures = [*TRAINING, *CLUSTERS, *(TYPES if options.signatures else ())]
     saving.save(sdata, folder, figures, report=options.report)
-    words.print_clusters(adata)
+    summary.print_clusters(adata)
     if options.signatures:
-        words.print_types(adata)
+        summary.print_types(adata)
     return adata

@@ -66,7 +66,7 @@ def _describe_store(store: Path) -> None:
     if f"tables/{_keys.TABLE}" not in group:
         print("cells: none\nnext: in Python, nm.pp.detect_cells")
         return
-    from nextmarker.cli import words
+    from nextmarker.cli import summary
 
     adata = _read_slim(group[f"tables/{_keys.TABLE}"])
     print(f"cells: {adata.n_obs} in {_count(adata.obs[_keys.IMAGE].nunique(), 'image')}, {adata.n_vars} markers")
@@ -75,12 +75,12 @@ def _describe_store(store: Path) -> None:
     steps = [step for step in ORDER if step in records] + [step for step in records if step not in ORDER]
     print(f"steps: {', '.join(steps)} (nextmarker {', '.join(versions)})")
     if "train" in records:
-        print(words.training_in_words(records["train"]))
+        print(summary.training_in_words(records["train"]))
     for what, column in (("clusters", _keys.CLUSTERS), ("types", _keys.CELL_TYPE)):
         if column in adata.obs:
             sizes = adata.obs[column].value_counts()
             print(f"{what}: {len(sizes)} ({', '.join(f'{name}: {cells}' for name, cells in sizes.items())})")
-    print(f"next: {words.next_step(adata, store)}")
+    print(f"next: {summary.next_step(adata, store)}")
 
 
 def _read_slim(table: Group) -> AnnData:

@@ -42,7 +42,7 @@ def train(**given: Any) -> None:
     places = places_of(options.output, MODEL, FIGURES, OPTIONS)
     with results_in(places, overwrite=options.overwrite, resume=options.resume) as folder:
         from nextmarker._record import read_record
-        from nextmarker.cli import saving, steps, words
+        from nextmarker.cli import saving, steps, summary
 
         checkpoint = folder_of(places[MODEL])
         steps.check_device(options.device)
@@ -51,6 +51,6 @@ def train(**given: Any) -> None:
         steps.train(sdata, options, checkpoint).save(folder / MODEL)
         saving.draw(sdata, TRAINING[:1], folder / FIGURES)
         options_file.write(folder / OPTIONS)
-    print(words.training_in_words(read_record(adata, "train")))
+    print(summary.training_in_words(read_record(adata, "train")))
     model = typed(places[MODEL])
     print(f"open: {shown(places[FIGURES])}\nnext: nextmarker embed IMAGES --model {model} ... -o OUT.zarr")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 EXACT = 500  # cells of a cluster up to which chance is computed exactly
 LEAST_CELLS = 10  # of a cluster in an image, to compare its markers
 LEAST_SPREAD = 0.1  # between images, relative to that of the cells: smaller differences do not matter
+LEAST_IMAGES = 3  # with fewer, none can be called unusual
+UNUSUAL = 6.0  # z beyond which an image is remarked on by the report and the command line
 SCALE = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 
 
@@ -232,7 +234,7 @@ def _robust(difference: np.ndarray, least: np.ndarray) -> np.ndarray:
     """Differences in robust standard deviations over the images, but not below `least`, (images, markers)."""
     known = np.isfinite(difference[:, 0])
     result = np.full_like(difference, np.nan)
-    if known.sum() >= 3:
+    if known.sum() >= LEAST_IMAGES:
         centred = difference[known] - np.median(difference[known], axis=0)
         spread = np.maximum(SCALE * np.median(np.abs(centred), axis=0), least)
         result[known] = np.divide(centred, spread, out=np.full(centred.shape, np.nan), where=spread > 0)

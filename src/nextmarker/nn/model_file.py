@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from nextmarker._files import replaced_files
+from nextmarker._files import check_file_path, replaced_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,12 +75,7 @@ def write_file(path: Path, content: bytes) -> None:
     OSError
         If the folder is not writable, or the disk is full.
     """
-    if not path.parent.is_dir():
-        msg = f"The folder {str(path.parent)!r} does not exist. Create it, or choose another path."
-        raise FileNotFoundError(msg)
-    if path.is_dir():
-        msg = f"{str(path)!r} is a folder. Give the path of a file."
-        raise IsADirectoryError(msg)
+    check_file_path(path)
     with replaced_files(path.parent) as drafts:
         (drafts / path.name).write_bytes(content)
 

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from jinja2 import Environment, StrictUndefined
 
 from nextmarker import _keys
-from nextmarker._files import replaced_files
+from nextmarker._files import check_file_path, replaced_files
 from nextmarker._record import read_record
 from nextmarker._regions import as_list, read_regions
 from nextmarker._table import get_table, require
@@ -124,12 +124,7 @@ def _check_place(path: str | Path, *, overwrite: bool) -> Path:
         msg = f"path is of type {type(path).__name__}: nm.pl.report(sdata, 'report.html')."
         raise TypeError(msg)
     target = Path(path).expanduser()
-    if not target.parent.is_dir():
-        msg = f"No folder {str(target.parent)!r}: create it, or choose another path."
-        raise FileNotFoundError(msg)
-    if target.is_dir():
-        msg = f"{str(target)!r} is a folder: choose another file name, such as 'report.html'."
-        raise IsADirectoryError(msg)
+    check_file_path(target)
     if os.path.lexists(target) and not overwrite:
         msg = f"{str(target)!r} exists already: choose another path, or replace it with overwrite=True."
         raise FileExistsError(msg)

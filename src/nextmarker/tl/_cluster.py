@@ -19,8 +19,7 @@ from nextmarker._provenance import digest
 from nextmarker._record import made_from, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list
 from nextmarker._table import OURS, get_table, read_representations
-from nextmarker.tl._kernels import count_shared
-from nextmarker.tl._neighbors import nearest_in_sample, nearest_neighbors
+from nextmarker.tl._neighbors import count_shared, nearest_in_sample, nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

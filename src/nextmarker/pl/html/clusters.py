@@ -32,10 +32,6 @@ TYPICAL = 8
 """Cells of each cluster in the gallery."""
 MOST_IMAGES = 50
 """Images in a figure."""
-LEAST_IMAGES = 3
-"""With fewer images, none can be called unusual."""
-UNUSUAL = 6.0
-"""Images are remarked on if the z of a marker is larger."""
 
 
 def umap(source: Source) -> list[Block]:
@@ -142,13 +138,16 @@ def differences(source: Source) -> list[Block]:
         Words(words, "check") if marked else Words("No cluster comes mostly from one image."),
         table("Images of each cluster", rounded.rename(columns=headings), marked=marked),
     ]
-    if source.adata.obs[_keys.IMAGE].nunique() < LEAST_IMAGES:
-        return [*blocks, Words(f"With fewer than {LEAST_IMAGES} images none can be called unusual.")]
-    return [*blocks, *_unusual(unusual_images(source.adata, source.groupby))]
+    unusual = unusual_images(source.adata, source.groupby)
+    if unusual["z"].isna().all():
+        return [*blocks, Words("Too few images have cells of the same cluster to call one unusual.")]
+    return [*blocks, *_unusual(unusual)]
 
 
 def _unusual(unusual: pd.DataFrame) -> list[Block]:
     """Draw the images in which markers differ most, and name those that differ much."""
+    from nextmarker.get._batches import UNUSUAL
+
     largest = unusual.assign(z=unusual["z"].abs()).groupby("image", observed=True)["z"].max()
     shown = largest.sort_values(ascending=False, kind="stable").index[:MOST_IMAGES]
     rows = unusual[unusual["image"].isin(shown)]

@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 
 import nextmarker as nm
-from nextmarker.cli import words
+from nextmarker.cli import summary
 
 
 @pytest.mark.parametrize(("images", "shown"), [(["a", "b"], ["100 % a", "75 % b"]), (["a", "a"], [])])
@@ -26,7 +26,7 @@ def test_the_list_of_clusters_shows_where_they_come_from(
         nm.tl.cluster(adata, n_neighbors=15, resolution=0.2)
     top = pd.DataFrame({"cluster": ["0", "1"], "marker": ["CD3", "CD8"]})
     monkeypatch.setattr(nm.get, "top_markers", lambda _: top)
-    words.print_clusters(adata)
+    summary.print_clusters(adata)
     header, *rows = capsys.readouterr().out.splitlines()[-4:]
     assert re.findall(r"\d+ % \w", "".join(rows)) == shown
     assert ("largest image" in "".join([header, *rows])) == bool(shown)
@@ -39,7 +39,7 @@ def test_a_cluster_without_markers_of_its_own_is_told_in_words(
     adata = AnnData(obs=pd.DataFrame({"nextmarker": pd.Categorical(["0", "0", "1"]), "image": "a"}, list("xyz")))
     top = pd.DataFrame({"cluster": pd.Categorical(["1"], ["0", "1"]), "marker": ["CD3"]})
     monkeypatch.setattr(nm.get, "top_markers", lambda _: top)
-    words.print_clusters(adata)
+    summary.print_clusters(adata)
     printed = capsys.readouterr().out
     assert "none is higher" in printed
     assert "NaN" not in printed
@@ -50,5 +50,5 @@ def test_a_cluster_without_markers_of_its_own_is_told_in_words(
 )
 def test_training_is_judged_in_words(final: float, told: str) -> None:
     record = {"final_loss": final, "random_loss": 6.24, "temperature": 0.5}
-    assert told in words.training_in_words(record)
-    assert ("--steps" in words.training_in_words(record)) == (not told.startswith("good"))
+    assert told in summary.training_in_words(record)
+    assert ("--steps" in summary.training_in_words(record)) == (not told.startswith("good"))

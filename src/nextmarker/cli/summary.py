@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-LEAST_IMAGES = 3
-"""With fewer images, none can be called unusual."""
-UNUSUAL = 6.0
-"""Images are printed if the z of a marker is larger."""
 NAMED = 3
 """Largest number of images, and of markers of each, that are printed."""
 GAINS = {"good": 5 * LEAST_GAIN, "weak": LEAST_GAIN}
@@ -98,6 +94,8 @@ def next_step(adata: AnnData, store: Path) -> str:
 
 def _print_unusual_images(adata: AnnData) -> None:
     """Print the images in which markers are much brighter or dimmer than in the others."""
+    from nextmarker.get._batches import LEAST_IMAGES, UNUSUAL
+
     if adata.obs[_keys.IMAGE].nunique() < LEAST_IMAGES:
         return
     table = nm.get.unusual_images(adata)
