@@ -97,8 +97,13 @@ def rotate(window: torch.Tensor, x: float, y: float, turn: int, side: int) -> to
 
 
 def respond(model: nm.nn.NeXtMarker, patches: torch.Tensor) -> torch.Tensor:
-    """Response by the layers of PyTorch, (cells, markers, features)."""
-    return model.locate(patches).sum((-2, -1))
+    """Response by grouped convolutions, (cells, markers, features)."""
+    encoder = model.encoder
+    features = F.relu(encoder.stem(model.normalization.signal(patches)))
+    for block in encoder.blocks:
+        features = features + block.project(F.relu(block.expand(block.spatial(features))))
+    pooled = torch.einsum("nchw,hw->nc", F.relu(features), encoder.weight(features.shape[-1], features))
+    return pooled.unflatten(1, (patches.shape[1], -1))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Usage: ``python -m benchmarks.training [--markers N] [--patch-size PX] [--steps N]``
 
 Both start from the same weights and see the same views, 256 cells twice. The plain training cuts patches by indexing
-and passes them through the layers of the model, 64 at a time and channels last, which is the fastest way of PyTorch.
+and passes them through the layers of the model, 64 at a time.
 The two take turns; the least CPU time of the rounds counts, since other programs lengthen the time on the clock. Prints
 seconds per step, the ratio, and how much the losses differ.
 """
@@ -54,11 +54,10 @@ def main() -> None:
 
 
 def only_torch() -> ExitStack:
-    """Compute by torch within this block: no compiled code applies, and patches stay channels last."""
+    """Compute by torch within this block: no compiled code applies."""
     stack = ExitStack()
     for name in ("nn.encoder.can_encode", "nn.patches.can_interpolate"):
         stack.enter_context(patch(f"nextmarker.{name}", return_value=False))
-    stack.enter_context(patch("nextmarker.nn.model.arrange_patches", lambda patches: patches))
     return stack
 
 

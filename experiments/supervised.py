@@ -62,7 +62,7 @@ def classify_supervised(
     device = pick_device()
     tile = _pad(pixels, centres, patch_margin(config.patch_size, 1.0, training.size_scaling), device)
     known, cells = torch.tensor(types).long().to(device), torch.as_tensor(learn)
-    model = NeXtMarker(config, start).to(device).to(memory_format=torch.channels_last)
+    model = NeXtMarker(config, start).to(device)
     classifier = nn.Linear(config.network.embedding, int(known.max()) + 1).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *classifier.parameters()], training.learning_rate)
     for step in range(training.steps):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nextmarker.nn.encoder import Encoder
+from nextmarker.nn.encoder import Block, Encoder
 
 
 @pytest.mark.parametrize(("halve", "size"), [(False, 10), (True, 24), (True, 25)])
@@ -39,6 +39,13 @@ def test_plain_pooling_is_the_mean_and_focus_prefers_the_centre():
     centre[..., 4, 4] = corner[..., 1, 1] = 1
     torch.testing.assert_close(plain(centre), plain(corner))
     assert focused(centre).sum() > 2 * focused(corner).sum()
+
+
+def test_a_block_is_made_of_grouped_convolutions():
+    block = Block(3, 8)
+    x = torch.randn(2, 24, 5, 6)
+    together = block.project(block.expand(block.spatial(x)).relu())
+    torch.testing.assert_close(block(x), x + together)
 
 
 @pytest.mark.parametrize("halve", [False, True])

@@ -1,4 +1,4 @@
-"""The device that tensors are computed on, and all that depends on it: batches, memory layout, reproducibility.
+"""The device that tensors are computed on, and all that depends on it: batches, precision, reproducibility.
 
 Precision does not: all devices compute in float32.
 """
@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 CACHED = 64
 """Patches per pass through the network on a CPU. What is computed of more does not fit into its caches."""
@@ -46,20 +46,6 @@ def to_device(counts: Tensor, device: torch.device) -> Tensor:
 def patches_at_once(device: torch.device) -> int:
     """Patches per pass through the network."""
     return CACHED if device.type == "cpu" else ON_GPU
-
-
-def arrange_patches(patches: Tensor) -> Tensor:
-    """Put patches, (cells, markers, height, width), into the memory layout that is fastest on their device.
-
-    A CPU computes one marker after the other (`cpu_encoder`), a GPU is faster with all markers of a pixel together.
-    """
-    on_cpu = patches.device.type == "cpu"
-    return patches.contiguous(memory_format=torch.contiguous_format if on_cpu else torch.channels_last)
-
-
-def arrange_weights(model: nn.Module) -> nn.Module:
-    """Put the weights of convolutions into the memory layout that is fastest in torch, in place."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def reproducible() -> AbstractContextManager[None]:

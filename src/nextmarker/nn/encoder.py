@@ -21,7 +21,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform features (cells, markers * features, height, width), keeping their shape."""
-        return x + self.project(F.relu(self.expand(self.spatial(x))))
+        return x + _combine(self.project, F.relu(_combine(self.expand, self.spatial(x))))
+
+
+def _combine(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution as a product of matrices, which is several times as fast as a grouped convolution."""
+    weight = layer.weight.reshape(layer.groups, -1, layer.in_channels // layer.groups)  # (markers, outputs, inputs)
+    pixels = x.unflatten(1, (layer.groups, -1)).flatten(3)  # (cells, markers, inputs, height * width)
+    return (weight @ pixels).flatten(1, 2).unflatten(2, x.shape[2:])
 
 
 class Encoder(nn.Module):

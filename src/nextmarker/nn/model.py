@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nextmarker.nn.device import arrange_patches
 from nextmarker.nn.encoder import Encoder
 from nextmarker.nn.model_file import check_finite, digest_of, encode, read_file, write_file
 from nextmarker.nn.normalization import Axis, Normalization
@@ -166,7 +165,7 @@ class NeXtMarker(nn.Module):
         -------
         (cells, markers, features), never negative, on a linear scale.
         """
-        features = self.encoder(self.normalization.signal(arrange_patches(counts)))
+        features = self.encoder(self.normalization.signal(counts.contiguous()))
         return features.reshape(-1, len(self.config.markers), self.config.network.features)
 
     def locate(self, counts: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nextmarker._progress import progress_bar
-from nextmarker.nn.device import arrange_weights, patches_at_once, reproducible
+from nextmarker.nn.device import patches_at_once, reproducible
 from nextmarker.nn.loss import nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, NeXtMarker, check_fields, is_integer
 from nextmarker.nn.normalization import Penalty
@@ -255,7 +255,6 @@ def fit(
     device = model.crosstalk.weight.device
     head = projection_head(model.config.network.embedding).to(device)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], training.learning_rate)
-    arrange_weights(model)
     model.train()
     state = TrainingState(model, head, optimizer, generator, [])
     if kept is not None:

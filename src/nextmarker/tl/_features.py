@@ -13,7 +13,7 @@ import torch
 from nextmarker import _keys
 from nextmarker._images import Job, map_images
 from nextmarker._tiles import divide, stream_tiles
-from nextmarker.nn.device import arrange_weights, patches_at_once
+from nextmarker.nn.device import patches_at_once
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations, patch_margin
 from nextmarker.tl._missing import fill_with_zero
 from nextmarker.tl._zero import Zero, measure_zero
@@ -144,7 +144,6 @@ def _embed_part(
     """Compute I of the cells of a part, (cells, markers, features), and the zero of its image."""
     known = model.config
     model = deepcopy(model).to(device).eval()
-    arrange_weights(model)
     scale = image.scale(known.pixel_size)
     zero = measure_zero(model, image, device)
     interpretability = np.empty((len(cells.rows), len(known.markers), known.network.features), np.float32)
