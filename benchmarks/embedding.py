@@ -102,8 +102,8 @@ def respond(model: nm.nn.NeXtMarker, patches: torch.Tensor) -> torch.Tensor:
     features = F.relu(encoder.stem(model.normalization.signal(patches)))
     for block in encoder.blocks:
         features = features + block.project(F.relu(block.expand(block.spatial(features))))
-    pooled = torch.einsum("nchw,hw->nc", F.relu(features), encoder.weight(features.shape[-1], features))
-    return pooled.unflatten(1, (patches.shape[1], -1))
+    features = F.relu(features).unflatten(1, (patches.shape[1], -1))
+    return torch.einsum("nmfhw,fhw->nmf", features, encoder.weights(features.shape[-1], features))
 
 
 if __name__ == "__main__":

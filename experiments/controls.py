@@ -36,7 +36,7 @@ class SharedEncoder(nn.Module):
         super().__init__()
         network = config.network
         halve = config.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(1, network.features, network.blocks, halve=halve, pool_sigma=network.pool_sigma)
+        self.encoder = Encoder(1, network.features, network.blocks, halve=halve, pool_sigmas=network.pool_sigmas)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode (cells, markers, height, width) to (cells, markers * features)."""

@@ -61,8 +61,8 @@ def trials() -> dict[str, Trial]:
     config, network = nm.nn.TrainingConfig, nm.nn.NetworkConfig
     return {
         "default": Trial(),
-        "plain average": Trial(network=network(pool_sigma=None)),
-        "pool_sigma 0.25": Trial(network=network(pool_sigma=0.25)),
+        "plain average": Trial(network=network(pool_sigmas=())),
+        "pool_sigmas 0.15": Trial(network=network(pool_sigmas=(0.15,))),
         "log_threshold 0.1": Trial(network=network(log_threshold=0.1)),
         "linear scale of I": Trial(network=network(log_threshold=None)),
         "linear axis": Trial(config(sigmoid_start=0.25), network(axis="linear")),

@@ -58,6 +58,11 @@ def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:
     return adata.uns.get(_keys.RECORD, {}).get(name, {})
 
 
+def fields_of(config: object) -> dict[str, Any]:
+    """Fields of a configuration, with tuples as arrays, which an h5ad file can hold."""
+    return {name: np.array(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
 def write_results(
     adata: AnnData, step: str, results: Mapping[str, Any], parameters: Mapping[str, Any], *, owner: str | None = None
 ) -> None:

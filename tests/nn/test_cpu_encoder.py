@@ -10,9 +10,9 @@ from nextmarker.nn import cpu_encoder
 from nextmarker.nn.encoder import Block, Encoder
 
 
-def make(markers=3, side=10, blocks=1, *, features=8, halve=False, pool_sigma=0.25, cells=5):
+def make(markers=3, side=10, blocks=1, *, features=8, halve=False, pool_sigmas=(0.25,), cells=5):
     torch.manual_seed(0)
-    encoder = Encoder(markers, features, blocks, halve=halve, pool_sigma=pool_sigma)
+    encoder = Encoder(markers, features, blocks, halve=halve, pool_sigmas=pool_sigmas)
     return encoder, torch.rand(cells, markers, side, side)
 
 
@@ -29,9 +29,9 @@ def gradients(encoder, x, of_responses):
 @pytest.mark.parametrize(
     ("side", "blocks", "halve"), [(10, 1, False), (7, 2, False), (24, 1, True), (25, 3, True), (6, 1, False)]
 )
-@pytest.mark.parametrize("pool_sigma", [0.25, None])
-def test_responses_are_those_of_torch(side, blocks, halve, pool_sigma):
-    encoder, x = make(side=side, blocks=blocks, halve=halve, pool_sigma=pool_sigma)
+@pytest.mark.parametrize("pool_sigmas", [(0.1, 0.25), ()])
+def test_responses_are_those_of_torch(side, blocks, halve, pool_sigmas):
+    encoder, x = make(side=side, blocks=blocks, halve=halve, pool_sigmas=pool_sigmas)
     with torch.inference_mode():
         assert cpu_encoder.can_encode(encoder, x)
         torch.testing.assert_close(encoder(x), by_torch(encoder, x), rtol=1e-5, atol=1e-6)
@@ -96,12 +96,12 @@ def test_without_blocks_and_with_other_numbers_of_features_torch_computes():
 
 
 def test_layers_that_mix_markers_are_left_to_torch():
-    encoder = Encoder(3, 8, 1, halve=True, pool_sigma=0.15)
+    encoder = Encoder(3, 8, 1, halve=True, pool_sigmas=(0.15,))
     x = torch.rand(2, 3, 12, 12)
     assert cpu_encoder.can_encode(encoder, x)
     encoder.stem = nn.Conv2d(3, 24, 4, 2, padding=1, bias=False)
     assert not cpu_encoder.can_encode(encoder, x)
-    encoder = Encoder(3, 8, 1, halve=True, pool_sigma=0.15)
+    encoder = Encoder(3, 8, 1, halve=True, pool_sigmas=(0.15,))
     encoder.blocks = nn.Sequential(Block(1, 24))
     assert not cpu_encoder.can_encode(encoder, x)
     assert encoder(x).shape == (2, 24)

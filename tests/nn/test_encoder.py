@@ -7,9 +7,9 @@ from nextmarker.nn.encoder import Block, Encoder
 
 
 @pytest.mark.parametrize(("halve", "size"), [(False, 10), (True, 24), (True, 25)])
-@pytest.mark.parametrize("pool_sigma", [None, 0.25])
-def test_a_marker_changes_only_its_own_features(halve, size, pool_sigma):
-    encoder = Encoder(5, 8, 2, halve=halve, pool_sigma=pool_sigma).eval()
+@pytest.mark.parametrize("pool_sigmas", [(), (0.1, 0.25)])
+def test_a_marker_changes_only_its_own_features(halve, size, pool_sigmas):
+    encoder = Encoder(5, 8, 2, halve=halve, pool_sigmas=pool_sigmas).eval()
     patches = torch.rand(4, 5, size, size)
     changed = patches.clone()
     changed[:, 2] = torch.rand(4, size, size)
@@ -21,7 +21,7 @@ def test_a_marker_changes_only_its_own_features(halve, size, pool_sigma):
 
 
 def test_features_are_not_negative_and_zero_without_signal():
-    encoder = Encoder(2, 8, 1, halve=True, pool_sigma=0.25)
+    encoder = Encoder(2, 8, 1, halve=True, pool_sigmas=(0.25,))
     patches = torch.rand(3, 2, 16, 16)
     patches[:, 1] = 0
     features = encoder(patches).reshape(3, 2, 8)
@@ -31,7 +31,7 @@ def test_features_are_not_negative_and_zero_without_signal():
 
 
 def test_plain_pooling_is_the_mean_and_focus_prefers_the_centre():
-    plain, focused = (Encoder(1, 8, 0, halve=False, pool_sigma=pool_sigma) for pool_sigma in (None, 0.2))
+    plain, focused = (Encoder(1, 8, 0, halve=False, pool_sigmas=pool_sigmas) for pool_sigmas in ((), (0.2,)))
     focused.load_state_dict(plain.state_dict())
     patch = torch.rand(1, 1, 9, 9)
     torch.testing.assert_close(plain(patch), plain.stem(patch).relu().mean((2, 3)))
@@ -39,6 +39,18 @@ def test_plain_pooling_is_the_mean_and_focus_prefers_the_centre():
     centre[..., 4, 4] = corner[..., 1, 1] = 1
     torch.testing.assert_close(plain(centre), plain(corner))
     assert focused(centre).sum() > 2 * focused(corner).sum()
+
+
+def test_features_are_averaged_over_different_distances():
+    """Two features of each width; a pixel far from the centre counts more, the wider the average."""
+    encoder = Encoder(1, 8, 0, halve=False, pool_sigmas=(0.1, 0.15, 0.2, 0.3))
+    weights = encoder.weights(9, torch.zeros(()))
+    torch.testing.assert_close(weights.sum((1, 2)), torch.ones(8))
+    assert torch.equal(weights[::2], weights[1::2])
+    assert (weights[::2, 4, 4].diff() < 0).all()
+    assert (weights[::2, 1, 1].diff() > 0).all()
+    few = Encoder(1, 2, 0, halve=False, pool_sigmas=(0.1, 0.15, 0.2, 0.3)).weights(9, torch.zeros(()))
+    assert torch.equal(few, weights[[2, 6]])
 
 
 def test_a_block_is_made_of_grouped_convolutions():
@@ -51,6 +63,6 @@ def test_a_block_is_made_of_grouped_convolutions():
 @pytest.mark.parametrize("halve", [False, True])
 def test_responses_have_the_scale_of_the_signal(halve):
     """Nothing has a bias and nothing saturates: twice the signal gives twice the response."""
-    encoder = Encoder(2, 8, 1, halve=halve, pool_sigma=0.25)
+    encoder = Encoder(2, 8, 1, halve=halve, pool_sigmas=(0.25,))
     patches = torch.rand(3, 2, 16, 16)
     torch.testing.assert_close(encoder(2 * patches), 2 * encoder(patches))

@@ -26,7 +26,7 @@ def test_embedding_is_the_sum_over_markers():
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "network",
-    [{}, {"axis": "linear"}, {"pool_sigma": None, "log_threshold": None, "zero": False}, {"blocks": 0}, {"blocks": 3}],
+    [{}, {"axis": "linear"}, {"pool_sigmas": (), "log_threshold": None, "zero": False}, {"blocks": 0}, {"blocks": 3}],
 )
 @pytest.mark.parametrize("size", [6, 10, 25])
 def test_counts_of_a_marker_change_only_its_block_of_i(network, size):
@@ -106,7 +106,7 @@ def test_embedding_is_linear_in_i():
 @torch.inference_mode()
 @pytest.mark.parametrize("axis", ["log", "linear"])
 def test_a_saved_model_embeds_alike(tmp_path, axis):
-    model = make_model(pixel_size=0.5, axis=axis, blocks=2, pool_sigma=None)
+    model = make_model(pixel_size=0.5, axis=axis, blocks=2, pool_sigmas=())
     model.threshold.copy_(torch.tensor([0.01, 0.2, 0.3]))
     model.save(tmp_path / "model.safetensors")
     loaded = load_model(tmp_path / "model.safetensors")
@@ -142,7 +142,7 @@ def test_a_missing_file_says_how_to_write_one(tmp_path):
         {"features": 8.5},
         {"embedding": 0},
         {"blocks": -1},
-        {"pool_sigma": 0.0},
+        {"pool_sigmas": (0.1, 0.0)},
         {"log_threshold": -1.0},
     ],
 )

@@ -60,9 +60,9 @@ def test_only_tensors_and_one_json_are_in_the_file(path):
 
 def test_the_format_is_numbered(path):
     """When this fails, what the file holds has changed: raise the number, write a migration, then adapt this."""
-    assert FORMAT == 5
+    assert FORMAT == 6
     assert {field.name for field in fields(ModelConfig)} == {"markers", "patch_size", "pixel_size", "network"}
-    of_network = "axis features embedding blocks pool_sigma log_threshold zero"
+    of_network = "axis features embedding blocks pool_sigmas log_threshold zero"
     assert {field.name for field in fields(NetworkConfig)} == set(of_network.split())
     names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
     names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
@@ -149,7 +149,8 @@ def test_a_damaged_file_is_refused(path, damage, reason):
         ("network.embedding", 60_000),
         ("network.blocks", 10**9),
         ("network.blocks", 60_000),
-        ("network.pool_sigma", "wide"),
+        ("network.pool_sigmas", "wide"),
+        ("network.pool_sigmas", ["wide"]),
         ("network.zero", None),
         ("network.zero", 1),
         ("network.new", 1),
@@ -174,7 +175,7 @@ def test_a_missing_field_is_not_guessed(path):
     rewrite(path, lambda written: written["architecture"]["network"].pop("log_threshold"))
     with pytest.raises(
         ValueError,
-        match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'pool_sigma', 'zero'\] instead of",
+        match=r"has the fields \['axis', 'blocks', 'embedding', 'features', 'pool_sigmas', 'zero'\] instead of",
     ):
         load_model(path)
 
@@ -266,17 +267,23 @@ OLD_MODELS = {
         [[[0.54293263, 0.71412963], [0.29076609, 0.16087851]], [[0.54162300, 0.71888214], [0.28769681, 0.14340426]]],
         [[-0.20967729, 0.26701969, -0.02598708], [-0.21481979, 0.26421061, -0.02018484]],
     ),
+    (5, 0.2): (
+        "f335626ead17e853",
+        [[[0.54293263, 0.71412963], [0.29076609, 0.16087851]], [[0.54162300, 0.71888214], [0.28769681, 0.14340426]]],
+        [[-0.20967729, 0.26701969, -0.02598708], [-0.21481979, 0.26421061, -0.02018484]],
+    ),
 }
 
 
 def write_old(path, number, faint, change=None, **tensors):
     """Write the bytes of an old format for a model with weights known exactly, changed after the digest was taken."""
-    network = {"axis": "log", "features": 2, "embedding": 3, "blocks": 1, "focus": 0.15, "faint": faint}
+    sigma, threshold = ("focus", "faint") if number < 5 else ("pool_sigma", "log_threshold")
+    network = {"axis": "log", "features": 2, "embedding": 3, "blocks": 1, sigma: 0.15, threshold: faint}
     weights = {
         name: ((7 * torch.arange(math.prod(shape)) % 11 - 4) / 16).reshape(shape) for name, shape in OLD_SHAPES.items()
     }
     weights["normalization.start"] = torch.tensor([2.0, 500.0])
-    if number == 4:
+    if number > 3:
         network["zero"] = True
         weights["threshold"] = torch.tensor([0.25, 0.5])
     architecture = {"markers": ["CD3", "HLA-DR/DP"], "patch_size": 10, "pixel_size": 0.5, "network": network}
@@ -291,7 +298,7 @@ def write_old(path, number, faint, change=None, **tensors):
 def test_a_model_of_an_old_format_embeds_as_it_did(path, number, faint):
     write_old(path, number, faint)
     model = load_model(path)
-    network = NetworkConfig(features=2, embedding=3, log_threshold=faint, zero=number == 4)
+    network = NetworkConfig(features=2, embedding=3, pool_sigmas=(0.15,), log_threshold=faint, zero=number > 3)
     assert model.config == ModelConfig(("CD3", "HLA-DR/DP"), 10, 0.5, network)
     counts = (torch.arange(400) % 37).reshape(2, 2, 10, 10) * torch.tensor([1.0, 100.0])[:, None, None]
     for now, before in zip(model(counts), OLD_MODELS[number, faint][1:], strict=True):
@@ -317,7 +324,10 @@ def test_a_model_of_an_old_format_embeds_as_it_did(path, number, faint):
             lambda written: written["architecture"]["network"].update(faint="low"),
             "its architecture has the value 'low'",
         ),
-        (lambda written: written["architecture"]["network"].pop("focus"), "its architecture has the fields"),
+        (
+            lambda written: written["architecture"]["network"].pop("focus"),
+            "its architecture is not one of format",
+        ),
         (lambda written: written.update(format=FORMAT), "its architecture has the fields"),
     ],
 )

@@ -16,7 +16,7 @@ def test_network_and_loss_of_the_paper(name):
     training, network = PRESETS[name]
     assert (network.features, network.embedding) == (8, 256)
     assert network.axis == "linear"
-    assert network.pool_sigma is None
+    assert network.pool_sigmas == ()
     assert network.log_threshold is None
     assert network.zero is False
     assert (training.temperature, training.penalty) == (0.5, "paper")

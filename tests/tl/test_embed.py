@@ -70,7 +70,11 @@ def test_writes_what_the_docs_say(whole, model):
     np.testing.assert_allclose(adata.obsm["X_nextmarker"], rebuilt, atol=1e-5)
     record = adata.uns["nextmarker"]["embed"]
     assert record["model"] == model.digest()
-    assert (record["patch_size"], record["features"], record["pool_sigma"]) == (11, 8, model.config.network.pool_sigma)
+    assert (record["patch_size"], record["features"], tuple(record["pool_sigmas"])) == (
+        11,
+        8,
+        model.config.network.pool_sigmas,
+    )
     assert record["axis"] == model.config.network.axis
 
 

@@ -42,8 +42,8 @@ def encode(encoder: Encoder, x: Tensor) -> Tensor:
         torch.stack([weights[f"blocks.{block}.{layer}.weight"] for block in blocks])
         for layer in ("spatial", "expand", "project")
     )
-    pooling = np.pad(encoder.weight(side, x).numpy(), ((0, 0), (0, 1))).ravel()
-    pooling = np.pad(pooling, (0, -len(pooling) % ALIGNED))
+    pooling = np.pad(encoder.weights(side, x).numpy(), ((0, 0), (0, 0), (0, 1))).reshape(encoder.features, -1)
+    pooling = np.pad(pooling, ((0, 0), (0, -pooling.shape[1] % ALIGNED)))
     return _Encode.apply(x, stem, spatial, expand, project, pooling)
 
 

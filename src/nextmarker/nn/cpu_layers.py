@@ -30,9 +30,9 @@ def respond(signal, layers, pooling, responses):  # type: ignore[no-untyped-def]
     layers
         Weights of stem, spatial, expand and project, (markers, blocks, rows, columns) each; the stem is one block.
     pooling
-        Weights of the pixels in the average, as a row.
+        Weights of the pixels in the average, as a row for each feature.
     """
-    rows = _make_rows(signal, layers, len(pooling))
+    rows = _make_rows(signal, layers, pooling.shape[1])
     for cell in range(signal.shape[0]):
         for marker in range(signal.shape[1]):
             if _has_signal(signal[cell, marker]):
@@ -52,7 +52,7 @@ def backpropagate(first, last, signal, layers, turned, pooling, of_responses, of
     of_signal, of_layers
         Zeros, with the shapes of `signal` and `layers`.
     """
-    rows, of_rows = _make_rows(signal, layers, len(pooling)), _make_rows(signal, layers, len(pooling))
+    rows, of_rows = _make_rows(signal, layers, pooling.shape[1]), _make_rows(signal, layers, pooling.shape[1])
     for cell in range(signal.shape[0]):
         for marker in range(first, last):
             if _has_signal(signal[cell, marker]):  # rectified features of zero have no gradient
@@ -157,8 +157,8 @@ def _pool(features, pooling, responses):  # type: ignore[no-untyped-def]
     """Average the positive part of the features."""
     for feature in range(len(features)):
         total = _ZERO
-        for pixel in range(len(pooling)):
-            total += pooling[pixel] * max(features[feature, pixel], _ZERO)
+        for pixel in range(pooling.shape[1]):
+            total += pooling[feature, pixel] * max(features[feature, pixel], _ZERO)
         responses[feature] = total
 
 
@@ -166,8 +166,8 @@ def _pool(features, pooling, responses):  # type: ignore[no-untyped-def]
 def _pool_back(of_responses, pooling, of_features):  # type: ignore[no-untyped-def]
     """Distribute the gradient of an average over the pixels."""
     for feature in range(len(of_features)):
-        for pixel in range(len(pooling)):
-            of_features[feature, pixel] = of_responses[feature] * pooling[pixel]
+        for pixel in range(pooling.shape[1]):
+            of_features[feature, pixel] = of_responses[feature] * pooling[feature, pixel]
 
 
 @compiled

@@ -46,38 +46,42 @@ class Encoder(nn.Module):
         Number of residual blocks.
     halve
         Halve the resolution in the stem, by one 4x4 convolution of stride 2 in place of a 3x3 convolution.
-    pool_sigma
-        Standard deviation of the Gaussian weights in the average, as a fraction of the patch width. None gives a plain
-        average.
+    pool_sigmas
+        Standard deviations of the Gaussian weights in the average, as fractions of the patch width. The features of a
+        marker are divided among them. None at all gives a plain average.
     """
 
-    def __init__(self, markers: int, features: int, blocks: int, *, halve: bool, pool_sigma: float | None) -> None:
+    def __init__(
+        self, markers: int, features: int, blocks: int, *, halve: bool, pool_sigmas: tuple[float, ...]
+    ) -> None:
         super().__init__()
         width = markers * features
         kernel, stride = (4, 2) if halve else (3, 1)
         self.stem = nn.Conv2d(markers, width, kernel, stride, padding=1, groups=markers, bias=False)
         self.blocks = nn.Sequential(*(Block(markers, features) for _ in range(blocks)))
-        self.pool_sigma = pool_sigma
+        self.features, self.pool_sigmas = features, pool_sigmas
 
     def forward(self, x: Tensor) -> Tensor:
         """Map signal from 0 to 1, (cells, markers, height, width), to responses, (cells, markers * features)."""
         if can_encode(self, x):
             return encode(self, x)
-        x = self._features(x)
-        return torch.einsum("nchw,hw->nc", x, self.weight(x.shape[-1], x))
+        x = self._features(x).unflatten(1, (-1, self.features))
+        return torch.einsum("nmfhw,fhw->nmf", x, self.weights(x.shape[-1], x)).flatten(1)
 
     def locate(self, x: Tensor) -> Tensor:
         """Map signal to the parts of the responses by position, (cells, markers * features, height, width)."""
-        x = self._features(x)
-        return x * self.weight(x.shape[-1], x)
+        x = self._features(x).unflatten(1, (-1, self.features))
+        return (x * self.weights(x.shape[-1], x)).flatten(1, 2)
 
     def _features(self, x: Tensor) -> Tensor:
         return F.relu(self.blocks(F.relu(self.stem(x))))  # (cells, markers * features, height, width)
 
-    def weight(self, side: int, like: Tensor) -> Tensor:
-        """Weights of the positions in the average, (side, side), with sum 1."""
-        if self.pool_sigma is None:
-            return like.new_full((side, side), 1 / side**2)
+    def weights(self, side: int, like: Tensor) -> Tensor:
+        """Weights of the positions in the average of each feature, (features, side, side), each with sum 1."""
+        if not self.pool_sigmas:
+            return like.new_full((self.features, side, side), 1 / side**2)
         offset = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
-        profile = torch.softmax(-0.5 * (offset / (self.pool_sigma * side)) ** 2, dim=0)
-        return torch.outer(profile, profile)
+        share = (torch.arange(self.features) + 0.5) / self.features  # the sigmas are divided evenly among the features
+        sigma = like.new_tensor(self.pool_sigmas)[(share * len(self.pool_sigmas)).long()]
+        profile = torch.softmax(-0.5 * (offset / (side * sigma[:, None])) ** 2, dim=1)  # (features, side)
+        return profile[:, :, None] * profile[:, None]

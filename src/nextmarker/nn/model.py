@@ -53,8 +53,8 @@ class NetworkConfig:
 
     Examples
     --------
-    >>> NetworkConfig(axis="linear", pool_sigma=None, log_threshold=None, zero=False)  # as in the paper
-    NetworkConfig(axis='linear', features=8, embedding=256, blocks=1, pool_sigma=None, log_threshold=None, zero=False)
+    >>> NetworkConfig(axis="linear", pool_sigmas=(), log_threshold=None, zero=False)  # as in the paper
+    NetworkConfig(axis='linear', features=8, embedding=256, blocks=1, pool_sigmas=(), log_threshold=None, zero=False)
     """
 
     axis: Axis = "log"
@@ -66,9 +66,10 @@ class NetworkConfig:
     """Length of F (paper: 256)."""
     blocks: int = 1
     """Residual blocks of the encoder."""
-    pool_sigma: float | None = 0.15
-    """Standard deviation of the Gaussian weights in the average over the patch, as a fraction of its width. None gives
-    a plain average (paper)."""
+    pool_sigmas: tuple[float, ...] = (0.1, 0.15, 0.2, 0.3)
+    """Standard deviations of the Gaussian weights in the average over the patch, as fractions of its width. The
+    features of a marker are divided among them, so together they tell how far from the centre its signal lies. Empty
+    gives a plain average (paper)."""
     log_threshold: float | None = 0.2
     """Signal above which features are log-compressed, as a fraction of the marker's bright signal. None keeps them
     linear (paper)."""
@@ -82,7 +83,7 @@ class NetworkConfig:
             features=(is_integer(self.features, 1), "an integer, at least 1"),
             embedding=(is_integer(self.embedding, 1), "an integer, at least 1"),
             blocks=(is_integer(self.blocks, 0) and self.blocks <= MAX_BLOCKS, f"an integer from 0 to {MAX_BLOCKS}"),
-            pool_sigma=(self.pool_sigma is None or self.pool_sigma > 0, "positive, or None"),
+            pool_sigmas=(all(sigma > 0 for sigma in self.pool_sigmas), "positive fractions"),
             log_threshold=(self.log_threshold is None or self.log_threshold > 0, "positive, or None"),
         )
 
@@ -154,7 +155,7 @@ class NeXtMarker(nn.Module):
         network = config.network
         self.normalization = Normalization(torch.as_tensor(start).nan_to_num(nan=1.0), network.axis)
         halve = config.patch_size > HALVE_ABOVE
-        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, pool_sigma=network.pool_sigma)
+        self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, pool_sigmas=network.pool_sigmas)
         self.crosstalk = nn.Linear(markers * network.features, network.embedding)
         self.register_buffer("threshold", torch.full((markers,), network.log_threshold or 1.0))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = 5
+FORMAT = 6
 KEY = "nextmarker"
 LARGEST_NUMBER = 2**16
 RENAMED = {"focus": "pool_sigma", "faint": "log_threshold"}
@@ -42,10 +42,17 @@ def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, lis
 def _from_4(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Format 4 had other names for two fields of the network."""
     network = {RENAMED.get(name, name): value for name, value in architecture["network"].items()}
-    return {**architecture, "network": network}, {}
+    return _from_5({**architecture, "network": network})
 
 
-MIGRATIONS = {3: _from_3, 4: _from_4}
+def _from_5(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Up to format 5, all features were averaged with the same weights."""
+    network = {**architecture["network"]}
+    sigma = network.pop("pool_sigma")
+    return {**architecture, "network": {**network, "pool_sigmas": [] if sigma is None else [sigma]}}, {}
+
+
+MIGRATIONS = {3: _from_3, 4: _from_4, 5: _from_5}
 """For each older format, a function that converts its architecture to the present one and adds missing tensors."""
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # The presets of the paper give all fields, so that they do not change with the defaults.
 _PAPER_NETWORK: Final = NetworkConfig(
-    axis="linear", features=8, embedding=256, blocks=1, pool_sigma=None, log_threshold=None, zero=False
+    axis="linear", features=8, embedding=256, blocks=1, pool_sigmas=(), log_threshold=None, zero=False
 )
 
 PRESETS: Final[Mapping[str, tuple[TrainingConfig, NetworkConfig]]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,7 +12,7 @@ import pandas as pd
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value
 from nextmarker._provenance import name_embedding, warn_of_replaced_embedding
-from nextmarker._record import refuse_foreign_keys, write_results
+from nextmarker._record import fields_of, refuse_foreign_keys, write_results
 from nextmarker._regions import read_regions
 from nextmarker._table import get_table
 from nextmarker.nn.device import pick_device
@@ -240,7 +239,7 @@ def _write(
         "markers": np.array(known.markers, dtype=object),
         "patch_size": known.patch_size,
         "pixel_size": known.pixel_size,
-        **asdict(known.network),
+        **fields_of(known.network),
         **model.normalization.as_arrays(),
     }
     warn_of_replaced_embedding(adata, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from nextmarker._coordinates import STATE_SIZE
 from nextmarker._errors import check_option, listed
 from nextmarker._logging import logger
 from nextmarker._outcome import describe_outcome, training_worked
-from nextmarker._record import write_results
+from nextmarker._record import fields_of, write_results
 from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table
 from nextmarker.nn.device import pick_device
@@ -166,8 +165,8 @@ def train(
         loss = fit_and_scale(model, sampler, training, generator=generator, progress=progress, kept=kept)
     model.cpu()
     record = {
-        **{name: np.array(value) if isinstance(value, tuple) else value for name, value in asdict(training).items()},
-        **asdict(network),
+        **fields_of(training),
+        **fields_of(network),
         "random_state": random_state,
         "patch_size": side,
         "pixel_size": pixel_size,
