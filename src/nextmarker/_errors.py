@@ -1,4 +1,4 @@
-"""Wording of errors: what was expected, what was found, and the call that fixes it."""
+"""Wording of errors: what was expected, what was found, and the call that fixes it; and of numbers of things."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ def listed(names: Iterable[object], most: int = SHOWN) -> str:
     quoted = [repr(str(name) if isinstance(name, str) else name) for name in names]  # numpy's text too
     more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
     return (", ".join(quoted[:most]) or "nothing") + more
+
+
+def counted(number: int, what: str) -> str:
+    """Say how many there are of something.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(1200, "cell")
+    ('1 image', '1,200 cells')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def no_such(

@@ -53,6 +53,13 @@ def record_name(step: str, key: str) -> str:
     return step if key == _DEFAULT_NAMES.get(step) else f"{step}_{key}"
 
 
+def results_of(adata: AnnData, step: str) -> list[str]:
+    """Names of the results of a step, by their records: the inverse of `record_name`."""
+    records = adata.uns.get(_keys.RECORD, {})
+    default = [_DEFAULT_NAMES[step]] if step in records else []
+    return default + sorted(name.removeprefix(f"{step}_") for name in records if name.startswith(f"{step}_"))
+
+
 def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:
     """Read the parameters of a step; empty if unknown."""
     return adata.uns.get(_keys.RECORD, {}).get(name, {})

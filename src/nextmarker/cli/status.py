@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextmarker import _keys
-from nextmarker._errors import listed
+from nextmarker._errors import counted, listed
 from nextmarker._replace import is_being_written, is_store, recover, resolved
 from nextmarker.cli.places import shown, typed
 from nextmarker.cli.progress import OPTIONS, folder_of, how_to_go_on, is_progress
@@ -51,7 +51,7 @@ def _describe_progress(folder: Path) -> None:
     running = is_being_written(resolved(options["output"]))
     print(f"{shown(folder)}: {'running now' if running else 'interrupted'}")
     for step, found in progress(folder).items():
-        print(f"{step}: {found['done']} of {_count(int(found['total']), str(found['unit']))}")
+        print(f"{step}: {found['done']} of {counted(int(found['total']), str(found['unit']))}")
     if not running:
         print(f"next: {how_to_go_on(folder)}")
 
@@ -62,14 +62,14 @@ def _describe_store(store: Path) -> None:
 
     group: Any = zarr.open_group(store, mode="r")
     images = sorted(group["images"].keys()) if "images" in group else []
-    print(f"{shown(store)}: store of {_count(len(images), 'image')}, {listed(images)}")
+    print(f"{shown(store)}: store of {counted(len(images), 'image')}, {listed(images)}")
     if f"tables/{_keys.TABLE}" not in group:
         print("cells: none\nnext: in Python, nm.pp.detect_cells")
         return
     from nextmarker.cli import summary
 
     adata = _read_slim(group[f"tables/{_keys.TABLE}"])
-    print(f"cells: {adata.n_obs} in {_count(adata.obs[_keys.IMAGE].nunique(), 'image')}, {adata.n_vars} markers")
+    print(f"cells: {adata.n_obs} in {counted(adata.obs[_keys.IMAGE].nunique(), 'image')}, {adata.n_vars} markers")
     records = {step: record for step, record in adata.uns.get(_keys.RECORD, {}).items() if isinstance(record, dict)}
     versions = sorted({str(record.get("version")) for record in records.values()})
     steps = [step for step in ORDER if step in records] + [step for step in records if step not in ORDER]
@@ -101,7 +101,3 @@ def _describe_model(path: Path) -> None:
     print(f"patches: {known.patch_size} x {known.patch_size} pixels{size}")
     print(f"markers: {', '.join(known.markers)}")
     print(f"next: nextmarker embed IMAGES --model {typed(path)} --nuclear-channels NAME -o OUT.zarr")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

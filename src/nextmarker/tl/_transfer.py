@@ -10,6 +10,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed
+from nextmarker._outcome import unlike_reference
 from nextmarker._provenance import check_clusters
 from nextmarker._record import embedded_as, made_from, read_record, record_name, refuse_foreign_keys, write_results
 from nextmarker._table import LAYERS, OURS, get_table, read_labels, read_representations
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-NOTABLE = 0.05  # share of the cells of an image that lie outside, from which on a warning names it
 NAMED = 3  # images that a warning lists
 GREY = "#b3b3b3"
 
@@ -305,9 +305,7 @@ def _describe_models(adata: AnnData, reference: AnnData, labelled: np.ndarray) -
 
 def _warn_of_outside(obs: pd.DataFrame, outside: np.ndarray, in_reference: float) -> None:
     """Warn of images many of whose cells are unlike all of the reference, the worst first."""
-    images = obs[_keys.IMAGE].astype(str).to_numpy() if _keys.IMAGE in obs else np.full(len(obs), "all cells")
-    shares = pd.Series(outside).groupby(images).agg(["mean", "sum", "size"]).sort_values("mean", ascending=False)
-    found = shares[shares["mean"] > max(NOTABLE, 2 * in_reference)]
+    found = unlike_reference(obs, outside, in_reference, _keys.IMAGE)
     if found.empty:
         return
     named = ", ".join(f"{name!r} ({row['sum']:.0f} of {row['size']:.0f})" for name, row in found.head(NAMED).iterrows())
