@@ -61,6 +61,6 @@ def test_only_the_clearest_of_many_comparisons_are_listed(source, monkeypatch):
     monkeypatch.setattr("nextmarker.pl.html.groups.MOST_ROWS", 2)
     nm.tl.compare_groups(source.adata, reference="control")
     (table,) = (block for block in groups(source) if isinstance(block, Table))
-    assert table.caption == "The 2 with the smallest p of 3 comparisons"
+    assert table.caption == "3 comparisons, the 2 with the smallest p"
     smallest = source.adata.uns["group_comparison"].sort_values("p")["variable"].head(2)
     assert [row[0] for row in table.rows] == list(smallest)

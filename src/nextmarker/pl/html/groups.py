@@ -42,8 +42,8 @@ def _groups(source: Source, key: str) -> list[Block]:
     alt = f"Patients of each group in {counted(len(axes), 'variable')}."
     blocks.append(drawn(axes, alt, "Patients of each group as points, their mean as a line, and q."))
     first = compared.sort_values("p", kind="stable").head(MOST_ROWS)
-    which = f"The {MOST_ROWS} with the smallest p" if len(first) < len(compared) else "All"
-    return [*blocks, table(f"{which} of {counted(len(compared), 'comparison')}", first, folded=True)]
+    few = f", the {MOST_ROWS} with the smallest p" if len(first) < len(compared) else ""
+    return [*blocks, table(f"{counted(len(compared), 'comparison')}{few}", first, folded=True)]
 
 
 def _what(compared: pd.DataFrame, record: Mapping[str, Any]) -> str:

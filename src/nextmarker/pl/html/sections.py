@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[2]
 LONGEST = 20
 """Most values of a parameter that are listed."""
-STEPS = ("detect_cells", "add_cells", "train", "embed", "cluster", "marker_attribution", "annotate")
+STEPS = ("detect_cells", "add_cells", "add_samples", "train", "embed", "cluster", "marker_attribution", "annotate")
 """The order in which parameters are listed; other steps follow by name."""
 
 

@@ -112,12 +112,13 @@ def _niches(source: Source, key: str) -> list[Block]:
     if none:
         blocks.append(Words(f"{counted(none, 'cell')} of {len(obs):,} have no niche.", "check"))
     caption = f"Shares of the categories of {groupby} in each niche."
-    regions = sorted(source.regions, key=lambda region: -len(region.rows))[:MAPS]
+    least = sorted(len(region.rows) for region in source.regions)[-MAPS:][0]
+    largest = [region for region in source.regions if len(region.rows) >= least][:MAPS]
     return [
         *blocks,
         table("Niches", _list_niches(counts), folded=False),
         drawn(draw_composition(source.adata, groupby, by=key), caption, caption),
-        draw_thumbnails(source.sdata, source.adata, regions, obs[key].astype("category"), ()),
+        draw_thumbnails(source.sdata, source.adata, largest, obs[key].astype("category"), ()),
         *in_each_image(source, key),
     ]
 
