@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+MEDIAN, THRESHOLD = "median", "threshold"  # above which cells count as positive
 EMBED = "nm.tl.embed(sdata)"
 STORE = "nm.tl.embed(sdata, model, store_features=True)"
 JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
@@ -58,12 +59,14 @@ def write_attribution(
     groupby: str,
     clusters: pd.Categorical,
     thresholds: Mapping[str, float],
+    above: str,
 ) -> None:
-    """Write an attribution of `.obs[groupby]`, and its record."""
+    """Write an attribution of `.obs[groupby]`, and its record; `above` says in words what the thresholds are."""
     record = {
         "groupby": groupby,
         "threshold": np.array(list(thresholds.values())),
         "markers": np.array(list(thresholds), dtype=object),
+        "above": above,
         "examples": choose_examples(clusters, adata.obs_names),
         "clustering": read_record(adata, record_name(_keys.CLUSTER_STEP, groupby)).get("clustering"),
         **made_from(adata),
