@@ -21,6 +21,7 @@ MEDIAN, THRESHOLD = "median", "threshold"  # above which cells count as positive
 EMBED = "nm.tl.embed(sdata)"
 STORE = "nm.tl.embed(sdata, model, store_features=True)"
 JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
+LEAST_SHARE = 0.01  # contribution below which a marker is not named among those that set a cluster apart
 SAMPLE = 10_000  # cells for which F is compared with I
 
 
@@ -50,6 +51,11 @@ def attribute(adata: AnnData, clusters: pd.Categorical, thresholds: np.ndarray) 
         "contribution": contributions(mean_features - _elsewhere(mean_features, sizes), crosstalk).sum(axis=2),
     }
     return _as_rows(tables, sizes, clusters.categories, adata.var_names)
+
+
+def raised_markers(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of an attribution whose marker is higher in the cluster than elsewhere and contributes notably."""
+    return table[(table["mean"] > table["mean_elsewhere"]) & (table["contribution"] >= LEAST_SHARE)]
 
 
 def write_attribution(

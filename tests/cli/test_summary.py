@@ -41,7 +41,7 @@ def test_a_cluster_without_markers_of_its_own_is_told_in_words(
     monkeypatch.setattr(nm.get, "top_markers", lambda _: top)
     summary.print_clusters(adata)
     printed = capsys.readouterr().out
-    assert "none is higher" in printed
+    assert "none stands out" in printed
     assert "NaN" not in printed
 
 

@@ -40,7 +40,7 @@ def print_clusters(adata: AnnData, true_type: pd.Series | None = None) -> None:
         table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
     top = nm.get.top_markers(adata).astype(str)
     named = top.groupby("cluster")["marker"].agg(", ".join)
-    table["top markers"] = named.reindex(table.index).fillna("(none is higher than elsewhere)")
+    table["top markers"] = named.reindex(table.index).fillna("(none stands out)")
     images = adata.obs[_keys.IMAGE].nunique()
     print(f"\n{adata.n_obs} cells in {images} image{'s' * (images != 1)}, {len(table)} clusters")
     print(table.rename_axis("cluster").to_string())

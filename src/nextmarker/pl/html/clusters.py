@@ -81,7 +81,7 @@ def clusters(source: Source) -> list[Block]:
             "cluster": sizes.index,
             "cells": sizes.to_numpy(),
             "share (%)": (100 * sizes / sizes.sum()).round(1).to_numpy(),
-            "markers that set it apart": markers.reindex(sizes.index).fillna("none raised").to_numpy(),
+            "markers that set it apart": markers.reindex(sizes.index).fillna("none stands out").to_numpy(),
         }
     )
     picture = drawn(axes, f"Dot plot of {len(sizes)} clusters and {source.adata.n_vars} markers.", caption)
