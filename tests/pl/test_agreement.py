@@ -77,7 +77,9 @@ def test_columns_without_a_common_type(adata):
 
 def test_labels_of_two_types_are_no_longer_than_their_axes():
     types = ["T", "B"] * 5
-    adata = AnnData(obs=pd.DataFrame({"mean_intensity_cell_type": types, "cell_type": types}, np.arange(10).astype(str)))
+    adata = AnnData(
+        obs=pd.DataFrame({"mean_intensity_cell_type": types, "cell_type": types}, np.arange(10).astype(str))
+    )
     adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(10, 2))
     matrix, umap = nm.pl.agreement(adata, "mean_intensity_cell_type", "cell_type")
     matrix.figure.draw_without_rendering()
