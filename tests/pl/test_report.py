@@ -152,7 +152,7 @@ def test_it_has_headings_a_language_and_a_width(page):
 def test_numbers_and_remarks(page):
     assert "40 cells in 2 images, 4 markers, 3 clusters." in page.text["summary"]
     worked = ("good", "Training worked: the final loss, 3.10, is 3.10 below that of random embeddings, 6.20.")
-    skipped = ("check", "2 images were read, and 1 files or parts of files were skipped.")
+    skipped = ("check", "Read 2 images, and skipped 1 file or parts of them.")
     assert page.remarks["training"] == [worked]
     assert page.remarks["files"] == [skipped]
     remarks = page.remarks.pop("summary")

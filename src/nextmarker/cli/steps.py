@@ -185,7 +185,8 @@ def _check_markers_of_model(model: NeXtMarker, panels: Mapping[str, list[str]], 
         lacking = [name for name in model.config.markers if name not in there]
         if lacking:
             fix = 'Train on this panel, rename channels by panel=..., or take their counts as zero: missing="zero".'
-            raise ValueError(no_such("marker", lacking, f"image {image!r} as chosen", there, fix))
+            where, taken = f"image {image!r} as chosen", model.config.markers
+            raise ValueError(no_such("marker", lacking, where, there, fix, taken=taken))
 
 
 def _without(exclude: list[str], sdata: SpatialData, panels: Mapping[str, list[str]], markers: Any) -> list[str]:

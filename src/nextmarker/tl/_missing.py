@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from nextmarker._errors import no_such
+from nextmarker._errors import in_images, no_such
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,9 @@ def lacking_markers(model: NeXtMarker, adata: AnnData, regions: Sequence[Region]
     return lacking
 
 
-def refuse_lacking(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions: Sequence[Region]) -> None:
+def refuse_lacking(
+    lacking: Mapping[str, Sequence[str]], model: NeXtMarker, adata: AnnData, regions: Sequence[Region]
+) -> None:
     """Raise an error for the first image that lacks markers.
 
     Raises
@@ -55,7 +57,8 @@ def refuse_lacking(lacking: Mapping[str, Sequence[str]], adata: AnnData, regions
         unknown = [marker for marker in absent if marker not in adata.var_names]
         holder, names = ("the table", adata.var_names) if unknown else (f"image {region.image!r}", region.pixels["c"])
         fix = 'Train on this panel, nm.tl.train(sdata), rename channels, or take their counts as zero: missing="zero".'
-        raise ValueError(no_such("marker", unknown or absent, holder, names.to_numpy(), fix))
+        missing, taken = unknown or absent, model.config.markers
+        raise ValueError(no_such("marker", missing, holder, names.to_numpy(), fix, taken=taken))
 
 
 def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, regions: Sequence[Region]) -> None:
@@ -64,7 +67,7 @@ def warn_of_lacking(lacking: Mapping[str, Sequence[str]], model: NeXtMarker, reg
         return
     images = len({region.image for region in regions})
     times = Counter(marker for absent in lacking.values() for marker in absent)
-    named = [f"{marker} in {times[marker]} of {images} images" for marker in model.config.markers if times[marker]]
+    named = [f"{marker} {in_images(times[marker], images)}" for marker in model.config.markers if times[marker]]
     warnings.warn(f"Counts of missing markers are taken as zero: {', '.join(named)}.", stacklevel=3)
 
 

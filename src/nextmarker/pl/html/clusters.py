@@ -11,6 +11,7 @@ from anndata import AnnData
 from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
+from nextmarker._errors import counted
 from nextmarker._outcome import unlike_reference
 from nextmarker._provenance import read_annotation
 from nextmarker._record import read_record
@@ -124,7 +125,7 @@ def in_each_image(source: Source, column: str) -> list[Block]:
         own = images[first : first + MOST_IMAGES]
         some = AnnData(obs=obs.loc[obs[_keys.IMAGE].isin(own).to_numpy(), shown], uns=colors)
         what = f"Shares of the categories of {column}"
-        alt = f"{what} in {len(own)} images."
+        alt = f"{what} in {counted(len(own), 'image')}."
         pictures.append(drawn(draw_composition(some, column), alt, f"{what} in each image."))
     return [*pictures]
 
