@@ -69,3 +69,12 @@ def test_types_that_could_not_be_learned_are_named(source, reference):
     with pytest.warns(UserWarning, match="never assigned"):
         nm.tl.transfer(adata, reference, "cell_type", key_added="transferred")
     assert "Types with too few clear examples, which no cell can get: rare." in words(transferred(source), "check")
+
+
+def test_missing_markers_are_named(source, reference):
+    adata = source.adata
+    embed(adata, adata.obs["cell_type"], 2)
+    adata.uns["nextmarker"] = {"embed": {"filled_with_zero": {"P1": np.array(["CD3"])}}}
+    with pytest.warns(UserWarning, match="CD3 in 1 of 6 images"):
+        nm.tl.transfer(adata, reference, "cell_type", key_added="transferred")
+    assert "Markers that new images lack were taken as zero: CD3." in words(transferred(source), "check")

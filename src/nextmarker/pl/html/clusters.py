@@ -216,6 +216,10 @@ def _transferred(source: Source, key: str) -> list[Block]:
     never = list(record.get("not_learned", ()))
     if never:
         blocks.append(Words(f"Types with too few clear examples, which no cell can get: {first_few(never)}.", "check"))
+    missing = list(record.get("missing_markers", ()))
+    if missing:
+        words = f"Markers that new images lack were taken as zero: {first_few(missing)}"
+        blocks.append(Words(f"{words}. Types that differ in them may be wrong.", "check"))
     sizes = labels.value_counts()
     sure = obs[f"{key}_probability"].groupby(labels, observed=False).median()
     content = pd.DataFrame({"type": sizes.index.astype(str), "cells": sizes.to_numpy()})
