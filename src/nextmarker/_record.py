@@ -103,6 +103,8 @@ def write_results(
 def refuse_foreign_keys(adata: AnnData, keys: list[str], step: str | None, argument: str | None = "key_added") -> None:
     """Raise an error before replacing what another step or the user wrote; a step may replace its own results.
 
+    Also raise one for a view, such as `adata[rows]`: its results would never reach the table, and be lost with it.
+
     `.uns` with the record is lost when tables are joined. So default names also count as written by the step if the
     cells show that nextmarker embedded them.
 
@@ -115,6 +117,9 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], step: str | None, argum
     argument
         The argument for choosing another name, if there is one.
     """
+    if adata.is_view:
+        msg = "The table is a view of another, which the results would not reach. Copy it: adata = adata[...].copy()."
+        raise ValueError(msg)
     owners = _owners(adata)
     defaults = _DEFAULT_PLACES if embedded_as(adata).notna().any() else set()
     for place in keys:

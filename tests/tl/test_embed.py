@@ -155,7 +155,7 @@ def test_i_in_half_precision(make, model, whole, tmp_path):
     attribution = nm.get.cell_attribution(sdata, 5, model)
     assert float(attribution["contribution"].sum()) == pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="'X_interpretability'.*nm.tl.embed"):
-        nm.tl.marker_attribution(half[:, ::-1], groupby="side")  # not a copy: numpy 2.0.0 cannot copy text from stores
+        nm.metrics.separation(half[:, ::-1], "side", use_rep="X_interpretability")
 
 
 def test_i_left_out_and_stored_again(make, model, whole):
