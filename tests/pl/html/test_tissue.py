@@ -38,6 +38,13 @@ def test_types_that_are_neighbours_are_named(source):
     assert len(only(blocks, Picture)) == 1
 
 
+def test_cells_of_unknown_type_are_no_type(source):
+    obs = source.adata.obs
+    obs["cell_type"] = obs["cell_type"].cat.rename_categories({"T": "unknown", "B": "unsure"})
+    nm.tl.neighborhood(source.adata, graph="radius", radius=1, permutations=50)
+    assert "No two types are neighbours clearly" in words(sections.neighbors(source))
+
+
 def test_a_result_of_one_image_is_said_to_be_of_one(source):
     nm.tl.neighborhood(source.adata, graph="radius", radius=1, permutations=50)
     links = source.adata.uns["neighborhood"]

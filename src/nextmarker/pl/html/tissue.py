@@ -63,8 +63,11 @@ def _pairs_in_words(links: pd.DataFrame) -> str:
     """Name the pairs of different types that are neighbours clearly more, or less, often than by chance."""
     mean, n_images = mean_ratios(links), links["image"].nunique()
     sure = images_agree(links) if n_images >= LEAST_IMAGES else mean.abs() >= CLEAR
+    known = ~mean.index.isin(_keys.NO_TYPE)
     kinds, values = mean.index.astype(str), mean.to_numpy(dtype=float)
-    ratios = {(kinds[i], kinds[j]): values[i, j] for i, j in np.argwhere(sure.to_numpy()) if i != j}
+    ratios = {
+        (kinds[i], kinds[j]): values[i, j] for i, j in np.argwhere(sure.to_numpy() & known & known[:, None]) if i != j
+    }
     by_strength = sorted(ratios, key=lambda pair: abs(ratios[pair]))
     strongest = {frozenset(pair): pair for pair in by_strength}.values()  # of the two directions
     ordered = [pair for pair in reversed(by_strength) if pair in strongest]
