@@ -48,9 +48,10 @@ def report(
     """Write a report of the whole analysis: one HTML file that opens in any browser, also offline.
 
     It contains what was read and skipped, all images with the centres of their cells, training, normalization, clusters
-    and their markers, typical cells, composition, differences between images, cell types, parameters and versions. The
-    summary at its top says what to look at first. Results that do not exist yet are named with the call that makes
-    them. Everything is taken from the object, so the report can also be written after saving and reading it again.
+    and their markers, typical cells, composition, differences between images, cell types, parameters and versions; and,
+    if there are any, transferred types, neighbours, niches and differences between groups. The summary at its top says
+    what to look at first. Results that do not exist yet are named with the call that makes them. Everything is taken
+    from the object, so the report can also be written after saving and reading it again.
 
     Pictures are part of the file: about 3 MB for ten images and 7 MB for a hundred. Images are read one at a time, at a
     coarse scale if they have one.
