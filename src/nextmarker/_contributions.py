@@ -21,7 +21,7 @@ MEDIAN, THRESHOLD = "median", "threshold"  # above which cells count as positive
 EMBED = "nm.tl.embed(sdata)"
 STORE = "nm.tl.embed(sdata, model, store_features=True)"
 JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
-LEAST_SHARE = 0.01  # contribution below which a marker is not named among those that set a cluster apart
+LEAST_SHARE = 0.02  # contribution below which a marker is not named among those that set a cluster apart
 SAMPLE = 10_000  # cells for which F is compared with I
 
 

@@ -25,7 +25,7 @@ def top_markers(
     data
         Table after `nm.tl.marker_attribution`, or the SpatialData object that contains it.
     n
-        Maximum number of markers per cluster: those with the largest contribution, of at least 1 %, among the markers
+        Maximum number of markers per cluster: those with the largest contribution, of at least 2 %, among the markers
         whose mean activation is higher in the cluster than elsewhere.
     key
         Name of the attribution in `.uns`.

@@ -70,7 +70,7 @@ def patches(
         between clusters.
     markers
         One to three markers to draw in every row. By default the top markers of each cluster: the three with the
-        largest contribution, of at least 1 %, among those with higher activation in the cluster than elsewhere.
+        largest contribution, of at least 2 %, among those with higher activation in the cluster than elsewhere.
     size
         Width of a patch in pixels; by default the patch size of the embedding.
     key
