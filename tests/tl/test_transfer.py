@@ -71,7 +71,7 @@ def test_markers_that_the_reference_lacks_as_well_are_no_reason_to_warn(referenc
     for adata, names in ((new, ["third"]), (reference, ["left", "right"])):
         lacking(adata, dict.fromkeys(names, ["CD3"]))
     transfer(new, reference, "cell_type")
-    assert not len(recwarn)
+    assert not [warning for warning in recwarn if "zero" in str(warning.message)]
     assert "missing_markers" not in new.uns["nextmarker"]["transfer_cell_type"]
 
 
