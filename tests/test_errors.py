@@ -17,6 +17,12 @@ def test_names_are_guessed_whatever_their_case_but_not_among_other_markers(wante
     assert (f"mean {meant!r}?" in message) if meant else ("mean" not in message)
 
 
+def test_names_that_are_taken_are_not_suggested():
+    message = no_such("marker", "CD3e", "the table", ["CD3", "CD3-e"], "", taken=["CD3", "CD20"])
+    assert "Did you mean 'CD3-e'? " in message
+    assert "mean" not in no_such("marker", "CD3e", "the table", ["CD3"], "", taken=["CD3"])
+
+
 def test_long_lists_are_cut_short():
     assert listed(f"m{n}" for n in range(40)).endswith("'m7' and 32 more")
     assert listed(["a", "b", "c", "d"], 3) == "'a', 'b', 'c' and 1 more"

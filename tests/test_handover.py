@@ -364,3 +364,36 @@ def test_renamed_circles_are_found_again_by_their_old_name(original):
         read_regions(copy)
     copy.shapes["cells"] = copy.shapes["nuclei"]
     assert len(read_regions(copy)[0].rows) == 150
+
+
+VIEWED = {
+    "annotate": lambda adata: nm.tl.annotate(adata, {"T cell": "CD3+", "tumour": "PanKRT+"}, groupby="kind"),
+    "cluster": nm.tl.cluster,
+    "compare_groups": lambda adata: nm.tl.compare_groups(adata, "kind", groupby="kind", patient_key="region"),
+    "marker_attribution": lambda adata: nm.tl.marker_attribution(adata, groupby="kind"),
+    "neighborhood": lambda adata: nm.tl.neighborhood(adata, "kind"),
+    "niches": lambda adata: nm.tl.niches(adata, "kind"),
+    "rename_clusters": lambda adata: nm.tl.rename_clusters(adata, {"even": "some"}, groupby="kind"),
+    "transfer": lambda adata: nm.tl.transfer(adata, adata.copy(), "kind", key_added="other"),
+    "add_samples": lambda adata: nm.pp.add_samples(adata, pd.DataFrame({"image": ["tissue_1"], "patient": ["P1"]})),
+}
+
+
+@pytest.mark.parametrize("name", VIEWED)
+def test_views_of_a_table_would_lose_results_and_are_refused(original, name, recwarn):
+    adata = original["table"].copy()
+    adata.obs["kind"] = pd.Categorical(np.resize(["even", "odd"], adata.n_obs))
+    view = adata[:100]
+    with pytest.raises(ValueError, match=r"view of another.*adata = adata\[\.\.\.\]\.copy\(\)"):
+        VIEWED[name](view)
+    assert view.is_view
+    assert not [warning for warning in recwarn if "view" in str(warning.message)]
+
+
+def test_a_copied_view_is_clustered_and_its_table_unchanged(original):
+    adata = original["table"].copy()
+    part = adata[:100].copy()
+    nm.tl.cluster(part, n_neighbors=10)
+    nm.tl.niches(part, "nextmarker", n_niches=2)
+    assert part.obs["nextmarker"].notna().all()
+    assert {"nextmarker", "niche"}.isdisjoint(adata.obs)

@@ -20,10 +20,13 @@ from nextmarker._files import not_writable, replaced_files
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-STEPS = ("estimate_diameter", "detect_cells", "mean_intensity", "train", "embed")
+DETECTION = "detect_cells"
+STEPS = ("estimate_diameter", DETECTION, "mean_intensity", "train", "embed")
 """The steps whose results can be kept, in the order of an analysis."""
 LOSS = "loss"
 """The array of a training with a value for each step done."""
+CENTRES = "centres"
+"""The array of a detection with a row for each cell."""
 
 _PLAN = "plan.json"
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile)
@@ -78,6 +81,16 @@ class Checkpoint:
         """Write a result, which replaces an earlier one."""
         with replaced_files(self._folder) as drafts:
             np.savez(drafts / f"{key}.npz", **arrays)  # type: ignore[arg-type]
+
+
+def found_no_cells(folder: str | Path) -> bool:
+    """Whether cells were looked for in all images, and none was found, so that there is nothing to go on with."""
+    step = Path(folder) / DETECTION
+    if not (step / _PLAN).is_file():
+        return False
+    found = _progress(step)
+    kept = [_read(path, only=CENTRES) for path in step.glob("*.npz")]
+    return found["done"] == found["total"] and not any(part and len(part[CENTRES]) for part in kept)
 
 
 def progress(folder: str | Path) -> dict[str, dict[str, int | str]]:

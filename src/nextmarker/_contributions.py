@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+MEDIAN, THRESHOLD = "median", "threshold"  # above which cells count as positive
 EMBED = "nm.tl.embed(sdata)"
 STORE = "nm.tl.embed(sdata, model, store_features=True)"
 JOIN = f"{EMBED}, or keep it when joining tables: anndata.concat(tables, merge='same')"
+LEAST_SHARE = 0.02  # contribution below which a marker is not named among those that set a cluster apart
 SAMPLE = 10_000  # cells for which F is compared with I
 
 
@@ -51,6 +53,11 @@ def attribute(adata: AnnData, clusters: pd.Categorical, thresholds: np.ndarray) 
     return _as_rows(tables, sizes, clusters.categories, adata.var_names)
 
 
+def raised_markers(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of an attribution whose marker is higher in the cluster than elsewhere and contributes notably."""
+    return table[(table["mean"] > table["mean_elsewhere"]) & (table["contribution"] >= LEAST_SHARE)]
+
+
 def write_attribution(
     adata: AnnData,
     key_added: str,
@@ -58,12 +65,14 @@ def write_attribution(
     groupby: str,
     clusters: pd.Categorical,
     thresholds: Mapping[str, float],
+    above: str,
 ) -> None:
-    """Write an attribution of `.obs[groupby]`, and its record."""
+    """Write an attribution of `.obs[groupby]`, and its record; `above` says in words what the thresholds are."""
     record = {
         "groupby": groupby,
         "threshold": np.array(list(thresholds.values())),
         "markers": np.array(list(thresholds), dtype=object),
+        "above": above,
         "examples": choose_examples(clusters, adata.obs_names),
         "clustering": read_record(adata, record_name(_keys.CLUSTER_STEP, groupby)).get("clustering"),
         **made_from(adata),

@@ -1,4 +1,4 @@
-"""Wording of errors: what was expected, what was found, and the call that fixes it."""
+"""Wording of errors: what was expected, what was found, and the call that fixes it; and of numbers of things."""
 
 from __future__ import annotations
 
@@ -26,10 +26,42 @@ def listed(names: Iterable[object], most: int = SHOWN) -> str:
     return (", ".join(quoted[:most]) or "nothing") + more
 
 
+def counted(number: int, what: str) -> str:
+    """Say how many there are of something.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(1200, "cell")
+    ('1 image', '1,200 cells')
+    """
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
+
+
+def in_images(number: int, total: int) -> str:
+    """Say in how many of the images.
+
+    Examples
+    --------
+    >>> in_images(1, 1), in_images(3, 3), in_images(1, 3)
+    ('in the image', 'in all 3 images', 'in 1 of 3 images')
+    """
+    if number < total:
+        return f"in {number} of {total} images"
+    return "in the image" if total == 1 else f"in all {total} images"
+
+
 def no_such(
-    kind: str, wanted: Iterable[str] | str, where: str, there: Iterable[object], fix: str, most: int = SHOWN
+    kind: str,
+    wanted: Iterable[str] | str,
+    where: str,
+    there: Iterable[object],
+    fix: str,
+    most: int = SHOWN,
+    taken: Collection[str] = (),
 ) -> str:
     """Message that names are missing, what there is instead, and which call or argument fixes it.
+
+    Names that are `taken`, as those of other markers, are not suggested.
 
     Examples
     --------
@@ -38,7 +70,8 @@ def no_such(
     """
     names, known = [wanted] if isinstance(wanted, str) else list(wanted), list(map(str, there))
     sought = f"{kind}{'s' if len(names) > 1 else ''} {listed(names)}".strip()
-    return f"No {sought} in {where}; there is {listed(known, most)}. {_guess(names, known)}{fix}"
+    guess = _guess(names, [name for name in known if name not in taken])
+    return f"No {sought} in {where}; there is {listed(known, most)}. {guess}{fix}"
 
 
 def check_option(argument: str, value: object, options: Collection[str]) -> None:

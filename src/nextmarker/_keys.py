@@ -70,3 +70,4 @@ VALUES: Final = "values"  # uns: <comparison>_values, what was compared
 UNKNOWN: Final = "unknown"  # the type of cells that no type fits
 OR: Final = " or "  # between the names of two types that fit equally well
 UNSURE: Final = "unsure"  # the type of cells that may be of several types
+NO_TYPE: Final = (UNKNOWN, UNSURE)

@@ -1,14 +1,21 @@
-"""Whether a training worked, from its record."""
+"""Whether a training worked, niches are stable, and cells are like those of a reference."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 LEAST_GAIN = 0.05
 """Training worked if the mean similarity of views of the same cell exceeds that of different cells by this much."""
+LEAST_STABLE = 0.7
+"""Niches are stable if repeated runs have at least this mean adjusted Rand index."""
+NOTABLE = 0.05
+"""Share of the cells of an image that are unlike a reference, from which on it is named."""
 
 
 def training_worked(record: Mapping[str, Any]) -> bool:
@@ -32,3 +39,27 @@ def describe_outcome(record: Mapping[str, Any]) -> str:
         f"Training did not work: the final loss is {final:.2f}, that of random embeddings {random:.2f}. Check the "
         "centres, nm.pl.cells(sdata), or train longer: training=nm.nn.TrainingConfig(steps=...)."
     )
+
+
+def are_stable(stability: Sequence[float]) -> bool:
+    """Whether one of the numbers of niches that were tried is stable; also if only one was asked for."""
+    return len(stability) == 0 or max(stability) >= LEAST_STABLE
+
+
+def unlike_reference(obs: pd.DataFrame, outside: np.ndarray, in_reference: float, image_key: str) -> pd.DataFrame:
+    """Find images many of whose cells are unlike all of a reference, the worst first.
+
+    Parameters
+    ----------
+    outside
+        Which cells are, bool (cells,).
+    in_reference
+        Share of the cells of the reference that are, by chance.
+
+    Returns
+    -------
+    Share of such cells (`mean`), their number (`sum`), and all cells (`size`), by image.
+    """
+    images = obs[image_key].astype(str).to_numpy() if image_key in obs else np.full(len(obs), "all cells")
+    shares = pd.Series(outside).groupby(images).agg(["mean", "sum", "size"])
+    return shares[shares["mean"] > max(NOTABLE, 2 * in_reference)].sort_values("mean", ascending=False)

@@ -53,6 +53,13 @@ def record_name(step: str, key: str) -> str:
     return step if key == _DEFAULT_NAMES.get(step) else f"{step}_{key}"
 
 
+def results_of(adata: AnnData, step: str) -> list[str]:
+    """Names of the results of a step, by their records: the inverse of `record_name`."""
+    records = adata.uns.get(_keys.RECORD, {})
+    default = [_DEFAULT_NAMES[step]] if step in records else []
+    return default + sorted(name.removeprefix(f"{step}_") for name in records if name.startswith(f"{step}_"))
+
+
 def read_record(adata: AnnData, name: str) -> Mapping[str, Any]:
     """Read the parameters of a step; empty if unknown."""
     return adata.uns.get(_keys.RECORD, {}).get(name, {})
@@ -96,6 +103,8 @@ def write_results(
 def refuse_foreign_keys(adata: AnnData, keys: list[str], step: str | None, argument: str | None = "key_added") -> None:
     """Raise an error before replacing what another step or the user wrote; a step may replace its own results.
 
+    Also raise one for a view, such as `adata[rows]`: its results would never reach the table, and be lost with it.
+
     `.uns` with the record is lost when tables are joined. So default names also count as written by the step if the
     cells show that nextmarker embedded them.
 
@@ -108,6 +117,9 @@ def refuse_foreign_keys(adata: AnnData, keys: list[str], step: str | None, argum
     argument
         The argument for choosing another name, if there is one.
     """
+    if adata.is_view:
+        msg = "The table is a view of another, which the results would not reach. Copy it: adata = adata[...].copy()."
+        raise ValueError(msg)
     owners = _owners(adata)
     defaults = _DEFAULT_PLACES if embedded_as(adata).notna().any() else set()
     for place in keys:

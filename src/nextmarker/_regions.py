@@ -112,6 +112,19 @@ def locate_cells(sdata: SpatialData, table_key: str = _keys.TABLE) -> list[Regio
     return regions
 
 
+def empty_region(sdata: SpatialData, image: str) -> Region:
+    """Read an image that has no cells in the table, as a region without any.
+
+    Raises
+    ------
+    KeyError
+        If there is no such image.
+    """
+    return Region(
+        "", image, read_image(sdata, image), np.empty((0, 2)), np.empty(0, dtype=int), pixel_size(sdata, image)
+    )
+
+
 def circle_radii(sdata: SpatialData, region: Region, table_key: str = _keys.TABLE) -> np.ndarray:
     """Read the radii of the circles of a region in pixels of its image, float64 (cells,).
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spatialdata
+import tifffile
 
 import nextmarker as nm
 from nextmarker import cli
+from nextmarker.cli import saving
+from nextmarker.cli.places import places_of
 
-from .conftest import DETECTING, Analysis
+from .conftest import DETECTING, TRAINING, Analysis
 
 
 def test_a_run_leaves_everything_beside_its_store(analysis: Analysis) -> None:
@@ -108,3 +113,54 @@ def test_a_type_with_an_unknown_marker_is_told_before_training(
     assert analysis("run", *DETECTING, *analysis.images, *given) == 130
     assert "No marker 'CD99'" in (told := capsys.readouterr().err)
     assert "'other'" in told
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("model", [[], ["--model", "{}/out_model.safetensors"]])
+def test_a_marker_that_signatures_name_in_vain_is_told_once(
+    model: list[str],
+    analysis: Analysis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(saving, "draw", lambda *_: None)
+    (tmp_path / "types.csv").write_text("type,CD3,PanKRT,CD99\nT cell,1,-1,\ntumour,-1,1,\nother,,,1\n")
+    given = ["--signatures", f"{tmp_path}/types.csv", "-o", f"{tmp_path}/out", "--no-report"]
+    chosen = [*DETECTING, *TRAINING] if not model else DETECTING
+    assert analysis("run", *chosen, *analysis.images, *given, *model) == 0
+    assert capsys.readouterr().err.count("No marker 'CD99'") == 1
+
+
+def test_an_image_without_cells_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = {"axes": "CYX", "Channel": {"Name": ["DNA", "CD3"]}}
+    tifffile.imwrite(tmp_path / "black.ome.tif", np.zeros((2, 40, 40), np.uint16), metadata=header)
+    assert cli.main(["run", f"{tmp_path}/black.ome.tif", "--nuclear-channels", "DNA", "-o", f"{tmp_path}/out"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == "error: No cells in 'black'. Choose other channels: --nuclear-channels."
+    assert [path.name for path in tmp_path.iterdir()] == ["black.ome.tif"]
+
+
+def test_a_store_without_its_ending_gets_it(analysis: Analysis, tmp_path: Path) -> None:
+    shutil.copytree(analysis.folder / "out.zarr", tmp_path / "mine.v2.zarr")
+    assert cli.main(["status", f"{tmp_path}/mine.v2"]) == 0
+    for more in ([], ["-o", f"{tmp_path}/page"]):
+        assert cli.main(["report", f"{tmp_path}/mine.v2", *more]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.v2.zarr", "mine.v2_report.html", "page.html"}
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "name"),
+    [
+        ("out", "store", "out.zarr"),
+        ("out.v2", "store", "out.v2.zarr"),
+        ("out.zarr", "store", "out.zarr"),
+        ("there", "store", "there"),  # which is told to be no store
+        ("out", "model.safetensors", "out.safetensors"),
+        ("out.model", "model.safetensors", "out.model"),
+        ("out", "report.html", "out.html"),
+    ],
+)
+def test_endings_are_completed(output: str, kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    assert places_of(f"{tmp_path}/{output}", kind)[kind].name == name

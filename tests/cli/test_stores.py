@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spatialdata
+import tifffile
 
 import nextmarker as nm
 from nextmarker import cli
@@ -159,6 +161,25 @@ def test_the_status_of_a_store(analysis: Analysis, parts: list[str], capsys: pyt
     printed = capsys.readouterr().out
     assert "1 image, 'tissue_1'" in printed
     assert f"next: nextmarker cluster {parts[0]}" in printed
+
+
+def test_the_status_of_images_lists_their_channels(
+    analysis: Analysis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["status", analysis.images[0]]) == 0
+    first, channels, size, following = capsys.readouterr().out.splitlines()
+    assert first.endswith("tissue_1.ome.tif: 1 image, 'tissue_1'")
+    assert channels.startswith("channels: DNA1, DNA2, Ki67, CD3, ")
+    assert size == "pixel size: 1 um"
+    assert following.startswith("next: nextmarker run ")
+    for image in analysis.images:
+        shutil.copy(image, tmp_path)
+    header = {"axes": "CYX", "Channel": {"Name": ["DNA", "CD3"]}}
+    tifffile.imwrite(tmp_path / "other.ome.tif", np.zeros((2, 40, 40), np.uint16), metadata=header)
+    assert cli.main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "channels of 'other': DNA, CD3\n" in printed
+    assert "channels of 'tissue_1', 'tissue_2': DNA1, DNA2, " in printed
 
 
 def test_the_status_of_a_model_and_of_nothing(analysis: Analysis, capsys: pytest.CaptureFixture[str]) -> None:

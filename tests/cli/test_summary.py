@@ -41,7 +41,7 @@ def test_a_cluster_without_markers_of_its_own_is_told_in_words(
     monkeypatch.setattr(nm.get, "top_markers", lambda _: top)
     summary.print_clusters(adata)
     printed = capsys.readouterr().out
-    assert "none is higher" in printed
+    assert "none stands out" in printed
     assert "NaN" not in printed
 
 
@@ -52,3 +52,18 @@ def test_training_is_judged_in_words(final: float, told: str) -> None:
     record = {"final_loss": final, "random_loss": 6.24, "temperature": 0.5}
     assert told in summary.training_in_words(record)
     assert ("--steps" in summary.training_in_words(record)) == (not told.startswith("good"))
+
+
+@pytest.mark.parametrize(
+    ("types", "told"),
+    [
+        (["T", "T", "B", "unknown", "unsure", "unsure"], "3 cells of 2 types, 2 unsure, 1 unknown"),
+        (["T", "T or B"], "2 cells of 2 types"),
+        (["T", None], "1 cell of 1 type"),
+        (["unknown"], "0 cells of 0 types, 1 unknown"),
+    ],
+)
+def test_cells_of_unknown_type_are_not_of_a_type(types: list[str], told: str) -> None:
+    assert (
+        summary.types_in_words(pd.Series(pd.Categorical(types, ["empty", *dict.fromkeys(filter(None, types))]))) == told
+    )

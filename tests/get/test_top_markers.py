@@ -42,6 +42,16 @@ def test_own_markers_come_first(adata):
     assert (top["mean"] > top["mean_elsewhere"]).all()
 
 
+def test_markers_that_contribute_next_to_nothing_are_left_out(adata):
+    nm.tl.marker_attribution(adata)
+    table = adata.uns["marker_attribution"]
+    t_cells = table["cluster"] == "T/NK"
+    table.loc[t_cells, "mean"] = table["mean_elsewhere"] + 1  # all are higher
+    table.loc[t_cells, "contribution"] = [0.95, 0.03, 0.019, 0.001]
+    top = nm.get.top_markers(adata, n=4)
+    assert top.loc[top["cluster"] == "T/NK", "contribution"].tolist() == [0.95, 0.03]
+
+
 def test_a_single_cluster_has_none(adata):
     adata.obs["nextmarker"] = pd.Categorical(["all"] * 60)
     nm.tl.marker_attribution(adata)

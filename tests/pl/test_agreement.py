@@ -73,3 +73,15 @@ def test_columns_without_a_common_type(adata):
         nm.pl.agreement(adata, "cell_type", "nextmarker")
     with pytest.raises(KeyError, match="'other'.*groupby"):
         nm.pl.agreement(adata, "cell_type", "other")
+
+
+def test_labels_of_two_types_are_no_longer_than_their_axes():
+    types = ["T", "B"] * 5
+    adata = AnnData(
+        obs=pd.DataFrame({"mean_intensity_cell_type": types, "cell_type": types}, np.arange(10).astype(str))
+    )
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(10, 2))
+    matrix, umap = nm.pl.agreement(adata, "mean_intensity_cell_type", "cell_type")
+    matrix.figure.draw_without_rendering()
+    assert matrix.yaxis.label.get_window_extent().height < matrix.get_window_extent().height
+    assert umap.title.get_window_extent().x1 < umap.figure.bbox.x1

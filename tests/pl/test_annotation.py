@@ -36,7 +36,7 @@ def test_thresholds_are_drawn_over_the_values_of_their_marker():
     assert len(lines[1]) == 2
     assert 0.3 in lines[1]
     assert sum(bar.get_height() for bar in axes[0].patches) == adata.n_obs
-    assert axes[0].figure.get_supxlabel() == "interpretability"
+    assert axes[0].figure.get_supxlabel() == "activation"
 
 
 def test_what_is_missing_is_named():

@@ -32,6 +32,14 @@ def test_size_is_the_fraction(sdata):
     np.testing.assert_allclose(sizes / 150, fraction**1.5)
 
 
+def test_the_key_says_above_what_cells_were_counted(sdata):
+    assert marker_attribution(sdata).get_legend().get_title().get_text() == "cells above the median (%)"
+    nm.tl.marker_attribution(sdata, threshold={"CD3": 2.0})
+    assert marker_attribution(sdata).get_legend().get_title().get_text() == "cells above the threshold (%)"
+    del sdata["table"].uns["nextmarker"]
+    assert marker_attribution(sdata).get_legend().get_title().get_text() == "cells above the threshold (%)"
+
+
 def test_color_is_the_activation_scaled_per_marker(sdata):
     drawn = dots(marker_attribution(sdata))
     mean = wide(sdata, "mean").to_numpy()

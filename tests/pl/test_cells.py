@@ -50,6 +50,22 @@ def test_crop(sdata):
     np.testing.assert_allclose(ax.collections[0].get_offsets(), np.column_stack([x, y])[inside])
 
 
+@pytest.mark.parametrize("color", [None, "area", "nextmarker"])
+def test_an_image_without_cells_is_drawn_alone(sdata, color):
+    adata = sdata["table"]
+    left = adata[adata.obs["image"] == "left"].copy()
+    left.uns["spatialdata_attrs"]["region"] = ["cells_left"]
+    sdata.tables["table"] = left
+    ax = cells(sdata, "right", color=color)
+    assert len(ax.images) == 1
+    assert len(ax.collections) == 0
+    assert ax.get_legend() is None
+    assert ax.get_title() == "right: DNA, 0 cells"
+    assert [len(each.collections) for each in cells(sdata, ["left", "right"])] == [1, 0]
+    with pytest.raises(KeyError, match="No image 'middle' in sdata.images; there is 'left', 'right'"):
+        cells(sdata, ["left", "middle"])
+
+
 def test_large_images_are_averaged_down(sdata):
     counts = da.zeros((4, 3000, 4500), chunks=(1, 1000, 1500), dtype=np.uint16)
     sdata["left"] = Image2DModel.parse(counts, dims=("c", "y", "x"), c_coords=sdata["left"]["c"].to_numpy())

@@ -12,8 +12,9 @@ def test_learned_and_starting_sigmoid_of_each_marker(sdata):
     axes = normalization(sdata["table"])
     assert [ax.get_title() for ax in axes] == ["DNA", "CD3", "HLA-DR/DP", "Ki 67"]
     for ax, centre in zip(axes, [2, 3, 4, 5], strict=True):
-        start, learned = ax.get_lines()
+        learned, start = ax.get_lines()
         assert (start.get_linestyle(), learned.get_linestyle()) == ("--", "-")
+        assert start.get_linewidth() < learned.get_linewidth() / 2  # both can be seen where they are the same
         assert np.interp(centre, *learned.get_data()) == pytest.approx(0.5, abs=0.02)
         assert np.interp(0.8 * centre, *start.get_data()) == pytest.approx(0.5, abs=0.02)
         rise = np.interp(centre * 1.05, *learned.get_data()) - np.interp(centre * 0.95, *learned.get_data())
@@ -32,7 +33,7 @@ def log_sdata(sdata):
 
 def test_sigmoids_on_the_logarithmic_axis(log_sdata):
     for ax, centre in zip(normalization(log_sdata["table"]), [2, 3, 4, 5], strict=True):
-        start, learned = ax.get_lines()
+        learned, start = ax.get_lines()
         counts = learned.get_xdata()
         assert ax.get_xscale() == "log"
         np.testing.assert_allclose(ax.get_xlim(), [0.8 * centre / 8, 64 * centre])  # it starts at 0.8
@@ -50,7 +51,7 @@ def test_drawn_sigmoids_are_those_of_the_network(sdata, axis):
         network.log_slope += torch.tensor([0.3, 0.0, -0.5, 2.5])  # the last is steep
     record = sdata["table"].uns["nextmarker"]["embed"]
     record |= {"axis": axis, **network.as_arrays()}
-    lines = [ax.get_lines()[1].get_data() for ax in normalization(sdata["table"])]
+    lines = [ax.get_lines()[0].get_data() for ax in normalization(sdata["table"])]
     counts, drawn = np.array(lines).swapaxes(0, 1)
     expected = network(torch.from_numpy(counts)[None, :, :, None]).detach()[0, :, :, 0]
     np.testing.assert_allclose(drawn, expected, atol=1e-5)

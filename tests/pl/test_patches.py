@@ -87,7 +87,7 @@ def test_choice_of_cells_is_repeatable(sdata):
 def test_cluster_without_raised_markers(sdata):
     table = sdata["table"].uns["marker_attribution"]
     table.loc[table["cluster"] == "1", "mean"] = 0
-    assert labels(patches(sdata)[1])[1:] == ["no marker raised"]
+    assert labels(patches(sdata)[1])[1:] == ["no marker stands out"]
 
 
 def test_clusters_of_an_earlier_embedding_are_drawn_with_a_warning(sdata):

@@ -19,7 +19,8 @@ import nextmarker as nm
 from nextmarker.pl import report
 from nextmarker.pl.html import clusters, sections
 
-TITLES = [part.title for part in sections.PARTS]
+TITLES = [part.title for part in sections.PARTS if part.missing or part.title == "Images and cells"]
+FURTHER = [part.title for part in sections.PARTS if part.title not in TITLES]
 VOID = {"meta", "img", "br", "link", "base"}
 
 
@@ -78,7 +79,7 @@ def only(monkeypatch):
     """Limits the report to some sections, since drawing all takes seconds."""
 
     def limit(*titles):
-        assert set(titles) <= set(TITLES)
+        assert set(titles) <= {*TITLES, *FURTHER}
         parts = [part for part in sections.PARTS if part.title in titles]
         monkeypatch.setattr(sections, "PARTS", parts)
 
@@ -151,7 +152,7 @@ def test_it_has_headings_a_language_and_a_width(page):
 def test_numbers_and_remarks(page):
     assert "40 cells in 2 images, 4 markers, 3 clusters." in page.text["summary"]
     worked = ("good", "Training worked: the final loss, 3.10, is 3.10 below that of random embeddings, 6.20.")
-    skipped = ("check", "2 images were read, and 1 files or parts of files were skipped.")
+    skipped = ("check", "Read 2 images, and skipped 1 file or parts of them.")
     assert page.remarks["training"] == [worked]
     assert page.remarks["files"] == [skipped]
     remarks = page.remarks.pop("summary")
@@ -283,6 +284,30 @@ def tissue(scale_factors=None):
     adata = anndata.AnnData(obs=obs, var=pd.DataFrame(index=["DNA", "CD3"]))
     table = TableModel.parse(adata, region="cells", region_key="region", instance_key="instance_id")
     return SpatialData(images={"one": image}, shapes={"cells": circles}, tables={"table": table})
+
+
+def test_further_results_have_sections_of_their_own(new_sdata, page, tmp_path, only):
+    assert FURTHER == ["Transferred types", "Neighbours", "Niches", "Differences between groups"]
+    assert not {anchor(title) for title in FURTHER} & set(page.ids)
+    sdata = new_sdata()
+    adata = sdata["table"]
+    adata.obs["group"] = adata.obs["patient"] = adata.obs["image"]
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(0, 50, (40, 2))
+    nm.tl.neighborhood(adata, "nextmarker", permutations=10)
+    nm.tl.niches(adata, "nextmarker", n_niches=2)
+    with pytest.warns(UserWarning, match="Nothing could be compared"):
+        nm.tl.compare_groups(adata, groupby="nextmarker")
+    nm.io.write(sdata, tmp_path / "all.zarr")
+    only("Neighbours", "Niches", "Differences between groups", "Transferred types")
+    saved = Page(report(spatialdata.read_zarr(tmp_path / "all.zarr"), tmp_path / "report.html"))
+    assert saved.ids == ["summary", "neighbours", "niches", "differences-between-groups", "versions", "citing"]
+    assert {name: len(saved.drawn(name)) for name in saved.ids[1:4]} == {
+        **{"neighbours": 1, "niches": 4, "differences-between-groups": 1}
+    }
+    ((kind, said),) = saved.remarks["differences-between-groups"]
+    assert (kind, said[:25]) == ("check", "Nothing could be compared")
+    nm.pl.report(sdata, tmp_path / "other.html")
+    assert Page(tmp_path / "other.html").source == saved.source
 
 
 @pytest.mark.parametrize("scale_factors", [None, [2, 2]])

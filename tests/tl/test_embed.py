@@ -155,7 +155,7 @@ def test_i_in_half_precision(make, model, whole, tmp_path):
     attribution = nm.get.cell_attribution(sdata, 5, model)
     assert float(attribution["contribution"].sum()) == pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="'X_interpretability'.*nm.tl.embed"):
-        nm.tl.marker_attribution(half[:, ::-1], groupby="side")  # not a copy: numpy 2.0.0 cannot copy text from stores
+        nm.metrics.separation(half[:, ::-1], "side", use_rep="X_interpretability")
 
 
 def test_i_left_out_and_stored_again(make, model, whole):
@@ -254,7 +254,7 @@ def test_pixels_of_a_marker_change_only_its_block_of_i(tissue, model, whole):
 def test_zero_pixels_are_zero_activation(tissue, model):
     for image in tissue.images.values():
         image.data[1] = 0
-    with pytest.warns(UserWarning, match=r"CD3 in 2 of 2 images"):
+    with pytest.warns(UserWarning, match=r"CD3 in all 2 images"):
         nm.tl.embed(tissue, model, progress=False)
     assert (tissue["table"].layers["interpretability"][:, 1] == 0).all()
 
@@ -291,6 +291,20 @@ def test_one_image_without_a_marker_of_the_model_is_refused_by_name(make, model)
     refuse(without_channel(make(), "image_1", "CD3"), ValueError, message, model)
 
 
+def test_the_name_of_another_marker_of_the_model_is_not_suggested(make, training):
+    similar = nm.tl.train(make(markers=["DNA", "CD20", "CD3"]), 9, training=training, progress=False)
+    sdata = make(markers=["DNA", "CD20"])
+    with pytest.raises(ValueError, match="No marker 'CD3'") as error:
+        nm.tl.embed(sdata, similar, progress=False)
+    assert "mean" not in str(error.value)
+
+
+def test_one_image_is_called_the_image(make, model):
+    part = make((None,), markers=["DNA", "CD20"])
+    with pytest.warns(UserWarning, match="CD3 in the image[.]"):
+        nm.tl.embed(part, model, missing="zero", progress=False)
+
+
 def test_a_panel_that_shares_no_marker_is_refused_even_with_zero(make, training):
     stranger = nm.tl.train(make(markers=["CD20"]), 9, training=training, progress=False)
     refuse(make(markers=["DNA", "CD3"]), ValueError, r"'CD20'.*'image_0'.*nm.tl.train", stranger, missing="zero")
@@ -303,7 +317,7 @@ def test_missing_is_one_of_two_words(tissue, model):
 def test_markers_that_the_table_lacks_are_filled_with_zero(make, model, whole):
     part = make(markers=["CD3", "DNA"])
     expected = results(whole)[1].reshape(-1, 3, 8)
-    with pytest.warns(UserWarning, match="CD20 in 2 of 2 images"):
+    with pytest.warns(UserWarning, match="CD20 in all 2 images"):
         embedding, features, *_, crosstalk = embedded(part, model, missing="zero")
     np.testing.assert_allclose(features.reshape(-1, 2, 8), expected[:, [1, 0]], atol=1e-6)
     rebuilt = np.einsum("mef,cmf->ce", crosstalk.reshape(2, 256, 8), features.reshape(-1, 2, 8))
@@ -334,9 +348,9 @@ def test_a_marker_of_the_images_that_the_table_lacks_counts_as_missing(make, mod
     """Else F would rest on a marker of which the table tells nothing."""
     part, images = make(markers=["DNA", "CD20"]), make()
     images.tables["table"] = images["table"][:, ["DNA", "CD20"]].copy()
-    with pytest.warns(UserWarning, match="CD3 in 2 of 2 images"):
+    with pytest.warns(UserWarning, match="CD3 in all 2 images"):
         expected = embedded(part, model, missing="zero")
-    with pytest.warns(UserWarning, match="CD3 in 2 of 2 images"):
+    with pytest.warns(UserWarning, match="CD3 in all 2 images"):
         ours = embedded(images, model, missing="zero")
     for mine, theirs in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)

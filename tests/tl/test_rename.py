@@ -56,6 +56,17 @@ def test_merged_clusters_have_the_attribution_of_all_their_cells():
     assert adata.uns["nextmarker"]["cluster"]["largest_image"].shape == (3,)
 
 
+@pytest.mark.parametrize(("threshold", "above"), [(None, "median"), (2.0, "threshold")])
+def test_merged_clusters_keep_their_thresholds(threshold, above):
+    adata = make_table()
+    nm.tl.marker_attribution(adata, threshold=threshold)
+    before = adata.uns["nextmarker"]["marker_attribution"]
+    nm.tl.rename_clusters(adata, {"1": "T", "3": "T"})
+    after = adata.uns["nextmarker"]["marker_attribution"]
+    assert before["above"] == after["above"] == above
+    np.testing.assert_array_equal(before["threshold"], after["threshold"])
+
+
 def test_a_new_column_leaves_the_clusters_alone():
     adata = make_table()
     nm.tl.rename_clusters(adata, {"1": "T", "3": "T"}, key_added="type")

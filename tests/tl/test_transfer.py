@@ -52,6 +52,29 @@ def right(adata, key="cell_type"):
     return (adata.obs[key].astype(str) == adata.obs["truth"]).mean()
 
 
+def lacking(adata, markers):
+    adata.uns["nextmarker"] = {"embed": {"filled_with_zero": {name: np.array(own) for name, own in markers.items()}}}
+
+
+def test_markers_that_the_new_images_lack_are_named(reference, new):
+    lacking(new, {"third": ["CD3", "CD20"], "of other cells": ["CD4"]})
+    lacking(reference, {"left": ["CD20"], "right": ["CD20"]})  # no type rests on it
+    with pytest.warns(UserWarning, match=r"zero: CD3 in the image\. Types that differ in them may be wrong"):
+        transfer(new, reference, "cell_type")
+    assert new.uns["nextmarker"]["transfer_cell_type"]["missing_markers"].tolist() == ["CD3"]
+    lacking(reference, {"left": ["CD20"]})
+    with pytest.warns(UserWarning, match=r"zero: CD3 in the image, CD20 in the image\."):
+        transfer(new, reference, "cell_type", key_added="other")
+
+
+def test_markers_that_the_reference_lacks_as_well_are_no_reason_to_warn(reference, new, recwarn):
+    for adata, names in ((new, ["third"]), (reference, ["left", "right"])):
+        lacking(adata, dict.fromkeys(names, ["CD3"]))
+    transfer(new, reference, "cell_type")
+    assert not [warning for warning in recwarn if "zero" in str(warning.message)]
+    assert "missing_markers" not in new.uns["nextmarker"]["transfer_cell_type"]
+
+
 def test_known_types_are_found(reference, new):
     transfer(new, reference, "cell_type")
     assert right(new) > 0.95

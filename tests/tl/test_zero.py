@@ -202,7 +202,7 @@ def test_the_marker_that_an_image_lacks_is_named_and_no_rare_one(model):
 
 def test_single_counts_are_no_signal(model):
     sdata = change(sparse(1), lambda p, _: np.stack([p[0], np.random.default_rng(0).poisson(0.02, p[1].shape), p[2]]))
-    with pytest.warns(UserWarning, match=r"CD3 in 1 of \d+ images \('image_0'\)"):
+    with pytest.warns(UserWarning, match=r"CD3 in the image[.]"):
         embed(sdata, model)
 
 
@@ -254,7 +254,7 @@ def test_odd_images_give_finite_results(model, training, name):
 @pytest.mark.parametrize("value", [0, 7])
 def test_a_constant_marker_is_named_and_has_no_activation(model, value):
     sdata = change(sparse(1), lambda p, _: np.stack([p[0], np.full_like(p[1], value), p[2]]))
-    with pytest.warns(UserWarning, match=r"CD3 in 1 of \d+ images \('image_0'\)"):
+    with pytest.warns(UserWarning, match=r"CD3 in the image[.]"):
         assert (embed(sdata, model)[:, 1] < 1e-6).all()
 
 

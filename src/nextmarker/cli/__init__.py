@@ -62,10 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     known = _options(arguments[0]) if arguments else []
+    told: set[str] = set()
+
+    def warn(message: Warning | str, *_: object) -> None:
+        if str(message) not in told:  # steps check some files before any work, and warn again when they use them
+            told.add(str(message))
+            _say("warning", str(message), known)
+
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damaged files are told by nextmarker
     try:
         with _signals_restored(), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _say("warning", str(message), known)  # type: ignore[assignment]
+            warnings.showwarning = warn  # type: ignore[assignment]
             with _commands.make_context("nextmarker", arguments) as context:
                 _commands.invoke(context)
     except click.exceptions.Exit as done:  # after --help and --version

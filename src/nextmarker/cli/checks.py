@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nextmarker._errors import check_value, no_such
 from nextmarker._files import check_file_path
-from nextmarker._replace import check_place, is_store, recover, resolved
+from nextmarker._replace import check_place, is_store, recover
+from nextmarker.cli.places import STORE, places_of
 
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 
@@ -57,14 +58,14 @@ def check_device_name(device: str | None) -> None:
 
 
 def check_store(path: str) -> Path:
-    """Return the path of a store that exists.
+    """Return the path of a store that exists; its ending may be left out.
 
     Raises
     ------
     FileNotFoundError
         If there is no store.
     """
-    store = resolved(path)
+    store = places_of(path, STORE)[STORE]
     recover(store)
     if not is_store(store):
         msg = f"{path!r} is not a store: make one with nextmarker run, or nextmarker embed."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -16,9 +17,16 @@ TYPES = ("cell_types", "annotation")
 
 
 def places_of(output: str, *results: str) -> dict[str, Path]:
-    """Name the paths of results after the output, which is the first of them: `OUT.zarr`, `OUT_figures`, ..."""
+    """Name the paths of results after the output, which is the first of them: `OUT.zarr`, `OUT_figures`, ...
+
+    An output without the ending of its kind gets it, unless something of this name exists.
+    """
     main, *others = results
     path = resolved(output)
+    ending = ".zarr" if main == STORE else Path(main).suffix
+    complete = path.suffix == ending if main == STORE else bool(path.suffix)
+    if not complete and not os.path.lexists(path):
+        path = resolved(path.with_name(path.name + ending))
     return {main: path} | {name: beside(path, name) for name in others}
 
 

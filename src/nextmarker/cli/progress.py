@@ -34,7 +34,7 @@ def how_to_go_on(folder: Path, *, overwrite: bool = False) -> str:
 
 @contextmanager
 def kept(main: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
-    """Provide the folder in which steps keep their results; remove it at the end, or if nothing was computed.
+    """Provide the folder in which steps keep their results; remove it at the end, or if nothing of use was computed.
 
     Raises
     ------
@@ -48,7 +48,9 @@ def kept(main: Path, *, resume: bool, overwrite: bool) -> Iterator[Path]:
         options_file.write(folder / OPTIONS)
         yield folder
     except BaseException as error:
-        if not any(folder.rglob("*.npz")):
+        from nextmarker._checkpoint import found_no_cells
+
+        if not any(folder.rglob("*.npz")) or found_no_cells(folder):
             shutil.rmtree(folder, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
             error.add_note(f"next: {how_to_go_on(folder, overwrite=overwrite)}")

@@ -68,7 +68,7 @@ def _analyse(options: SimpleNamespace, folder: Path, checkpoint: Path) -> AnnDat
     steps.check_device(options.device)
     model = steps.load_model(options.model)
     sdata = steps.read_images(options)
-    steps.check_sheets(sdata, options)
+    steps.check_sheets(sdata, options, model)
     adata = steps.detect(sdata, options, checkpoint, model)
     steps.check_cells(adata, options.n_neighbors)
     if options.samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import nextmarker as nm
@@ -129,10 +129,11 @@ def check_cells(adata: AnnData, n_neighbors: int) -> None:
         raise ValueError(msg)
 
 
-def check_sheets(sdata: SpatialData, options: SimpleNamespace) -> None:
-    """Read sample sheet and signatures before any work, and match them to images and channels."""
+def check_sheets(sdata: SpatialData, options: SimpleNamespace, model: NeXtMarker | None = None) -> None:
+    """Read sample sheet and signatures before any work, and match them to images and markers."""
     if options.samples or options.signatures:
-        preview = _preview(sdata, options.only or list(sdata.images))
+        markers = options.markers or (model.config.markers if model else None)
+        preview = _preview(sdata, options.only or list(sdata.images), markers, options.exclude or ())
         if options.samples:
             with warnings.catch_warnings():  # shown when they are used
                 warnings.simplefilter("ignore")
@@ -141,8 +142,10 @@ def check_sheets(sdata: SpatialData, options: SimpleNamespace) -> None:
             _match_signatures(preview, options)
 
 
-def _preview(sdata: SpatialData, images: Iterable[str]) -> AnnData:
-    """Make a table with one row for each image, and all channels."""
+def _preview(
+    sdata: SpatialData, images: Iterable[str], markers: Collection[str] | None, exclude: Collection[str]
+) -> AnnData:
+    """Make a table with one row for each image, and the channels that are chosen."""
     import pandas as pd
     from anndata import AnnData
 
@@ -157,13 +160,14 @@ def _preview(sdata: SpatialData, images: Iterable[str]) -> AnnData:
         for known in sdata.attrs.get(_keys.CHANNELS, {}).values()
         for name, old in zip(known["name"], known.get(_keys.ORIGINAL_NAME, known["name"]), strict=True)
     }
-    channels = list(dict.fromkeys(name for panel in read_panels(sdata, list(images)).values() for name in panel))
+    every = dict.fromkeys(name for panel in read_panels(sdata, list(images)).values() for name in panel)
+    channels = [name for name in every if name in (markers or every) and name not in exclude]
     var = pd.DataFrame({_keys.ORIGINAL_NAME: [original.get(name, name) for name in channels]}, index=channels)
     return AnnData(obs=obs, var=var)
 
 
 def _check_nuclear_channels(names: list[str], panels: Mapping[str, list[str]]) -> None:
-    """Raise an error that lists all channels, since no command does."""
+    """Raise an error that lists all channels."""
     for image, panel in panels.items():
         lacking = [name for name in names if name not in panel]
         if lacking:
@@ -185,7 +189,8 @@ def _check_markers_of_model(model: NeXtMarker, panels: Mapping[str, list[str]], 
         lacking = [name for name in model.config.markers if name not in there]
         if lacking:
             fix = 'Train on this panel, rename channels by panel=..., or take their counts as zero: missing="zero".'
-            raise ValueError(no_such("marker", lacking, f"image {image!r} as chosen", there, fix))
+            where, taken = f"image {image!r} as chosen", model.config.markers
+            raise ValueError(no_such("marker", lacking, where, there, fix, taken=taken))
 
 
 def _without(exclude: list[str], sdata: SpatialData, panels: Mapping[str, list[str]], markers: Any) -> list[str]:

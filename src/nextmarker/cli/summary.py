@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import nextmarker as nm
 from nextmarker import _keys
+from nextmarker._errors import counted
 from nextmarker._outcome import LEAST_GAIN
 from nextmarker._provenance import read_annotation
 from nextmarker._record import read_record
@@ -40,7 +41,7 @@ def print_clusters(adata: AnnData, true_type: pd.Series | None = None) -> None:
         table["largest image"] = pd.Series(largest, index=adata.obs[_keys.CLUSTERS].cat.categories)
     top = nm.get.top_markers(adata).astype(str)
     named = top.groupby("cluster")["marker"].agg(", ".join)
-    table["top markers"] = named.reindex(table.index).fillna("(none is higher than elsewhere)")
+    table["top markers"] = named.reindex(table.index).fillna("(none stands out)")
     images = adata.obs[_keys.IMAGE].nunique()
     print(f"\n{adata.n_obs} cells in {images} image{'s' * (images != 1)}, {len(table)} clusters")
     print(table.rename_axis("cluster").to_string())
@@ -55,8 +56,22 @@ def print_types(adata: AnnData) -> None:
     annotation = adata.uns[f"{_keys.CELL_TYPE}_annotation"].astype(str)
     clusters = annotation.groupby("cell_type")["cluster"].agg(", ".join)
     table["clusters"] = clusters.reindex(table.index.astype(str)).fillna("").to_numpy()
-    print(f"\n{types.notna().sum()} cells of {len(table)} types")
+    print(f"\n{types_in_words(types)}")
     print(table.rename_axis("cell type").to_string())
+
+
+def types_in_words(types: pd.Series) -> str:
+    """Count the types and their cells, and apart from them the cells of which no type is known."""
+    sizes = types.value_counts().rename(index=str)
+    without = sizes[sizes.index.isin(_keys.NO_TYPE)]
+    named = f"{counted(sizes.sum() - without.sum(), 'cell')} of {counted(count_types(sizes), 'type')}"
+    return ", ".join([named, *(f"{cells:,} {name}" for name, cells in without[without > 0].items())])
+
+
+def count_types(sizes: pd.Series) -> int:
+    """Count the types that have cells, from the cells of each name."""
+    names = [str(name) for name, cells in sizes.items() if cells and name not in _keys.NO_TYPE]
+    return len({name for several in names for name in several.split(_keys.OR)})
 
 
 def training_in_words(record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nextmarker import _keys
+from nextmarker._contributions import raised_markers
 from nextmarker._provenance import read_attribution
 from nextmarker._table import get_table
 
@@ -24,8 +25,8 @@ def top_markers(
     data
         Table after `nm.tl.marker_attribution`, or the SpatialData object that contains it.
     n
-        Maximum number of markers per cluster: those with the largest contribution among the markers whose mean
-        activation is higher in the cluster than elsewhere.
+        Maximum number of markers per cluster: those with the largest contribution, of at least 2 %, among the markers
+        whose mean activation is higher in the cluster than elsewhere.
     key
         Name of the attribution in `.uns`.
     table_key
@@ -58,5 +59,4 @@ def top_markers(
     ['CD20']
     """
     table = read_attribution(get_table(data, table_key), key)
-    raised = table[table["mean"] > table["mean_elsewhere"]]
-    return raised.groupby("cluster", observed=True).head(n).reset_index(drop=True)
+    return raised_markers(table).groupby("cluster", observed=True).head(n).reset_index(drop=True)

@@ -30,7 +30,7 @@ Method = Literal["activation", "contribution"]
 ROW, COLUMN, COLOR_BAR, KEY_WIDTH = 0.28, 0.28, 1.5, 2.4
 """Height of a row, width of a column, length of the colour bar, and width of the key to the sizes, in inches."""
 LARGEST_DOT = 150
-"""Area of a dot in square points where all cells are above the threshold, as in scanpy."""
+"""Area of a dot in square points if all cells are positive, as in scanpy."""
 
 
 def marker_attribution(
@@ -46,7 +46,8 @@ def marker_attribution(
 ) -> Axes:
     """Draw a dot plot of clusters and markers, with the sizes of the clusters as bars.
 
-    The size of a dot is the fraction of cells of the cluster above the threshold of `nm.tl.marker_attribution`.
+    The size of a dot is the fraction of cells of the cluster above the median of the marker over all cells, or above
+    the `threshold` that was given to `nm.tl.marker_attribution`; the legend says which.
     Clusters that were renamed after the attribution are shown with their new names.
 
     Parameters
@@ -104,7 +105,7 @@ def marker_attribution(
     adata = get_table(data, table_key)
     check_option("method", method, get_args(Method))
     table = read_attribution(adata, key)
-    groupby = read_record(adata, record_name(_keys.ATTRIBUTION, key)).get("groupby", "cluster")
+    record = read_record(adata, record_name(_keys.ATTRIBUTION, key))
     shown = _choose_markers(table, markers)
     profiles = _stretch(_widen(table, "mean")[shown])
     tree = linkage(profiles, "average", optimal_ordering=True) if dendrogram and len(profiles) > 1 else None
@@ -122,9 +123,10 @@ def marker_attribution(
 
     dots, branches, bars = _grid(len(clusters), len(shown), tree, ax)
     _draw_dots(dots, values, _widen(table, "fraction").loc[clusters, shown], colors)
+    _draw_key(dots, f"cells above the {record.get('above', 'threshold')} (%)")
     _draw_tree(branches, tree)
     _draw_sizes(bars, table.groupby("cluster", observed=True)["n_cells"].first().loc[clusters])
-    dots.set(xlabel="marker", ylabel=groupby)
+    dots.set(xlabel="marker", ylabel=record.get("groupby", "cluster"))
     bar = dots.figure.colorbar(
         colors, ax=bars, anchor=(0, 1), shrink=min(COLOR_BAR / (ROW * len(clusters)), 1), aspect=12
     )
@@ -173,20 +175,23 @@ def _grid(n_clusters: int, n_markers: int, tree: np.ndarray | None, ax: Axes | N
 
 
 def _draw_dots(ax: Axes, values: pd.DataFrame, fractions: pd.DataFrame, colors: ScalarMappable) -> None:
-    """Draw one dot for each cluster and marker, and explain the sizes above."""
+    """Draw one dot for each cluster and marker."""
     y, x = np.indices(values.shape).reshape(2, -1) + 0.5
     faces = colors.to_rgba(values.to_numpy().ravel())
     style: dict[str, Any] = {"edgecolors": "0.3", "linewidths": 0.4}
     ax.scatter(x, y, s=_area(fractions.to_numpy().ravel()), c=faces, **style)
     ax.set_xticks(np.arange(values.shape[1]) + 0.5, values.columns, rotation=90)
     ax.set_yticks(np.arange(values.shape[0]) + 0.5, values.index)
+
+
+def _draw_key(ax: Axes, title: str) -> None:
+    """Explain the sizes of the dots, above them."""
     keys = [
         Line2D(
             [], [], marker="o", linestyle="", color="0.5", markersize=np.sqrt(_area(share)), label=f"{100 * share:g}"
         )
         for share in (0.2, 0.4, 0.6, 0.8, 1)
     ]
-    title = "cells above threshold (%)"
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     spacing: dict[str, Any] = {"ncols": 5, "columnspacing": 0.8, "handletextpad": 0.2, "frameon": False}
     ax.legend(handles=keys, title=title, fontsize="small", title_fontsize="small", **place, **spacing)

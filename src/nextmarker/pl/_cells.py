@@ -15,7 +15,7 @@ from nextmarker._errors import check_each_once, check_value, listed, no_such
 from nextmarker._palette import CHANNEL_COLORS
 from nextmarker._provenance import check_clusters
 from nextmarker._record import read_record
-from nextmarker._regions import Region, as_list, read_regions
+from nextmarker._regions import Region, as_list, empty_region, read_regions
 from nextmarker._table import get_table, require
 from nextmarker.pl._dots import (
     BOX,
@@ -79,7 +79,7 @@ def cells(
         Images with cells and a table.
     image
         Name of the image; by default the first with cells. Several names, or `"all"` for all images with cells, are
-        drawn as a grid.
+        drawn as a grid. An image without cells in the table is drawn alone.
     channels
         Channel to draw in grey, or up to six to draw in magenta, cyan, yellow, blue, orange and white. Choose other
         colours with a dict, such as `{"DNA1": "blue", "CD3": "red"}`. By default the nuclear channels that were given
@@ -139,7 +139,7 @@ def cells(
     single = image is None or (isinstance(image, str) and image != ALL)
     check_value("ax", ax, ax is None or single, "left out for several images")
     adata = get_table(sdata, table_key)
-    regions = _choose_regions(read_regions(sdata, table_key), image)
+    regions = _choose_regions(sdata, read_regions(sdata, table_key), image)
     values = _read_values(adata, color, layer)
     if color is not None and color in adata.obs:
         check_clusters(adata, color)
@@ -176,16 +176,13 @@ class _Panel:
         self.caption = f"{number} cells"
 
 
-def _choose_regions(regions: Sequence[Region], image: str | Sequence[str] | None) -> list[Region]:
+def _choose_regions(sdata: SpatialData, regions: Sequence[Region], image: str | Sequence[str] | None) -> list[Region]:
     by_image = {region.image: region for region in regions}
     if image is None:
         return [regions[0]]
     wanted = list(by_image) if isinstance(image, str) and image == ALL else as_list(image)
     check_each_once("image", wanted)
-    unknown = [name for name in wanted if name not in by_image]
-    if unknown:
-        raise KeyError(no_such("image", unknown, "the table of cells", by_image, "Choose one of these."))
-    return [by_image[name] for name in wanted]
+    return [by_image[name] if name in by_image else empty_region(sdata, name) for name in wanted]
 
 
 def _read_values(adata: AnnData, color: str | None, layer: str | None) -> pd.Series | None:

@@ -106,7 +106,7 @@ def draw_boxes(ax: Axes, xy: np.ndarray, edges: list[str], width: float) -> None
 
 def draw_key(axes: np.ndarray, values: pd.Series | None, colors: Colors, **marker: str) -> None:
     """Explain the colours beside all axes: a legend of the categories that are drawn, or a colour bar."""
-    if values is None or colors is None:
+    if values is None or values.empty or colors is None:
         return
     if isinstance(colors, Mapping):
         drawn = set(values.dropna())

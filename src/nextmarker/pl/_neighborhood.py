@@ -17,6 +17,7 @@ from nextmarker._provenance import warn_of_other_cells
 from nextmarker._record import read_record, record_name
 from nextmarker._table import get_table, require
 from nextmarker.pl._colors import GREY, category_colors
+from nextmarker.pl._neighbor_pairs import CLEAR, images_agree, mean_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,6 @@ Kind = Literal["matrix", "network"]
 
 COLOR_MAP = "RdBu_r"  # red and blue are told apart with any colour vision, and white is no difference
 NO_PAIR = "0.88"
-AGREE, LEAST_IMAGES = 0.9, 3  # share of the images with the same sign, and how many there must be
-CLEAR = 0.5  # mean log2 ratio from which pairs are marked; rare pairs are a little below 0 in most images by chance
 NETWORK_SIDE, LETTER = 4.6, 0.065  # width of the network and of a letter, in inches
 NAME_AT = 1.18  # distance of a name from the centre; types are at 1
 
@@ -106,7 +105,7 @@ def neighborhood(
     record = read_record(adata, record_name(_keys.NEIGHBORHOOD, key))
     warn_of_other_cells(adata, table, record)
     groups = {"": table} if group_key is None else _divide(adata, table, group_key, record)
-    means = {name: _mean(part) for name, part in groups.items()}
+    means = {name: mean_ratios(part) for name, part in groups.items()}
     if sort:
         order = _similar_first(pd.concat(means.values(), axis=1))
         means = {name: mean.iloc[order, order] for name, mean in means.items()}
@@ -146,22 +145,6 @@ def _divide(adata: AnnData, table: pd.DataFrame, group_key: str, record: Mapping
     return {name: table[of_image == name] for name in order}
 
 
-def _mean(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean log2 ratio over images, (types, types), NaN for pairs that no image has."""
-    return _by_pair(table, table["log2_ratio"]).mean().unstack()
-
-
-def _agree(table: pd.DataFrame) -> pd.DataFrame:
-    """Whether the ratio is clear and the images agree in its sign, bool (types, types)."""
-    signs = _by_pair(table, np.sign(table["log2_ratio"]))
-    same = (signs.mean().abs() >= 2 * AGREE - 1) & (signs.count() >= LEAST_IMAGES)
-    return same.unstack() & (_mean(table).abs() >= CLEAR)
-
-
-def _by_pair(table: pd.DataFrame, values: pd.Series) -> pd.api.typing.SeriesGroupBy:
-    return values.groupby([table["cell_type"], table["neighbor"]], observed=False, sort=False)
-
-
 def _title(name: str, table: pd.DataFrame) -> str:
     n = table["image"].nunique()
     number = f"{n} image{'' if n == 1 else 's'}"
@@ -190,7 +173,7 @@ def _draw_matrices(
     limit = max(_largest(mean) for mean in means.values())
     for ax, name in zip(axes, names, strict=False):
         colors = _draw_matrix(ax, means[name], limit)
-        rows, columns = np.nonzero(_agree(groups[name]).loc[types, types].to_numpy())
+        rows, columns = np.nonzero(images_agree(groups[name]).loc[types, types].to_numpy())
         ax.scatter(columns, rows, s=6, color="black", linewidths=0)
         ax.set_title(titles[name], fontsize="medium")
     shared = axes[: len(means)].tolist()
@@ -234,7 +217,7 @@ def _draw_network(ax: Axes, means: pd.DataFrame, table: pd.DataFrame, colors: Ma
     types = list(means.index)
     angles = np.pi / 2 - 2 * np.pi * np.arange(len(types)) / len(types)
     xy = np.column_stack([np.cos(angles), np.sin(angles)])
-    agree = _agree(table).loc[types, types].to_numpy()
+    agree = images_agree(table).loc[types, types].to_numpy()
     ratios = means.to_numpy()
     strength = np.triu(np.where(agree | agree.T, np.nan_to_num(ratios + ratios.T) / 2, 0), 1)
     width = Normalize(CLEAR, max(strength.max(), 2 * CLEAR))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from spatialdata import SpatialData
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.8"
+BLUE, ORANGE, GREEN, GREY = "#56B4E9", "#D55E00", "#009E73", "0.8"
 N_WINDOWS = 32
 WINDOW_SIZE = 128
 MOST_BINS = 40
@@ -174,8 +174,8 @@ def _draw_sigmoids(ax: Axes, sigmoids: Mapping[str, Any], m: int, shown: tuple[f
     counts = (np.geomspace if sigmoids["axis"] == "log" else np.linspace)(*shown, 200)
     start = _sigmoid(counts, sigmoids["x_c_start"][m], sigmoids["slope_start"][m], sigmoids["axis"])
     learned = _sigmoid(counts, sigmoids["x_c"][m], sigmoids["slope"][m], sigmoids["axis"])
-    ax.plot(counts, start, color=ORANGE, linestyle="--", linewidth=1.2, label="start")
-    ax.plot(counts, learned, color=BLUE, linewidth=1.8, label="learned")
+    ax.plot(counts, learned, color=BLUE, linewidth=3, label="learned")
+    ax.plot(counts, start, color=ORANGE, linestyle="--", linewidth=1.2, label="start")  # often nearly the same
     ax.set(xscale=sigmoids["axis"], xlim=shown, ylim=(0, 1.05), yticks=(0, 0.5, 1))
     ax.xaxis.set_major_locator(LogLocator(numticks=4) if sigmoids["axis"] == "log" else MaxNLocator(3))
     ax.minorticks_off()

@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
+from nextmarker._contributions import raised_markers
 from nextmarker._errors import check_value, no_such
 from nextmarker._palette import CHANNEL_COLORS
 from nextmarker._provenance import check_clusters, read_attribution
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 COLORS = CHANNEL_COLORS[:3]
 LETTER = 5.0  # width of a small letter, in points
 SHORTEST = len("100,000 cells")
-NO_MARKER = "no marker raised"
+NO_MARKER = "no marker stands out"
 
 
 def patches(
@@ -69,7 +70,7 @@ def patches(
         between clusters.
     markers
         One to three markers to draw in every row. By default the top markers of each cluster: the three with the
-        largest contribution among those with higher activation in the cluster than elsewhere.
+        largest contribution, of at least 2 %, among those with higher activation in the cluster than elsewhere.
     size
         Width of a patch in pixels; by default the patch size of the embedding.
     key
@@ -141,7 +142,7 @@ def _choose_markers(
         check_value("markers", list(markers), 1 <= len(markers) <= len(COLORS), "one to three")
         return {name: list(markers) for name in names}
     table = read_attribution(adata, key, groupby, ", or choose the markers to draw: markers=[...]")
-    raised = table[table["mean"] > table["mean_elsewhere"]]
+    raised = raised_markers(table)
     return {name: raised.loc[raised["cluster"] == str(name), "marker"].head(len(COLORS)).tolist() for name in names}
 
 

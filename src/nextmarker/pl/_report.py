@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from jinja2 import Environment, StrictUndefined
 
 from nextmarker import _keys
+from nextmarker._errors import counted
 from nextmarker._files import check_file_path, replaced_files
 from nextmarker._record import read_record
 from nextmarker._regions import as_list, read_regions
@@ -47,9 +48,10 @@ def report(
     """Write a report of the whole analysis: one HTML file that opens in any browser, also offline.
 
     It contains what was read and skipped, all images with the centres of their cells, training, normalization, clusters
-    and their markers, typical cells, composition, differences between images, cell types, parameters and versions. The
-    summary at its top says what to look at first. Results that do not exist yet are named with the call that makes
-    them. Everything is taken from the object, so the report can also be written after saving and reading it again.
+    and their markers, typical cells, composition, differences between images, cell types, parameters and versions; and,
+    if there are any, transferred types, neighbours, niches and differences between groups. The summary at its top says
+    what to look at first. Results that do not exist yet are named with the call that makes them. Everything is taken
+    from the object, so the report can also be written after saving and reading it again.
 
     Pictures are part of the file: about 3 MB for ten images and 7 MB for a hundred. Images are read one at a time, at a
     coarse scale if they have one.
@@ -158,13 +160,13 @@ def _render(source: Source) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("nextmarker.pl.html").joinpath("report.html").read_text("utf-8"))
     versions = {"Python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
-    counts = f"{source.adata.n_obs:,} cells in {len(source.regions):,} images, {source.adata.n_vars:,} markers"
-    clusters = (
-        f", {source.adata.obs[source.groupby].nunique():,} clusters" if source.groupby in source.adata.obs else ""
-    )
+    cells = f"{counted(source.adata.n_obs, 'cell')} in {counted(len(source.regions), 'image')}"
+    counts = [cells, counted(source.adata.n_vars, "marker")]
+    if source.groupby in source.adata.obs:
+        counts.append(counted(source.adata.obs[source.groupby].nunique(), "cluster"))
     return template.render(
-        title=f"nextmarker report: {source.adata.n_obs:,} cells in {len(source.regions):,} images",
-        summary=f"{counts}{clusters}.",
+        title=f"nextmarker report: {cells}",
+        summary=f"{', '.join(counts)}.",
         sections=sections,
         versions=versions,
         date=date.today().isoformat(),

@@ -94,7 +94,8 @@ def thresholds(
         values = adata[:, [marker]].to_df(record["layer"])[marker].to_numpy()
         _draw(ax, values, used[used["marker"] == marker])
     axes[0].figure.supylabel("cells", fontsize="medium")
-    axes[0].figure.supxlabel(record["layer"], fontsize="medium")
+    layer = str(record["layer"])
+    axes[0].figure.supxlabel("activation" if layer == _keys.INTERPRETABILITY else layer, fontsize="medium")
     return axes
 
 

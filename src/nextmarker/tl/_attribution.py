@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._contributions import EMBED, attribute, write_attribution
+from nextmarker._contributions import EMBED, MEDIAN, THRESHOLD, attribute, write_attribution
 from nextmarker._errors import no_such
 from nextmarker._provenance import check_clusters
 from nextmarker._record import refuse_foreign_keys
@@ -64,8 +64,9 @@ def marker_attribution(
         - `contribution`: share of the marker in the difference of the embedding to that of all other cells; zero if
           there are no other cells or no difference
     `.uns["nextmarker"]["marker_attribution"]`
-        A record: `groupby`, the `threshold` of each of `markers`, the embedding, and some cells of each cluster, by
-        which it is recognized if it is renamed. For another `key_added` it is `["marker_attribution_<key_added>"]`.
+        A record: `groupby`, the `threshold` of each of `markers` and whether it is the median (`above`), the embedding,
+        and some cells of each cluster, by which it is recognized if it is renamed. For another `key_added` it is
+        `["marker_attribution_<key_added>"]`.
 
     Warns
     -----
@@ -114,7 +115,8 @@ def marker_attribution(
     refuse_foreign_keys(adata, [f"uns/{key_added}"], _keys.ATTRIBUTION)
     check_clusters(adata, groupby, strict=True)
     table = attribute(adata, clusters, thresholds)
-    write_attribution(adata, key_added, table, groupby, clusters, dict(zip(adata.var_names, thresholds, strict=True)))
+    used = dict(zip(adata.var_names, thresholds, strict=True))
+    write_attribution(adata, key_added, table, groupby, clusters, used, MEDIAN if threshold is None else THRESHOLD)
 
 
 def _thresholds(activation: np.ndarray, markers: pd.Index, threshold: float | Mapping[str, float] | None) -> np.ndarray:

@@ -174,7 +174,7 @@ def embed(
         model = load_model(model)
     lacking = lacking_markers(model, adata, regions)
     if missing == "error":
-        refuse_lacking(lacking, adata, regions)
+        refuse_lacking(lacking, model, adata, regions)
     warn_of_lacking(lacking, model, regions)
     recorded = partial(read_recorded, sdata, table_key, markers=model.config.markers)
     interpretability, embedding, zeros = embed_regions(

@@ -17,6 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 from nextmarker import _keys
 from nextmarker._errors import check_value
 from nextmarker._logging import logger
+from nextmarker._outcome import are_stable
 from nextmarker._palette import colors_of
 from nextmarker._record import made_from, record_name, refuse_foreign_keys, refuse_several_models, write_results
 from nextmarker._table import OURS, get_table, refuse_infinite, require
@@ -31,7 +32,6 @@ SAMPLE = 20_000  # cells from which niches are learned
 RUNS = 10  # repeated runs for each number of niches
 STARTS = 10  # random starts of the final run
 AS_STABLE = 0.02  # difference of the adjusted Rand index that does not count
-LEAST_STABLE = 0.7
 
 
 def niches(
@@ -180,7 +180,7 @@ def niches(
     }
     write_results(adata, record_name(_keys.NICHES_STEP, key_added), results, record)
     warn_of_few_cells(lacking, "so these have no niche")
-    if stability and max(stability) < LEAST_STABLE:
+    if not are_stable(stability):
         msg = f"No number of niches is stable: adjusted Rand index {max(stability):.2f}. More cells may help: n_hops=3."
         warnings.warn(msg, stacklevel=2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._contributions import attribute, write_attribution
+from nextmarker._contributions import THRESHOLD, attribute, write_attribution
 from nextmarker._errors import no_such
 from nextmarker._origins import as_record, largest_origins
 from nextmarker._provenance import digest
@@ -102,7 +102,8 @@ def rename_clusters(
         own = {**clustering, "key_added": key_added, "clustering": digest(renamed.codes), **origins}
         write_results(adata, record_name(_keys.CLUSTER_STEP, key_added), {}, own)
     for key, table in computed.items():
-        write_attribution(adata, key, table, groupby, renamed, outdated[key])
+        above = read_record(adata, record_name(_keys.ATTRIBUTION, key)).get("above", THRESHOLD)
+        write_attribution(adata, key, table, groupby, renamed, outdated[key], above)
 
 
 def _attributions(adata: AnnData, groupby: str) -> dict[str, dict[str, float]]:

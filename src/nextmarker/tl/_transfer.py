@@ -10,9 +10,11 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed
+from nextmarker._outcome import unlike_reference
 from nextmarker._provenance import check_clusters
 from nextmarker._record import embedded_as, made_from, read_record, record_name, refuse_foreign_keys, write_results
 from nextmarker._table import LAYERS, OURS, get_table, read_labels, read_representations
+from nextmarker.tl._missing import newly_missing
 from nextmarker.tl.cell_types.classifier import (
     LEAST,
     N_NEIGHBORS,
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
 
-NOTABLE = 0.05  # share of the cells of an image that lie outside, from which on a warning names it
 NAMED = 3  # images that a warning lists
 GREY = "#b3b3b3"
 
@@ -96,13 +97,14 @@ def transfer(
     - `.uns["nextmarker"]["transfer_<key_added>"]`: a record of the parameters, the model, and for each of the learned
       `types` the number of examples (`n_examples`) and the limit of distance (`limits`); `n_reference`, the number of
       reference cells with a type; `not_learned`, the other types; `outside_in_reference`, the share of reference cells
-      that would lie outside
+      that would lie outside; `missing_markers`, if there are any
 
     Warns
     -----
     UserWarning
         If types have fewer than 10 examples, and are never assigned; if in an image more than 5 % of the cells lie
-        outside, and more than twice as many as in the reference; or if the types are clusters of another embedding.
+        outside, and more than twice as many as in the reference; if `nm.tl.embed(..., missing="zero")` took markers as
+        zero in images of the new cells that the reference has; or if the types are clusters of another embedding.
 
     Raises
     ------
@@ -176,9 +178,14 @@ def transfer(
         **_describe(classifier, types, sizes),
         **(_describe_models(adata, known, labelled) if use_rep in OURS else {}),
     }
+    missing = {} if use_rep == "X" else newly_missing(adata, known)
+    record["missing_markers"] = np.array(list(missing), dtype=object) if missing else None
     step = record_name(_keys.TRANSFER_STEP, key)
     write_results(adata, step, {places[name]: value for name, value in results.items()}, record)
     _warn_of_outside(adata.obs, outside, classifier.outside)
+    if missing:
+        msg = f"Missing markers of the new cells were taken as zero: {', '.join(missing.values())}."
+        warnings.warn(f"{msg} Types that differ in them may be wrong.", UserWarning, stacklevel=2)
 
 
 def _refuse_to_replace(adata: AnnData, reference: AnnData, label_key: str, key: str) -> None:
@@ -305,9 +312,7 @@ def _describe_models(adata: AnnData, reference: AnnData, labelled: np.ndarray) -
 
 def _warn_of_outside(obs: pd.DataFrame, outside: np.ndarray, in_reference: float) -> None:
     """Warn of images many of whose cells are unlike all of the reference, the worst first."""
-    images = obs[_keys.IMAGE].astype(str).to_numpy() if _keys.IMAGE in obs else np.full(len(obs), "all cells")
-    shares = pd.Series(outside).groupby(images).agg(["mean", "sum", "size"]).sort_values("mean", ascending=False)
-    found = shares[shares["mean"] > max(NOTABLE, 2 * in_reference)]
+    found = unlike_reference(obs, outside, in_reference, _keys.IMAGE)
     if found.empty:
         return
     named = ", ".join(f"{name!r} ({row['sum']:.0f} of {row['size']:.0f})" for name, row in found.head(NAMED).iterrows())

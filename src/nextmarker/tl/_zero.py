@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nextmarker._errors import listed
+from nextmarker._errors import in_images, listed
 from nextmarker._tiles import sample_windows
 from nextmarker.nn.patches import CellTile, patch_margin
 from nextmarker.nn.zero import EMPTY, cut_turned, empty_response, pixel_offset
@@ -114,8 +114,11 @@ def warn_of_no_signal(
             if name not in lacking.get(image, []):
                 silent.setdefault(name, []).append(image)
     if silent:
-        where = [f"{name} in {len(s)} of {len(zeros)} images ({listed(s, NAMED)})" for name, s in silent.items()]
-        msg = f"Markers without signal above the background: {', '.join(where)}. Check them in the images."
+        where = [
+            f"{name} {in_images(len(own), len(zeros))}{f' ({listed(own, NAMED)})' * (len(own) < len(zeros))}"
+            for name, own in silent.items()
+        ]
+        msg = f"Markers without signal above the background: {', '.join(where)}. Check them there."
         warnings.warn(msg, stacklevel=3)
 
 

@@ -104,11 +104,11 @@ def table(caption: str, content: pd.DataFrame, *, folded: bool | None = None, ma
     return Table(caption, list(content.columns), rows, len(rows) > FOLDED if folded is None else folded, marked)
 
 
-def first_few(names: Iterable[object]) -> str:
+def first_few(names: Iterable[object], most: int = NAMED) -> str:
     """List the first few names."""
     known = [str(name) for name in names]
-    more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
-    return ", ".join(known[:NAMED]) + more
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
 
 
 def as_text(value: Any) -> str:

@@ -11,7 +11,10 @@ from anndata import AnnData
 from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
+from nextmarker._errors import counted
+from nextmarker._outcome import unlike_reference
 from nextmarker._provenance import read_annotation
+from nextmarker._record import read_record
 from nextmarker.pl._annotation import annotation as draw_annotation
 from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._composition import composition as draw_composition
@@ -79,7 +82,7 @@ def clusters(source: Source) -> list[Block]:
             "cluster": sizes.index,
             "cells": sizes.to_numpy(),
             "share (%)": (100 * sizes / sizes.sum()).round(1).to_numpy(),
-            "markers that set it apart": markers.reindex(sizes.index).fillna("none raised").to_numpy(),
+            "markers that set it apart": markers.reindex(sizes.index).fillna("none stands out").to_numpy(),
         }
     )
     picture = drawn(axes, f"Dot plot of {len(sizes)} clusters and {source.adata.n_vars} markers.", caption)
@@ -106,9 +109,14 @@ def typical_cells(source: Source) -> list[Block]:
 
 
 def composition(source: Source) -> list[Block]:
-    """Draw the share of each cluster or cell type in each image, a limited number of images at a time."""
+    """Draw the share of each cluster or cell type in each image."""
     assert source.colored is not None
-    column, obs = str(source.colored.name), source.adata.obs
+    return in_each_image(source, str(source.colored.name))
+
+
+def in_each_image(source: Source, column: str) -> list[Block]:
+    """Draw the share of each category of a column in each image, a limited number of images at a time."""
+    obs = source.adata.obs
     shown = [name for name in (column, _keys.IMAGE, _keys.REGION, _keys.INSTANCE) if name in obs]
     images = obs[_keys.IMAGE].astype("category").cat.remove_unused_categories().cat.categories
     colors = {name: source.adata.uns[name] for name in [f"{column}_colors"] if name in source.adata.uns}
@@ -117,7 +125,7 @@ def composition(source: Source) -> list[Block]:
         own = images[first : first + MOST_IMAGES]
         some = AnnData(obs=obs.loc[obs[_keys.IMAGE].isin(own).to_numpy(), shown], uns=colors)
         what = f"Shares of the categories of {column}"
-        alt = f"{what} in {len(own)} images."
+        alt = f"{what} in {counted(len(own), 'image')}."
         pictures.append(drawn(draw_composition(some, column), alt, f"{what} in each image."))
     return [*pictures]
 
@@ -184,3 +192,37 @@ def cell_types(source: Source) -> list[Block]:
         named = first_few(annotated["cluster"].iloc[unclear])
         blocks.insert(0, Words(f"Clusters whose type is unclear, or which are mixed: {named}.", "check"))
     return blocks
+
+
+def transferred(source: Source) -> list[Block]:
+    """Say how many transferred types are unsure, and list and draw the types."""
+    return [block for key in source.results(_keys.TRANSFER_STEP, "obs") for block in _transferred(source, key)]
+
+
+def _transferred(source: Source, key: str) -> list[Block]:
+    record = read_record(source.adata, f"{_keys.TRANSFER_STEP}_{key}")
+    obs = source.adata.obs
+    labels = obs[key].astype("category")
+    unsure = int((labels == _keys.UNSURE).sum())
+    reference = f"{record['n_reference']:,} cells with {len(record['types'])} types"
+    words = f"{len(labels):,} cells have types in `{key}`, learned from a reference of {reference}"
+    blocks: list[Block] = [Words(f"{words}. {unsure:,} of them are unsure ({100 * unsure / len(labels):.1f} %).")]
+    outside = (obs[f"{key}_distance"] > 1).to_numpy()
+    unlike = unlike_reference(obs, outside, record["outside_in_reference"], _keys.IMAGE)
+    if len(unlike):
+        named = first_few(f"{image} ({100 * share:.0f} %)" for image, share in unlike["mean"].items())
+        why = "They may be of types that the reference lacks, or stained differently."
+        blocks.append(Words(f"Many cells are unlike all of the reference in {named}. {why}", "check"))
+    never = list(record.get("not_learned", ()))
+    if never:
+        blocks.append(Words(f"Types with too few clear examples, which no cell can get: {first_few(never)}.", "check"))
+    missing = list(record.get("missing_markers", ()))
+    if missing:
+        words = f"Markers that new images lack were taken as zero: {first_few(missing)}"
+        blocks.append(Words(f"{words}. Types that differ in them may be wrong.", "check"))
+    sizes = labels.value_counts()
+    sure = obs[f"{key}_probability"].groupby(labels, observed=False).median()
+    content = pd.DataFrame({"type": sizes.index.astype(str), "cells": sizes.to_numpy()})
+    content["share (%)"] = (100 * content["cells"] / len(labels)).round(1)
+    content["median probability"] = sure.reindex(sizes.index).to_numpy()
+    return [*blocks, *in_each_image(source, key), table(f"Cells of each type in {key}", content)]

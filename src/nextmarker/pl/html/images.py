@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
+from nextmarker._errors import counted
 from nextmarker._outcome import describe_outcome, training_worked
 from nextmarker._record import read_record
 from nextmarker.io._report import report as read_files
@@ -27,20 +28,22 @@ def files(source: Source) -> list[Block]:
     """List what was read and skipped."""
     files = read_files(source.sdata).reset_index()
     skipped = (files["status"] != "read").to_numpy()
-    lost = f"{skipped.sum():,} files or parts of files were skipped" if skipped.any() else "nothing was skipped"
+    lost = f"skipped {counted(skipped.sum(), 'file')} or parts of them" if skipped.any() else "skipped nothing"
     listing = table("Files", files[["source", "image", "status", "note"]], marked=np.flatnonzero(skipped).tolist())
-    return [Words(f"{(~skipped).sum():,} images were read, and {lost}.", "check" if skipped.any() else ""), listing]
+    return [Words(f"Read {counted((~skipped).sum(), 'image')}, and {lost}.", "check" if skipped.any() else ""), listing]
 
 
 def images(source: Source) -> list[Block]:
     """Draw every image with the centres of its cells."""
     sizes = pd.Series([len(region.rows) for region in source.regions])
     spread = f", from {sizes.min():,} to {sizes.max():,} in an image, median {sizes.median():,.0f}"
-    words = f"{sizes.sum():,} cells in {len(sizes):,} images{spread if len(sizes) > 1 else ''}."
+    words = f"{counted(sizes.sum(), 'cell')} in {counted(len(sizes), 'image')}{spread if len(sizes) > 1 else ''}."
     blocks: list[Block] = [Words(words)]
     empty = [name for name in source.sdata.images if name not in {region.image for region in source.regions}]
     if empty:
-        blocks.append(Words(f"{len(empty)} images have no cells in this table: {first_few(empty)}.", "check"))
+        blocks.append(
+            Words(f"{counted(len(empty), 'image')} without cells in this table: {first_few(empty)}.", "check")
+        )
     grey = f"In grey, {' + '.join(source.channels)}, each image scaled to its own brightest pixels."
     black = "The nuclear channel is unknown, so the centres are on black: `nm.pl.report(sdata, path, channels=[...])`."
     blocks.append(Words(grey if source.channels else black))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._record import read_record
-from nextmarker.pl.html import clusters, images
+from nextmarker.pl.html import clusters, groups, images, tissue
 from nextmarker.pl.html.blocks import Block, Section, Words, as_text, table
 from nextmarker.pl.html.source import Source
 
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[2]
 LONGEST = 20
 """Most values of a parameter that are listed."""
-STEPS = ("detect_cells", "add_cells", "train", "embed", "cluster", "marker_attribution", "annotate")
+STEPS = ("detect_cells", "add_cells", "add_samples", "train", "embed", "cluster", "marker_attribution", "annotate")
 """The order in which parameters are listed; other steps follow by name."""
 
 
 def write_sections(source: Source) -> list[Section]:
-    """Write all sections; one whose results are missing says which call makes them."""
+    """Write all sections; one whose results are missing says which call makes them, or is left out."""
     sections, said = [], set()
     for part in PARTS:
+        if not part.missing and not part.is_there(source):
+            continue
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             blocks = _write(part, source)
@@ -78,7 +80,7 @@ def _describe_step(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Part:
-    """A section: its heading, what it shows, and what it says if that is missing."""
+    """A section: its heading, what it shows, and what it says if that is missing; by default it is then left out."""
 
     title: str
     write: Callable[[Source], list[Block]]
@@ -146,6 +148,10 @@ PARTS = (
         "Images are compared if there are several, and their cells have clusters: `nm.tl.embed(sdata)`, then "
         "`nm.tl.cluster(adata)`.",
     ),
+    Part("Transferred types", clusters.transferred, lambda source: bool(source.results(_keys.TRANSFER_STEP, "obs"))),
+    Part("Neighbours", tissue.neighbors, lambda source: bool(source.results(_keys.NEIGHBORHOOD))),
+    Part("Niches", tissue.niches, lambda source: bool(source.results(_keys.NICHES_STEP, "obs"))),
+    Part("Differences between groups", groups.groups, lambda source: bool(source.results(_keys.COMPARE_STEP))),
     Part(
         "Parameters",
         _parameters,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nextmarker import _keys
+from nextmarker._record import results_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,10 @@ class Source:
         if step in ours or step not in known and not ours:  # without a record, it may still be theirs
             return default
         return ours[-1].removeprefix(f"{step}_") if ours else ""
+
+    def results(self, step: str, slot: str = "uns") -> list[str]:
+        """Names of all results of a step that the table still has."""
+        return [name for name in results_of(self.adata, step) if name in getattr(self.adata, slot)]
 
     @property
     def colored(self) -> pd.Series | None:
