@@ -149,16 +149,31 @@ def test_embedding_is_that_of_before(original, name):
     np.testing.assert_allclose(new, old, atol=2e-3 * np.abs(old.to_numpy()).max())
 
 
+@pytest.fixture(scope="module")
+def one_pixel_off(original) -> float:
+    """How far F moves if all centres are one pixel off, as a fraction of its spread between cells."""
+    off = sd.deepcopy(original)
+    off["table"].obsm["spatial"] += [1, 0]
+    off["cells"] = off["cells"].assign(geometry=off["cells"].translate(1, 0))
+    nm.tl.embed(off, model(), progress=False)
+    return movement(*(each["table"].obsm["X_nextmarker"] for each in (original, off)))
+
+
+def movement(old: np.ndarray, new: np.ndarray) -> float:
+    return np.sqrt(((new - old) ** 2).mean() / old.var(0).mean())
+
+
 @pytest.mark.parametrize("name", CROPS)
-def test_embedding_in_a_crop_is_about_that_of_before(original, name):
+def test_embedding_in_a_crop_is_about_that_of_before(original, one_pixel_off, name):
     """A crop is another image: its zero comes from its own empty places, here from half the tissue or less.
 
-    So F moves a little: by 11 to 16 % of its spread between cells. Centres that are one pixel off move it by 30 %.
+    So F moves a little: by 9 to 20 % of its spread between cells. Centres that are one pixel off move it by 33 %.
     """
     changed = OPERATIONS[name](original)
     nm.tl.embed(changed, model(), progress=False)
     old, new = (frame.to_numpy() for frame in before_and_after(original, changed))
-    assert ((new - old) ** 2).mean() < 0.2**2 * old.var(0).mean()
+    assert movement(old, new) < 2 / 3 * one_pixel_off
+    assert 0.2 < one_pixel_off < 0.5
 
 
 def test_a_store_keeps_places_and_pixel_size(original, tmp_path):

@@ -29,17 +29,17 @@ def whiten_features(
 ) -> None:
     """Fold the whitening of each marker's features into the crosstalk of a trained model, in place.
 
-    Views of a cell differ in brightness, size, rotation and surroundings. Directions of I in which they differ get a
-    small weight in F, directions in which they agree a large one (relevant component analysis, Bar-Hillel et al.,
-    2005). Only features of the same marker are weighted against each other; the weight of one marker relative to
-    another does not change. F stays linear in I.
+    Views of a cell differ in size, rotation and surroundings; unlike in training, all have the same brightness, and no
+    marker is hidden. Directions of I in which they differ get a small weight in F, directions in which they agree a
+    large one (relevant component analysis, Bar-Hillel et al., 2005). Only features of the same marker are weighted
+    against each other; the weight of one marker relative to another does not change. F stays linear in I.
 
     Parameters
     ----------
     tiles
         Some cells of all images, with places.
     """
-    size, shown = model.config.patch_size, replace(training, marker_dropout=0.0)
+    size, shown = model.config.patch_size, replace(training, intensity_scaling=(1.0, 1.0), marker_dropout=0.0)
     views, gains = zip(*(random_views(tiles, size, shown, generator) for _ in range(VIEWS)), strict=True)
     gain = torch.stack([each[..., 0, 0] for each in gains], 1)  # (cells, views, markers)
     features = interpret_views(model, tiles, views, gain, size, shown, generator).unflatten(0, (VIEWS, -1))
