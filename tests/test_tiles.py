@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from nextmarker import _tiles
 from nextmarker._regions import Region
 from nextmarker._tiles import WINDOW_SIZE, occupied_windows, read_window, sample_windows, stream_tiles
 
@@ -55,8 +56,8 @@ def test_stream_hands_out_every_cell_once_with_its_reflected_surroundings(tile_s
         )
 
 
-def test_stream_reads_every_chunk_once_and_only_the_markers_asked_for():
-    region, counts = make_region(60, 85, all_over(60, 85))
+def count_reads(region, counts):
+    """Make the pixels lazy, and count how often each chunk is read."""
     reads = Counter()
 
     def read(block, block_info=None):
@@ -65,6 +66,12 @@ def test_stream_reads_every_chunk_once_and_only_the_markers_asked_for():
 
     lazy = da.from_array(counts, (1, 16, 16), name="counts").map_blocks(read, dtype=counts.dtype, meta=counts[:0])
     region.pixels.data = lazy
+    return reads
+
+
+def test_stream_reads_every_chunk_once_and_only_the_markers_asked_for():
+    region, counts = make_region(60, 85, all_over(60, 85))
+    reads = count_reads(region, counts)
     sum(len(tile.rows) for tile in stream_tiles(region, ["CD3"], tile_size=16, margin=9))
     assert set(reads.values()) == {1}
     assert len(reads) == 4 * 6
@@ -126,3 +133,22 @@ def test_windows_are_all_over_the_image_whichever_cells(height, width):
     places = np.concatenate(places)
     assert (places.min(0) <= np.array([height, width]) / 6 + 1).all()
     assert (places.max(0) >= np.array([height, width]) * 5 / 6 - 2).all()
+
+
+def test_windows_of_a_small_image_are_the_same_and_read_every_chunk_once(monkeypatch):
+    region, counts = make_region(60, 85, [(3, 3)])
+
+    def windows():
+        return [tile.pixels for tile in sample_windows(region, ["CD3"], margin=7)]
+
+    at_once, digest = windows(), _tiles.fingerprint("image", region.pixels)
+    reads = count_reads(region, counts)
+    windows()
+    assert set(reads.values()) == {1}
+    assert {channel for channel, _, _ in reads} == {1}
+    monkeypatch.setattr(_tiles, "READ_AT_ONCE", 80)
+    reads.clear()
+    for ours, theirs in zip(at_once, windows(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert max(reads.values()) > 1
+    np.testing.assert_array_equal(_tiles.fingerprint("image", region.pixels), digest)

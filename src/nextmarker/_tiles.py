@@ -23,6 +23,8 @@ WINDOWS = 3
 WINDOW_SIZE = 128
 """Maximum width of such a window in pixels."""
 PLACES_PER_WINDOW = 28
+READ_AT_ONCE = 1024
+"""An image up to this high and wide is read once instead of window by window, since windows share chunks."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,11 @@ def sample_windows(region: Region, markers: Sequence[str], *, margin: int) -> It
     The places are the same each time and do not depend on the cells.
     """
     rng = np.random.default_rng(0)
-    for rows, columns in _spread(region.pixels):
+    pixels = _read_if_small(region.image, region.pixels.sel(c=list(markers)))
+    for rows, columns in _spread(pixels):
         first, last = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
         places = first + rng.random((PLACES_PER_WINDOW, 2)) * (last - first)
-        sample = replace(region, centres=places, rows=np.arange(len(places)))
+        sample = replace(region, pixels=pixels, centres=places, rows=np.arange(len(places)))
         yield read_window(sample, markers, (rows, columns), margin=margin)
 
 
@@ -135,9 +138,16 @@ def fingerprint(image: str, pixels: xr.DataArray) -> np.ndarray:
     It differs between images, and after any change of a whole image, but not after a retouch outside of the windows.
     """
     content = blake2b(digest_size=16)
+    pixels = _read_if_small(image, pixels)
     for rows, columns in _spread(pixels):
         content.update(read_pixels(image, pixels, rows, columns).tobytes())
     return np.frombuffer(content.digest(), np.uint8)
+
+
+def _read_if_small(image: str, pixels: xr.DataArray) -> xr.DataArray:
+    if max(pixels.sizes["y"], pixels.sizes["x"]) > READ_AT_ONCE:
+        return pixels
+    return pixels.copy(data=read_pixels(image, pixels, slice(None), slice(None)))
 
 
 def _spread(pixels: xr.DataArray) -> Iterator[tuple[slice, slice]]:
@@ -155,11 +165,11 @@ def read_window(region: Region, markers: Sequence[str], window: tuple[slice, sli
     """Read a window of an image, given as rows and columns, with its cells and a margin around it."""
     rows, columns = window
     top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
-    pixels = region.pixels.sel(c=list(markers))
-    block = read_pixels(region.image, pixels, slice(top, rows.stop + margin), slice(left, columns.stop + margin))
+    part = region.pixels.isel(y=slice(top, rows.stop + margin), x=slice(left, columns.stop + margin))
+    block = read_pixels(region.image, part.sel(c=list(markers)), slice(None), slice(None))
     x, y = region.centres.T
     mine = np.flatnonzero((y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop))
-    return _tile(block, (top, left), pixels, margin, region.centres[mine] - 0.5, region.rows[mine])
+    return _tile(block, (top, left), region.pixels, margin, region.centres[mine] - 0.5, region.rows[mine])
 
 
 def divide(region: Region, *, size: int, margin: int) -> Iterator[tuple[np.ndarray, Region]]:

@@ -159,8 +159,10 @@ def _frame_problems(place: str, frame: pd.DataFrame) -> Iterator[str]:
 def _is_kept(value: Any) -> bool:
     """Whether a value is read as it was written; anndata silently converts objects to text, and rejects other types.
 
-    Numbers are not checked, and only the first value of other arrays, so nothing large is copied.
+    Plain values and numbers are not tried, and only the first value of other arrays, so nothing large is copied.
     """
+    if _is_plain(value):
+        return True
     if isinstance(value, list):
         return _is_list_kept(value)
     if isinstance(value, (pd.Series, pd.Index, np.ma.MaskedArray)):
@@ -171,6 +173,13 @@ def _is_kept(value: Any) -> bool:
     if dtype == np.dtype(object):
         return _is_text(np.ravel(value))
     return _is_number(dtype) or _can_be_written(value[:1] if dtype is not None and np.ndim(value) else value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is one of the values of which records mostly consist, and which can always be written."""
+    if type(value) is str:
+        return value.isascii()
+    return type(value) in (bool, float) or (type(value) is int and abs(value) < 2**63)
 
 
 def _is_column_kept(column: pd.Series) -> bool:
