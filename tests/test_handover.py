@@ -20,12 +20,14 @@ from spatialdata.transformations import (
 
 import nextmarker as nm
 from nextmarker._regions import read_regions
+from tests.copies import made_once
 
 SETTINGS = nm.nn.TrainingConfig(steps=3, batch_size=48)
 PATCH = 10
 MARGIN = 9  # pixels: a patch that is turned reaches no farther
 
 
+@made_once
 def analysed(seed: int = 0, pixel_size: float = 1.0) -> SpatialData:
     """One image with its cells embedded; not square."""
     sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=150, random_state=seed)

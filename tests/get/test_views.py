@@ -117,7 +117,7 @@ def test_a_cell_by_its_name(tissue):
 
 
 def test_a_name_of_several_cells_is_refused(tissue):
-    names = tissue["table"].obs_names.to_numpy(dtype=object)
+    names = tissue["table"].obs_names.tolist()
     names[7] = names[2]
     tissue["table"].obs_names = names
     with pytest.raises(ValueError, match=r"2 cells.*row number, such as 2.*obs_names_make_unique"):

@@ -10,6 +10,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
 
 import nextmarker as nm
+from tests.copies import made_once
 
 MARKERS = ["DNA", "CD3", "HLA-DR/DP", "Ki 67"]
 SHAPES = {"left": (60, 90), "right": (50, 120)}  # height, width
@@ -27,6 +28,7 @@ def new_sdata() -> Callable[[], SpatialData]:
     return make_sdata
 
 
+@made_once
 def make_sdata() -> SpatialData:
     """Two images, 40 cells in three clusters; all that embed, cluster and marker_attribution write."""
     rng = np.random.default_rng(0)

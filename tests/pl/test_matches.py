@@ -12,10 +12,16 @@ from spatialdata.transformations import Affine
 
 import nextmarker as nm
 from nextmarker.pl import _matches
+from tests.copies import made_once
 
 
 @pytest.fixture
 def sdata() -> SpatialData:
+    return squares()
+
+
+@made_once
+def squares() -> SpatialData:
     """Four squares of 4 x 4 pixels: two matched, one without a centre, one that the table lacks; two lone centres."""
     labels = np.zeros((20, 50), np.int32)
     for label, x in [(1, 2), (2, 12), (3, 22), (4, 32)]:

@@ -14,6 +14,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, Labels3DModel
 from spatialdata.transformations import Identity, Scale, Translation, set_transformation
 
 import nextmarker as nm
+from tests.copies import made_once
 
 REDUCE = {"mean": np.mean, "median": np.median, "sum": np.sum}
 
@@ -28,6 +29,11 @@ def lazily(sdata: SpatialData, chunk: int) -> SpatialData:
 
 @pytest.fixture
 def tissue() -> SpatialData:
+    return make_tissue()
+
+
+@made_once
+def make_tissue() -> SpatialData:
     return lazily(nm.datasets.dense_tissue(n_images=2, n_cells=60), 16)
 
 

@@ -7,10 +7,16 @@ import tifffile
 from spatialdata.transformations import get_transformation
 
 import nextmarker as nm
+from tests.copies import made_once
 
 
 @pytest.fixture
 def sdata():
+    return tissue()
+
+
+@made_once
+def tissue():
     return nm.datasets.synthetic_tissue(n_images=2, n_cells=60)
 
 

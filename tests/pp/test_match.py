@@ -16,6 +16,7 @@ from spatialdata.models import Image2DModel, Labels2DModel, TableModel
 from spatialdata.transformations import Affine, get_transformation, set_transformation
 
 import nextmarker as nm
+from tests.copies import made_once
 
 COLORS = ["#111111", "#222222", "#333333"]
 
@@ -41,6 +42,11 @@ CENTRES = [
 
 @pytest.fixture
 def sdata() -> SpatialData:
+    return five_centres()
+
+
+@made_once
+def five_centres() -> SpatialData:
     """Five centres and three objects with types, in one image of unknown pixel size."""
     image = Image2DModel.parse(np.ones((2, 40, 60), np.uint16), dims=("c", "y", "x"), c_coords=["DNA", "CD3"])
     labels = Labels2DModel.parse(objects(SPOTS), dims=("y", "x"))

@@ -6,6 +6,7 @@ from spatialdata.models import Image2DModel
 from spatialdata.transformations import Identity, Scale
 
 import nextmarker as nm
+from tests.copies import made_once
 
 MARKERS = ["DNA", "CD3", "CD20"]
 
@@ -39,6 +40,7 @@ def make_images(pixel_sizes=(None, None), *, chunks=(1, 40, 40), markers=MARKERS
     return SpatialData(images=images, attrs={"nextmarker_pixel_size": known}), cells
 
 
+@made_once
 def make_tissue(*args, **kwargs):
     """The images above, with their cells in a table."""
     import pandas as pd
