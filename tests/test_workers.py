@@ -92,35 +92,6 @@ def test_results_are_those_of_this_process(client, store, here, tmp_path):
     assert progress(tmp_path)["embed"] == {"done": 2, "total": 2, "unit": "image"}
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
-def test_a_worker_that_dies_loses_nothing(client, tmp_path, monkeypatch):
-    def double(folder, name, deadly, advance):
-        """Note that an image was begun, and die the first time at some."""
-        with (folder / "begun").open("a") as log:
-            log.write(name)
-        if name in deadly and (folder / "begun").read_text().count(name) == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {"double": np.array([2 * ord(name)])}
-
-    names, written = "abcdefgh", []
-    keep = nm._checkpoint.Checkpoint.keep
-    monkeypatch.setattr(
-        nm._checkpoint.Checkpoint, "keep", lambda self, key, arrays: (written.append(key), keep(self, key, arrays))
-    )
-    pixels = xr.DataArray(np.zeros((1, 4, 4)), dims=("c", "y", "x"), coords={"c": ["DNA"]})
-    jobs = [Job(name, pixels, lambda name=name: (tmp_path, name, "c"), 1, dict) for name in names]
-    arguments = {"step": "embed", "title": "doubling", "unit": "image", "progress": False}
-    with client.as_current():
-        found = dict(map_images(double, jobs, checkpoint=tmp_path, **arguments))
-    assert [found[number]["double"].tolist() for number in range(8)] == [[2 * ord(name)] for name in names]
-    begun = (tmp_path / "begun").read_text()
-    assert begun.count("c") >= 2
-    assert len(written) == len(set(written)) == 8
-    with client.as_current():
-        dict(map_images(double, jobs, checkpoint=tmp_path, **arguments))
-    assert (tmp_path / "begun").read_text() == begun
-
-
 def test_an_error_of_a_task_is_raised_here_and_the_rest_is_cancelled(client):
     def fail():
         msg = "pixels are damaged"
@@ -177,3 +148,34 @@ def test_the_script_for_a_cluster_runs(client, store, here, tmp_path, monkeypatc
     there = read_zarr(tmp_path / "embedded.zarr")
     for key, expected in here["table"].obsm.items():
         np.testing.assert_array_equal(there["table"].obsm[key], expected)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
+def test_a_worker_that_dies_loses_nothing(client, tmp_path, monkeypatch):
+    """The last test: the worker in its place needs not load all that the others need."""
+
+    def double(folder, name, deadly, advance):
+        """Note that an image was begun, and die the first time at some."""
+        with (folder / "begun").open("a") as log:
+            log.write(name)
+        if name in deadly and (folder / "begun").read_text().count(name) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"double": np.array([2 * ord(name)])}
+
+    names, written = "abcdefgh", []
+    keep = nm._checkpoint.Checkpoint.keep
+    monkeypatch.setattr(
+        nm._checkpoint.Checkpoint, "keep", lambda self, key, arrays: (written.append(key), keep(self, key, arrays))
+    )
+    pixels = xr.DataArray(np.zeros((1, 4, 4)), dims=("c", "y", "x"), coords={"c": ["DNA"]})
+    jobs = [Job(name, pixels, lambda name=name: (tmp_path, name, "c"), 1, dict) for name in names]
+    arguments = {"step": "embed", "title": "doubling", "unit": "image", "progress": False}
+    with client.as_current():
+        found = dict(map_images(double, jobs, checkpoint=tmp_path, **arguments))
+    assert [found[number]["double"].tolist() for number in range(8)] == [[2 * ord(name)] for name in names]
+    begun = (tmp_path / "begun").read_text()
+    assert begun.count("c") >= 2
+    assert len(written) == len(set(written)) == 8
+    with client.as_current():
+        dict(map_images(double, jobs, checkpoint=tmp_path, **arguments))
+    assert (tmp_path / "begun").read_text() == begun
