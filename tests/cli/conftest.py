@@ -1,8 +1,12 @@
-"""Two small images in files, and one analysis of them that the tests share."""
+"""Two small images in files, and two analyses of them that the tests share: by `nextmarker run`, and image by image."""
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -10,10 +14,24 @@ import tifffile
 
 import nextmarker as nm
 from nextmarker import cli
+from nextmarker.cli import saving
+
+PAGE = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+SNAKEFILE = re.search(r"```text\n(# Snakefile.*?)```", PAGE, re.DOTALL)[1]
 
 DETECTING = ["--nuclear-channels", "DNA1,DNA2", "--diameter", "6"]
 TRAINING = ["--steps", "3", "--patch-size", "8", "--exclude", "DNA1,DNA2,Ki67,CD4,CD8,CD31,E-cadherin"]
 TYPES = "type,PanKRT,CD3,CD20\ntumour,1,-1,-1\nT cell,-1,1,-1\nB cell,-1,-1,1\n"
+
+
+STUDY = """
+nuclear-channels = ["DNA1", "DNA2"]
+diameter = 6
+steps = 3
+patch-size = 8
+exclude = ["DNA1", "DNA2", "Ki67", "CD4", "CD8", "CD31", "E-cadherin"]
+"""
+"""The same options in a file."""
 
 
 class Analysis(NamedTuple):
@@ -49,3 +67,45 @@ def analysis(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ana
         code = cli.main(["run", *DETECTING, images[0], *TRAINING, "-o", f"{folder}/out.zarr", *sheets, images[1]])
     assert code == 0, lines
     return Analysis(folder, images, "\n".join(lines))
+
+
+class Study(NamedTuple):
+    model: Path
+    stores: list[str]
+    """One for each image."""
+    store: Path
+    """All images, clustered and annotated."""
+    report: Path
+
+
+@pytest.fixture(scope="session")
+def study(images: list[str], tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """What the Snakemake rules of the documentation make; figures are left out, and reports say only that they are."""
+    folder = tmp_path_factory.mktemp("study")
+    shells = dict(re.findall(r'rule (\w+):.*?shell: "(.*?)"\n', SNAKEFILE, re.DOTALL))
+    assert shells.keys() == {"train", "embed", "cluster", "report"}
+
+    def work(rule: str, given: object, output: str) -> str:
+        for line in shells[rule].format(input=given, output=output).split("&&"):
+            program, *arguments = shlex.split(line)
+            assert program == "nextmarker"
+            assert cli.main(arguments) == 0
+        return output
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(saving, "draw", lambda *_: None)
+        patch.setattr(nm.pl, "report", lambda _, path, **__: Path(path).write_text("report"))
+        Path("study.toml").write_text(STUDY)
+        Path("types.csv").write_text(TYPES)
+        for name in ("slides", "embedded"):  # Snakemake makes the folders of outputs
+            Path(name).mkdir()
+        slides = [str(shutil.copy(image, "slides")) for image in images]
+        model = work("train", " ".join(slides), "model.safetensors")
+        stores = [
+            work("embed", SimpleNamespace(image=slide, model=model), f"embedded/{Path(slide).name.split('.')[0]}.zarr")
+            for slide in slides
+        ]
+        store = work("cluster", " ".join(stores), "study.zarr")
+        report = work("report", store, "study_report.html")
+    return Study(folder / model, [str(folder / store) for store in stores], folder / store, folder / report)

@@ -46,7 +46,10 @@ def test_options_reach_the_library(analysis: Analysis) -> None:
     assert {"tumour", "T cell"} <= {*adata.obs["cell_type"]} <= {"tumour", "T cell", "B cell", "unknown"}
 
 
-def test_a_run_is_repeated_exactly_by_its_options(analysis: Analysis, tmp_path: Path) -> None:
+def test_a_run_is_repeated_exactly_by_its_options(
+    analysis: Analysis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "draw", lambda *_: None)
     options = f"{analysis.folder}/out_options.toml"
     elsewhere = tmp_path / "models" / "again.safetensors"
     elsewhere.parent.mkdir()

@@ -9,22 +9,13 @@ import numpy as np
 import pytest
 import spatialdata
 import tifffile
+from spatialdata import SpatialData
 
 import nextmarker as nm
 from nextmarker import cli
 from nextmarker.cli import saving
 
-from .conftest import DETECTING, Analysis
-
-
-@pytest.fixture(scope="module")
-def parts(analysis: Analysis, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A store for each image, embedded by the model of the analysis."""
-    folder = tmp_path_factory.mktemp("parts")
-    stores = [str(folder / f"{number}.zarr") for number in range(2)]
-    for image, store in zip(analysis.images, stores, strict=True):
-        assert analysis("embed", image, *DETECTING, "--model", "{}/out_model.safetensors", "-o", store) == 0
-    return stores
+from .conftest import Analysis, Study
 
 
 @pytest.fixture
@@ -40,11 +31,8 @@ def pixel_files(store: Path) -> dict[str, int]:
     return {str(path.relative_to(store)): path.stat().st_ino for path in files}
 
 
-def test_images_embedded_one_by_one_are_clustered_as_if_together(
-    analysis: Analysis, parts: list[str], tmp_path: Path
-) -> None:
-    assert cli.main(["cluster", *parts, "-o", f"{tmp_path}/all.zarr"]) == 0
-    joined, together = (spatialdata.read_zarr(path) for path in (tmp_path / "all.zarr", analysis.folder / "out.zarr"))
+def test_images_embedded_one_by_one_are_clustered_as_if_together(analysis: Analysis, study: Study) -> None:
+    joined, together = (spatialdata.read_zarr(path) for path in (study.store, analysis.folder / "out.zarr"))
     assert {*joined.images} == {*together.images}
     assert {*joined.shapes} == {*together.shapes}
     columns = ["region", "instance_id", "image", "nextmarker"]
@@ -67,18 +55,18 @@ def test_images_embedded_one_by_one_are_clustered_as_if_together(
     ],
 )
 def test_stores_that_cannot_be_clustered_are_told(
-    given: list[str], told: str, parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: list[str], told: str, study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["cluster", *(argument.format(*parts, tmp_path) for argument in given)]) == 2
+    assert cli.main(["cluster", *(argument.format(*study.stores, tmp_path) for argument in given)]) == 2
     assert told in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 
 def test_stores_with_the_same_image_are_not_joined(
-    parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(parts[0], tmp_path / "0.zarr")
-    assert cli.main(["cluster", parts[0], f"{tmp_path}/0.zarr", "-o", f"{tmp_path}/all.zarr"]) == 2
+    shutil.copytree(study.stores[0], tmp_path / "0.zarr")
+    assert cli.main(["cluster", study.stores[0], f"{tmp_path}/0.zarr", "-o", f"{tmp_path}/all.zarr"]) == 2
     assert "'cells_tissue_1', 'tissue_1': give the image files different names" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["0.zarr"]
 
@@ -101,8 +89,10 @@ def test_clusters_of_a_store_are_replaced_without_copying_pixels(
     assert table.uns["nextmarker"]["cluster"]["resolution"] == 3
 
     monkeypatch.setattr(saving, "draw", lambda *_: None)
+    written: list[SpatialData] = []
+    monkeypatch.setattr(nm.io, "write", lambda sdata, *_, **__: written.append(sdata))
     assert cli.main(["cluster", str(store), "--restrict-to", "0", "--n-neighbors", "5", "--resolution", "2"]) == 0
-    divided = spatialdata.read_zarr(store)["table"].obs["nextmarker"].astype(str)
+    divided = written[0]["table"].obs["nextmarker"].astype(str)
     others = table.obs["nextmarker"] != "0"
     assert divided[others].equals(table.obs["nextmarker"][others].astype(str))
     assert divided[~others].str.startswith("0,").all()
@@ -146,7 +136,7 @@ def test_a_report_is_not_replaced_unless_asked(
     assert [(store.parent / name).read_text() for name in ("out_report.html", "other.html")] == ["new", "new"]
 
 
-def test_the_status_of_a_store(analysis: Analysis, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_of_a_store(analysis: Analysis, study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert analysis("status", "{}/out.zarr") == 0
     printed = capsys.readouterr().out
     table = spatialdata.read_zarr(analysis.folder / "out.zarr")["table"]
@@ -157,10 +147,10 @@ def test_the_status_of_a_store(analysis: Analysis, parts: list[str], capsys: pyt
     assert "training: " in printed
     assert "next: in Python" in printed
 
-    assert cli.main(["status", parts[0]]) == 0
+    assert cli.main(["status", study.stores[0]]) == 0
     printed = capsys.readouterr().out
     assert "1 image, 'tissue_1'" in printed
-    assert f"next: nextmarker cluster {parts[0]}" in printed
+    assert f"next: nextmarker cluster {study.stores[0]}" in printed
 
 
 def test_the_status_of_images_lists_their_channels(
