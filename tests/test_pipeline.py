@@ -52,7 +52,7 @@ def use_downstream(adata):
     """What a user of squidpy and scanpy does next, with no key renamed and no column repaired."""
     sq.gr.spatial_neighbors_knn(adata, library_key="region")
     sq.gr.nhood_enrichment(adata, cluster_key="nextmarker", n_perms=10, show_progress_bar=False)
-    sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")
+    sc.tl.umap(adata, neighbors_key="nextmarker_neighbors", maxiter=5)
     sc.pl.umap(adata, color=["nextmarker", "CD3"], show=False)
     n_clusters = adata.obs["nextmarker"].nunique()
     assert adata.uns["nextmarker_nhood_enrichment"]["zscore"].shape == (n_clusters, n_clusters)

@@ -187,13 +187,19 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
             raise KeyError(no_such("column", column, ".obs of the table", adata.obs, f"Name another: {argument}=..."))
     known = np.ones(adata.n_obs, dtype=bool)
     for column in columns.values():
-        labels = adata.obs[column]
-        known &= (labels.notna() & (labels.astype(str).str.strip() != "")).to_numpy()
+        known &= _have_values(adata.obs[column])
     if not known.any():
         msg = f"No cell has a value in {' and '.join(f'.obs[{name!r}]' for name in columns.values())}."
         raise ValueError(msg)
     categoricals = [pd.Categorical(adata.obs[column][known]).remove_unused_categories() for column in columns.values()]
     return known, [labels.rename_categories(str) for labels in categoricals]
+
+
+def _have_values(labels: pd.Series) -> np.ndarray:
+    """Which labels are neither NaN nor empty, bool (cells,)."""
+    values = pd.Categorical(labels)
+    filled = [str(category).strip() != "" for category in values.categories]
+    return np.array([*filled, False])[values.codes]  # the code of NaN is -1
 
 
 def refuse_joined(adata: AnnData, column: str, argument: str = "image_key") -> None:
@@ -216,7 +222,7 @@ def refuse_joined(adata: AnnData, column: str, argument: str = "image_key") -> N
     if not {_keys.REGION, _keys.INSTANCE, column} <= set(adata.obs):
         return
     names = adata.obs[column]
-    cells = adata.obs.loc[names.notna() & (names.astype(str).str.strip() != "")]
+    cells = adata.obs.loc[_have_values(names)]
     place = [column, _keys.REGION, _keys.INSTANCE]
     regions = cells.groupby(column, observed=True)[_keys.REGION].nunique()
     shared = {*regions.index[regions > 1], *cells.loc[cells.duplicated(place), column]}

@@ -46,18 +46,18 @@ class Tile:
 
         Only pixels of the image count, from `first` (x, y) up to but not including `end`.
         """
-        nearest = np.rint(self.centres).astype(int)
-        total = np.zeros((len(nearest), self.pixels.shape[2]))
-        count = np.zeros(len(nearest))
         farthest = int(np.ceil(radius)) + 1
+        # (offsets, cells, x and y)
+        pixel = np.rint(self.centres).astype(int) + np.arange(-farthest, farthest + 1)[:, None, None]
+        (columns, rows), (x, y) = np.moveaxis(pixel, 2, 0), np.moveaxis((pixel - self.centres) ** 2, 2, 0)
+        x_inside, y_inside = np.moveaxis((pixel >= first) & (pixel < end), 2, 0)
+        total = np.zeros((len(self.centres), self.pixels.shape[2]))
+        count = np.zeros(len(self.centres))
         # One offset at a time: no patches are kept in memory, and sums do not depend on the tile.
-        for dy in range(-farthest, farthest + 1):
-            for dx in range(-farthest, farthest + 1):
-                pixel = nearest + (dx, dy)
-                inside = np.linalg.norm(pixel - self.centres, axis=1) <= radius
-                inside &= ((pixel >= first) & (pixel < end)).all(axis=1)
-                column, row = pixel[inside].T
-                total[inside] += self.pixels[row, column]
+        for dy, dx in np.ndindex(len(y), len(x)):
+            inside = (np.sqrt(x[dx] + y[dy]) <= radius) & x_inside[dx] & y_inside[dy]
+            if inside.any():
+                total[inside] += self.pixels[rows[dy][inside], columns[dx][inside]]
                 count += inside
         return total / count[:, None]
 

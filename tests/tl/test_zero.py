@@ -14,12 +14,14 @@ from spatialdata.models import Image2DModel
 import nextmarker as nm
 from nextmarker._regions import read_regions
 from nextmarker.tl._zero import measure_zero
+from tests.copies import made_once
 
 CPU = torch.device("cpu")
 MARKERS = ["DNA", "CD3", "CD20"]
 BACKGROUND = np.array([[2.0, 0.3, 1.0], [0.5, 1.5, 0.2]])  # counts per pixel, (images, markers)
 
 
+@made_once
 def sparse(n_images=2):
     """Round cells 9 px wide, 27 px apart: DNA in all, CD3 in one half of them and CD20 in the other."""
     images, cells = {}, []
