@@ -31,10 +31,16 @@ def tissue():
     )
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "a.zarr"
+    nm.io.write(tissue(), path)
+    return path
+
+
 @pytest.fixture
-def store(tmp_path):
-    nm.io.write(tissue(), tmp_path / "a.zarr")
-    return tmp_path / "a.zarr"
+def store(tmp_path, written):
+    return shutil.copytree(written, tmp_path / "a.zarr")
 
 
 def move(store, kind, name):
