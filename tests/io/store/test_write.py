@@ -256,7 +256,8 @@ UNWRITABLE = {
     "nullable numbers": ("obs", pd.array([1.5, None, 2, 3, 4], dtype="Float64")),
     "masked array": ("uns", np.ma.masked_array([1.0, 2.0], [True, False])),
     "long numbers": ("uns", np.ones(2, dtype=np.longdouble)),
-    "large number": ("uns", [2**70]),
+    "large number": ("uns", 2**70),
+    "list of large numbers": ("uns", [2**70]),
     "index": ("uns", pd.Index(["a", "b"])),
     "table by date": ("uns", pd.DataFrame({"a": [1]}, index=pd.date_range("2020", periods=1))),
     "sparse vector": ("uns", sparse.coo_array(np.ones(5))),
@@ -299,6 +300,13 @@ def test_what_a_store_can_hold_is_read_as_it_was(tmp_path, cells, case):
             pd.Series(values, dtype=object).where(pd.notna(values), None) for values in (KEPT[case], column)
         )
         assert after.tolist() == before.tolist()
+
+
+def test_plain_values_are_read_as_they_were(tmp_path, cells):
+    plain = {"text": "a b", "nothing": "", "unit": "µm", "whole": -(2**62), "number": 1.5, "is": True, "none": np.inf}
+    cells["table"].uns["plain"] = plain
+    nm.io.write(cells, tmp_path / "a.zarr")
+    assert spatialdata.read_zarr(tmp_path / "a.zarr")["table"].uns["plain"] == plain
 
 
 @pytest.mark.skipif(pd.__version__ < "2.3", reason="pandas 2.2 has another such type, which was given up")
