@@ -5,7 +5,7 @@ import torch
 
 from nextmarker.nn import ModelConfig, NetworkConfig, NeXtMarker, TrainingConfig
 from nextmarker.nn.patches import CellTile
-from nextmarker.nn.whitening import RIDGE, whiten_features, whitening
+from nextmarker.nn.whitening import BACKGROUND, RIDGE, add_background, background_rate, whiten_features, whitening
 
 CELLS = 200
 
@@ -74,6 +74,25 @@ def make_model(zero):
     torch.manual_seed(0)
     network = NetworkConfig(embedding=16, zero=zero)
     return NeXtMarker(ModelConfig(("CD3", "CD20"), patch_size=8, network=network), [3.0, 3.0])
+
+
+def test_background_is_as_in_empty_places_and_differs_between_views():
+    pixels = torch.zeros(60, 60, 2)
+    pixels[..., 0] = 3  # everywhere
+    pixels[20:40, 20:40, 1] = 50  # in a corner that a place seldom sees
+    x, y = torch.meshgrid(*(torch.arange(8.0, 52.0, 4, dtype=torch.float64),) * 2, indexing="xy")
+    places = torch.stack([x, y], -1).reshape(-1, 2)
+    tile = CellTile(pixels, places[:40], 1.0, places=places)
+    rate = background_rate([tile], 6, TrainingConfig(), make_generator())
+    torch.testing.assert_close(rate, torch.tensor([3.0, 0.0]).expand(40, 2))
+    view = torch.rand(40, 2, 6, 6)
+    one, other = ((add_background(view, rate, generator) - view) for generator in 2 * [make_generator()])
+    assert torch.equal(one, other)
+    assert not one[:, 1].any()
+    assert one[:, 0].mean().item() == pytest.approx(3 * BACKGROUND / 2, rel=0.2)
+    of_cells = one[:, 0].mean((1, 2))
+    assert of_cells.min() < 1.5
+    assert of_cells.max() > 4.5
 
 
 @pytest.mark.parametrize("zero", [True, False])

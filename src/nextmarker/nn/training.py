@@ -141,7 +141,7 @@ def random_views(
     -------
     Counts, (cells, markers, size, size), and the factors they were multiplied by, (cells, markers, 1, 1).
     """
-    view = torch.cat([_resample(tile, size, training, generator) for tile in tiles])
+    view = torch.cat([resample(tile, size, training, generator) for tile in tiles])
     if training.swap_surroundings:  # within each tile, since the background of images differs
         view = torch.cat([swap_surroundings(part, generator) for part in view.split(_sizes(tiles))])
     cells, markers = len(view), view.shape[1]
@@ -150,7 +150,8 @@ def random_views(
     return view * gains, gains
 
 
-def _resample(tile: CellTile, size: int, training: TrainingConfig, generator: torch.Generator) -> Tensor:
+def resample(tile: CellTile, size: int, training: TrainingConfig, generator: torch.Generator) -> Tensor:
+    """Cut a patch around each cell of a tile, rotated, scaled and flipped at random, (cells, markers, size, size)."""
     transforms = random_transforms(len(tile.centres), training.size_scaling, generator)
     return cut_patches(tile, size, transforms.to(tile.pixels.device))
 
@@ -187,7 +188,7 @@ def zeros_of_views(
     factors = [math.exp(low), math.exp((low + high) / 2), math.exp(high)]
     zeros = []
     for tile, gain in zip(tiles, gains.split(_sizes(tiles)), strict=True):
-        places = _resample(tile.at_places(), size, training, generator)
+        places = resample(tile.at_places(), size, training, generator)
         known = torch.stack([empty_response(model.respond(places * factor)) for factor in factors])
         position = (2 * (gain.log() - low) / max(high - low, 1e-6)).clamp(0, 2)  # among the factors; 0 if hidden
         below = position.long().clamp(max=1)
