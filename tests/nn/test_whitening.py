@@ -86,7 +86,7 @@ def test_background_is_as_in_empty_places_and_differs_between_views():
     rate = background_rate([tile], 6, TrainingConfig(), make_generator())
     torch.testing.assert_close(rate, torch.tensor([3.0, 0.0]).expand(40, 2))
     view = torch.rand(40, 2, 6, 6)
-    one, other = ((add_background(view, rate, generator) - view) for generator in 2 * [make_generator()])
+    one, other = ((add_background(view, rate, generator) - view) for generator in (make_generator(), make_generator()))
     assert torch.equal(one, other)
     assert not one[:, 1].any()
     assert one[:, 0].mean().item() == pytest.approx(3 * BACKGROUND / 2, rel=0.2)
