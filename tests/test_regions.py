@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -6,6 +8,7 @@ import xarray as xr
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel
 
+import nextmarker as nm
 from nextmarker._coordinates import full_resolution
 from nextmarker._regions import Region, read_image, read_overview, read_regions, shared_markers
 from nextmarker.pp import add_cells, set_pixel_size
@@ -161,3 +164,30 @@ def test_an_overview_is_read_at_the_coarsest_scale_that_is_large_enough() -> Non
         assert (width, pixels.sizes["x"], pixels["c"].to_numpy().tolist()) == (step, 80 // step, ["a", "b"])
     pixels, width = read_overview(sdata, "flat", 20)
     assert (width, pixels.sizes["x"]) == (1, 80)
+
+
+@pytest.mark.parametrize("given", ["table", "path"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda given: nm.io.report(given),
+        lambda given: nm.pp.detect_cells(given, "DNA"),
+        lambda given: nm.pp.add_masks(given, {}),
+        lambda given: nm.pp.integrate(given, "masks"),
+        lambda given: nm.tl.train(given),
+    ],
+)
+def test_a_table_or_path_is_not_taken_for_the_object_with_the_images(
+    given: str, call: Callable[[object], None]
+) -> None:
+    what = tissue()["table"] if given == "table" else "slides/"
+    with pytest.raises(TypeError, match="with the images, got (AnnData|str). Pass sdata"):
+        call(what)
+
+
+@pytest.mark.parametrize("call", [nm.tl.embed, nm.pl.cells, nm.pl.patches, nm.pp.match_cells])
+def test_a_table_is_not_taken_for_the_object_with_the_images(call: Callable[[object], None]) -> None:
+    table = tissue()["table"]
+    table.obs["nextmarker"] = pd.Categorical(["0", "0", "1"])
+    with pytest.raises(TypeError, match="with the images, got AnnData. Pass sdata"):
+        call(table)

@@ -176,6 +176,7 @@ def _find_image(sdata: SpatialData, image: str, region: str, table_key: str) -> 
 
 
 def _table_obs(sdata: SpatialData, table_key: str) -> pd.DataFrame:
+    require_images(sdata)
     obs = get_table(sdata, table_key).obs
     columns = [_keys.REGION, _keys.INSTANCE, _keys.IMAGE]
     lacking = [column for column in columns if column not in obs]
@@ -202,6 +203,20 @@ def check_linked(links: pd.DataFrame, table_key: str) -> None:
         raise ValueError(msg)
 
 
+def require_images(sdata: object) -> None:
+    """Refuse a table, a path or anything else where an object with images is expected.
+
+    Raises
+    ------
+    TypeError
+        If it is not a SpatialData object.
+    """
+    if not hasattr(sdata, "images"):
+        fix = "Pass sdata, as nm.io.read(paths) returns it, not its table."
+        msg = f"Expected SpatialData with the images, got {type(sdata).__name__}. {fix}"
+        raise TypeError(msg)
+
+
 def choose_images(sdata: SpatialData, images: Sequence[str] | str | None) -> list[str]:
     """List the images to work on, all by default.
 
@@ -211,7 +226,10 @@ def choose_images(sdata: SpatialData, images: Sequence[str] | str | None) -> lis
         If an image does not exist.
     ValueError
         If there are no images, or one is named twice.
+    TypeError
+        If this is not a SpatialData object.
     """
+    require_images(sdata)
     if not sdata.images:
         msg = "sdata.images is empty. Read images first: nm.io.read(paths)."
         raise ValueError(msg)

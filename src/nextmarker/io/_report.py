@@ -8,6 +8,7 @@ import pandas as pd
 
 from nextmarker import _keys
 from nextmarker._errors import no_such
+from nextmarker._regions import require_images
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -48,6 +49,7 @@ def report(sdata: SpatialData) -> pd.DataFrame:
     [['read', 'core']]
     >>> folder.cleanup()
     """
+    require_images(sdata)
     if _keys.REPORT not in sdata.attrs:
         raise KeyError(no_such("report", _keys.REPORT, "sdata.attrs", sdata.attrs, "It is written by nm.io.read(...)."))
     rows = sdata.attrs[_keys.REPORT]
