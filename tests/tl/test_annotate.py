@@ -195,6 +195,15 @@ def test_types_without_their_markers_are_not_assigned():
         nm.tl.annotate(adata, {"plasma cell": "CD138+"})
 
 
+def test_a_type_of_which_no_condition_is_left_is_not_assigned():
+    adata = make_table(("CD4 T", "B cell", "tumour"))
+    with pytest.warns(UserWarning, match="No marker 'CD138'.*cannot be assigned: 'other'"):
+        nm.tl.annotate(adata, SIGNATURES | {"other": "CD138-"})
+    assert adata.obs["cell_type"].tolist() == adata.obs["truth"].tolist()
+    with pytest.raises(ValueError, match="None of the cell types.*No marker 'PanCK CD45'.*with [+] or -"):
+        nm.tl.annotate(adata, {"tumour": "PanCK CD45-"})
+
+
 def test_cells_without_a_cluster_get_a_type_only_by_themselves():
     adata = make_table(("CD4 T", "B cell", "tumour"))
     adata.obs.loc["cell_0", "nextmarker"] = np.nan

@@ -90,6 +90,15 @@ def test_a_matrix_of_signs(tmp_path):
     assert signs(read_signatures(str(tmp_path / "signs.tsv"))) == expected
 
 
+def test_rows_longer_than_the_header(tmp_path):
+    path = tmp_path / "signs.csv"
+    path.write_text("type,CD3,CD20\nT cell,1,-1,\nB cell,-1,1,\n")  # as spreadsheets end lines
+    assert signs(read_signatures(path)) == {"T cell": ["CD3+", "CD20-"], "B cell": ["CD3-", "CD20+"]}
+    path.write_text("type,CD3,CD20\nT cell,1,-1,1\nB cell,-1,1,-1\n")
+    with pytest.raises(ValueError, match=r"signs\.csv' has more values than the header has names"):
+        read_signatures(path)
+
+
 def test_phenotypes_of_scimap(tmp_path):
     path = tmp_path / "phenotypes.csv"
     path.write_text(

@@ -25,7 +25,7 @@ def use_names_of_table(
     """Give the markers of signatures the names that they have in the table, and leave out those that it lacks.
 
     Without a marker that a type must have, the type cannot be assigned, nor can its subtypes. A condition that the
-    marker is absent or optional is left out.
+    marker is absent or optional is left out; a type that has no other cannot be assigned either.
 
     Returns
     -------
@@ -49,6 +49,7 @@ def use_names_of_table(
         each.name
         for each in types
         if any(new is None and _needed(old) for old, new in zip(each.conditions, named[each.name], strict=True))
+        or (each.conditions and not any(named[each.name]))
     }
     impossible |= {each.name for each in types if impossible & {parent.name for parent in ancestors(each, types)}}
     known = [

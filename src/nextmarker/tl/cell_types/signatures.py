@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,12 @@ def _read_file(path: Path) -> list[CellType]:
     if path.suffix.lower() in (".yaml", ".yml"):
         return _from_yaml(path)
     try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, encoding="utf-8-sig")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            table = pd.read_csv(path, sep=None, engine="python", dtype=str, encoding="utf-8-sig", index_col=False)
+    except pd.errors.ParserWarning as error:
+        msg = f"A row of {str(path)!r} has more values than the header has names. Name each column by its marker."
+        raise ValueError(msg) from error
     except (pd.errors.ParserError, UnicodeDecodeError, ValueError) as error:
         msg = f"{str(path)!r} cannot be read as a table of signatures, .csv or .tsv: {error}."
         raise ValueError(msg) from error
