@@ -176,6 +176,12 @@ def test_background_of_each_image(log_sdata, axis):
     assert [backgrounds(ax) for ax in normalization(sdata["table"])] == [[1, 2], [1], [], [1, 3]]
 
 
+def test_a_background_that_no_line_can_show_is_not_in_the_legend(log_sdata):
+    axes = normalization(with_zero(log_sdata, np.zeros((2, 4)), np.zeros((2, 4))))
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["positive pixels (relative)", "learned", "start"]
+
+
 def test_counts_are_shown_above_the_offset_of_their_image(log_sdata):
     expected = [ax.patches[0].get_data().values for ax in normalization(log_sdata)]
     for image, offset in (("left", 100), ("right", 40)):

@@ -21,6 +21,13 @@ def test_each_image_and_marker_has_its_z_and_large_ones_are_marked():
     np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[1, 0], [0, 2]])
 
 
+def test_the_label_of_the_colours_is_not_cut_off():
+    figure = nm.pl.unusual_images(make_table()).figure
+    figure.canvas.draw()
+    label = figure.axes[1].yaxis.label.get_window_extent()
+    assert figure.bbox.y0 <= label.y0 < label.y1 <= figure.bbox.y1
+
+
 def test_another_table_is_refused():
     with pytest.raises(TypeError, match=r"nm\.get\.unusual_images"):
         nm.pl.unusual_images(make_table().drop(columns="z"))

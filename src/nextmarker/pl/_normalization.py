@@ -93,7 +93,7 @@ def normalization(data: AnnData | SpatialData, *, table_key: str = _keys.TABLE) 
     figure.supxlabel("counts per pixel above the offset" if above else "raw counts per pixel", fontsize="medium")
     figure.supylabel("normalized intensity", fontsize="medium")
     handles, labels = axes[0].get_legend_handles_labels()
-    if "background" in sigmoids:
+    if any(line.get_color() == GREEN for ax in axes for line in ax.lines):
         handles.append(Line2D([], [], color=GREEN, linewidth=0.8, alpha=0.6))
         labels.append("background of each image")
     columns = min(len(labels), axes[0].get_gridspec().ncols)

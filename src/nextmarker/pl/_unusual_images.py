@@ -57,5 +57,5 @@ def unusual_images(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(z.shape[1]), z.columns, rotation=90)
     ax.set_yticks(range(len(z)), z.index)
     ax.set(xlabel="marker", ylabel="image")
-    ax.figure.colorbar(colors, ax=ax, label="z, in the same kinds of cells", extend="both", shrink=0.8)
+    ax.figure.colorbar(colors, ax=ax, label="z, in the same\nkinds of cells", extend="both", shrink=0.8)
     return ax

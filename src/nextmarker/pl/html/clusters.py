@@ -20,6 +20,7 @@ from nextmarker.pl._attribution import marker_attribution
 from nextmarker.pl._composition import composition as draw_composition
 from nextmarker.pl._dots import DOT, choose_colors, draw_dots, draw_key
 from nextmarker.pl._patches import patches
+from nextmarker.pl._unusual_images import MARKED
 from nextmarker.pl._unusual_images import unusual_images as draw_unusual_images
 from nextmarker.pl.html.blocks import WEBP, Block, Words, drawn, first_few, table
 
@@ -162,7 +163,7 @@ def _unusual(unusual: pd.DataFrame) -> list[Block]:
     rows = rows.assign(image=rows["image"].cat.remove_unused_categories())
     caption = (
         f"How much brighter or dimmer markers are in each of {len(shown)} images than in the others, in the same "
-        "clusters; dots mark values beyond 4."
+        f"clusters; dots mark values beyond {MARKED:g}, the text names those beyond {UNUSUAL:g}."
     )
     picture = drawn(draw_unusual_images(rows), f"Differences of markers in {len(shown)} images.", caption)
     far = unusual[unusual["z"].abs() > UNUSUAL].astype({"image": str, "marker": str})
@@ -181,7 +182,9 @@ def cell_types(source: Source) -> list[Block]:
     picture = drawn(draw_annotation(source.adata, key=source.annotation), "Scores of clusters and types.", caption)
     headings = {"n_cells": "cells", "cell_type": "type", "second": "next type", "weakest": "weakest condition"}
     columns = ["cluster", "n_cells", "cell_type", "score", "margin", "second", "weakest", "mixed"]
-    unclear = np.flatnonzero((annotated["margin"] < record.get("margin", 0)) | annotated["mixed"]).tolist()
+    without_name = annotated["cell_type"].isin(_keys.NO_TYPE)
+    close = annotated["margin"] < record.get("margin", 0)
+    unclear = np.flatnonzero(without_name | close | annotated["mixed"]).tolist()
     types = source.adata.obs[source.annotation].value_counts()
     blocks: list[Block] = [
         picture,
@@ -190,7 +193,7 @@ def cell_types(source: Source) -> list[Block]:
     ]
     if unclear:
         named = first_few(annotated["cluster"].iloc[unclear])
-        blocks.insert(0, Words(f"Clusters whose type is unclear, or which are mixed: {named}.", "check"))
+        blocks.insert(0, Words(f"The type is unclear, or cells are mixed: cluster {named}.", "check"))
     return blocks
 
 

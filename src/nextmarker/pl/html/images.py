@@ -82,8 +82,8 @@ def normalization(source: Source) -> list[Block]:
     record = read_record(source.adata, _keys.EMBED_STEP)
     axes = draw_normalization(source.sdata, table_key=source.table_key)
     caption = (
-        "The learned sigmoid of each marker, and the histogram of its pixels. Green lines are the zero of each image: "
-        "the background in its empty places, which is subtracted from its cells."
+        "The learned sigmoid of each marker, and the histogram of its positive pixels. Green lines are the zero of "
+        "each image: the background in its empty places, which is subtracted from its cells. A zero of 0 has no line."
     )
     blocks: list[Block] = [drawn(axes, f"Sigmoids of {len(axes)} markers.", caption)]
     if "background" in record:
