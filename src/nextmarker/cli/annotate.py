@@ -10,7 +10,7 @@ import click
 from nextmarker import _keys
 from nextmarker.cli import options as opt
 from nextmarker.cli.checks import check_files, check_store
-from nextmarker.cli.places import FIGURES, TYPES, beside
+from nextmarker.cli.places import TYPES
 
 
 @click.command()
@@ -39,4 +39,4 @@ def annotate(**given: Any) -> None:
     steps.annotate(sdata[_keys.TABLE], options)
     saving.update(sdata, store, TYPES)
     summary.print_types(sdata[_keys.TABLE])
-    summary.print_end(sdata[_keys.TABLE], store, beside(store, FIGURES))
+    summary.print_end(sdata[_keys.TABLE], store, saving.to_open(store))

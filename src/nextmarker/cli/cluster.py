@@ -12,7 +12,7 @@ from nextmarker import _keys
 from nextmarker.cli import options as opt
 from nextmarker.cli.checks import check_store
 from nextmarker.cli.output import results_in
-from nextmarker.cli.places import CLUSTERS, FIGURES, STORE, TYPES, beside, places_of
+from nextmarker.cli.places import CLUSTERS, FIGURES, STORE, TYPES, places_of
 
 
 @click.command()
@@ -51,7 +51,7 @@ def _cluster_in_place(store: Path, options: SimpleNamespace) -> None:
     steps.cluster(sdata[_keys.TABLE], options, options.restrict_to)
     saving.update(sdata, store, CLUSTERS, outdated=TYPES)
     summary.print_clusters(sdata[_keys.TABLE])
-    summary.print_end(sdata[_keys.TABLE], store, beside(store, FIGURES))
+    summary.print_end(sdata[_keys.TABLE], store, saving.to_open(store))
 
 
 def _cluster_into_new(paths: list[Path], options: SimpleNamespace) -> None:

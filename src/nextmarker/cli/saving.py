@@ -38,6 +38,12 @@ def update(sdata: SpatialData, store: Path, figures: Iterable[str], outdated: It
             put(draft, beside(store, draft.name), overwrite=True, outdated=outdated)
 
 
+def to_open(store: Path) -> Path:
+    """What to look at beside a store: its report if there is one, otherwise its figures."""
+    report = beside(store, REPORT)
+    return report if report.exists() else beside(store, FIGURES)
+
+
 def draw(sdata: SpatialData, names: Iterable[str], folder: Path) -> None:
     """Draw figures as PNG files; that of the training only if a model was trained on these cells."""
     import matplotlib as mpl
