@@ -2,7 +2,7 @@
 
 import pytest
 
-from nextmarker._errors import check_each_once, check_option, check_value, listed, no_such
+from nextmarker._errors import check_each_once, check_option, check_value, listed, no_path, no_such
 
 
 def test_what_is_missing_is_named_with_what_is_there_and_what_fixes_it():
@@ -38,3 +38,12 @@ def test_values_are_refused_with_what_is_allowed():
     for names in ([], ["CD3", "CD3"]):
         with pytest.raises(ValueError, match="markers=.* each once"):
             check_each_once("markers", names)
+
+
+def test_the_first_part_of_a_path_that_is_missing_is_named_with_what_is_there(tmp_path):
+    (tmp_path / "slides").mkdir()
+    message = str(no_path(tmp_path / "slide" / "a" / "b.tif", "file or folder"))
+    place = repr(str(tmp_path))
+    assert (
+        message == f"No file or folder 'slide' in {place}; there is 'slides'. Did you mean 'slides'? Correct the path."
+    )

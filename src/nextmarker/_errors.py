@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 SHOWN = 8
 """Maximum number of names shown from a list."""
@@ -72,6 +73,14 @@ def no_such(
     sought = f"{kind}{'s' if len(names) > 1 else ''} {listed(names)}".strip()
     guess = _guess(names, [name for name in known if name not in taken])
     return f"No {sought} in {where}; there is {listed(known, most)}. {guess}{fix}"
+
+
+def no_path(path: Path, kind: str = "file", fix: str = "Correct the path.") -> FileNotFoundError:
+    """Make the error for a path that does not exist: names its first part that is missing, and what there is."""
+    while not path.parent.is_dir():
+        path = path.parent
+    there = sorted(entry.name for entry in path.parent.iterdir() if entry.name[0] != ".")
+    return FileNotFoundError(no_such(kind, path.name, f"{str(path.parent)!r}", there, fix))
 
 
 def check_option(argument: str, value: object, options: Collection[str]) -> None:

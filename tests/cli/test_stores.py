@@ -178,4 +178,5 @@ def test_the_status_of_a_model_and_of_nothing(analysis: Analysis, capsys: pytest
     assert "8 x 8 pixels of 1 um" in printed
     assert "CD3, CD20" in printed
     assert analysis("status", "{}/nothing.zarr") == 2
-    assert "nothing.zarr" in capsys.readouterr().err
+    assert "No store, model or images 'nothing.zarr' in " in (told := capsys.readouterr().err)
+    assert told.rstrip().endswith("Correct the path.")

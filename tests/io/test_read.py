@@ -171,7 +171,7 @@ def test_survives_writing_and_reading_back(tmp_path, counts):
 
 
 def test_no_such_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No such file or folder: .*core\.tif"):
+    with pytest.raises(FileNotFoundError, match=r"No file or folder 'core\.tif' in .*; there is nothing"):
         nm.io.read([tmp_path, tmp_path / "core.tif"])
     with pytest.raises(FileNotFoundError, match=r"No such file: .*core\.tif"):
         nm.io.read_tiff(tmp_path / "core.tif")

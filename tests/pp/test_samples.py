@@ -57,6 +57,14 @@ def test_a_file_that_is_no_table(adata, tmp_path):
         nm.pp.add_samples(adata, tmp_path / "sheet.xlsx")
 
 
+def test_a_file_that_does_not_exist(adata, tmp_path):
+    (tmp_path / "sheets.csv").touch()
+    with pytest.raises(
+        FileNotFoundError, match="No file 'sheet.csv' in .* Did you mean 'sheets.csv'. Correct the path"
+    ):
+        nm.pp.add_samples(adata, tmp_path / "sheet.csv")
+
+
 def test_what_does_not_match_is_named(adata):
     sheet = SHEET.assign(image=["a", "b", "elsewhere"])
     with pytest.warns(UserWarning, match="Rows of the sheet without cells: 'elsewhere'; cells without a row.*'c'"):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nextmarker._errors import check_value, no_such
+from nextmarker._errors import check_value, no_path
 from nextmarker._files import check_file_path
 from nextmarker._replace import check_place, is_store, recover
 from nextmarker.cli.places import STORE, places_of
@@ -29,7 +29,7 @@ def check_images(images: Iterable[str]) -> None:
         if not path.exists():
             name_of_channel = not path.suffix and path.name == image
             fix = "If it is a channel, join names by commas: DNA1,DNA2." if name_of_channel else "Correct the path."
-            raise _no_path(path, fix, "file or folder")
+            raise no_path(path, "file or folder", fix)
 
 
 def check_files(**files: str | None) -> None:
@@ -42,14 +42,7 @@ def check_files(**files: str | None) -> None:
     """
     for option, path in files.items():
         if path is not None and not Path(path).expanduser().is_file():
-            raise _no_path(Path(path).expanduser(), f"Correct the path: --{option}.")
-
-
-def _no_path(path: Path, fix: str, kind: str = "file") -> FileNotFoundError:
-    """Make the error for a path of which the folder may exist."""
-    folder = path.parent
-    there = sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".") if folder.is_dir() else []
-    return FileNotFoundError(no_such(kind, path.name, f"{str(folder)!r}", there, fix))
+            raise no_path(Path(path).expanduser(), fix=f"Correct the path: --{option}.")
 
 
 def check_device_name(device: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nextmarker import _keys
-from nextmarker._errors import counted, listed
+from nextmarker._errors import counted, listed, no_path
 from nextmarker._replace import is_being_written, is_store, recover, resolved
 from nextmarker.cli import options_file
 from nextmarker.cli.places import MODEL, STORE, places_of, shown, typed
@@ -44,8 +44,7 @@ def status(path: str) -> None:
     elif place.exists() and not is_progress(place):
         _describe_images(place)
     elif not is_progress(progress):
-        msg = f"No store, model or images, and nothing in progress: {path}."
-        raise FileNotFoundError(msg)
+        raise no_path(Path(path).expanduser(), "store, model or images")
 
 
 def _is_spatialdata(place: Path) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from nextmarker._errors import no_path
 from nextmarker._replace import recover
 from nextmarker.io._image import Image, Skipped, to_spatialdata
 from nextmarker.io._panel import choose_channels
@@ -182,8 +183,7 @@ def _check_new(images: Sequence[Image], known: set[Path]) -> None:
 def _read_path(path: Path, channel_names: Sequence[str] | None, pixel_size: float | None) -> Found:
     recover(path)
     if not path.exists():
-        msg = f"No such file or folder: {path}."
-        raise FileNotFoundError(msg)
+        raise no_path(path, "file or folder")
     read_it = next(reader for recognises, reader in FORMATS if recognises(path))
     return read_it(path, channel_names, pixel_size)
 

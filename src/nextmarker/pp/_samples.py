@@ -79,6 +79,8 @@ def add_samples(
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     KeyError
         If the table or a column is missing, or the files tell nothing of that name.
     ValueError

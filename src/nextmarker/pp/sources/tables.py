@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._errors import listed, no_such
+from nextmarker._errors import listed, no_path, no_such
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -114,9 +114,13 @@ def read_sheet(path: Path) -> pd.DataFrame:
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ValueError
         If the file is not such a table.
     """
+    if not path.is_file():
+        raise no_path(path)
     # pandas would also take a group called "None" or "null" for a missing value
     return _read_csv(path, _layout(path), dtype=str, keep_default_na=False, na_values=MISSING)
 
