@@ -42,6 +42,9 @@ def name_channels(
         return tuple(given)
     if header is None or len(header) != n:
         msg = f"{source} has {n} channels without names. Name all {n}: channel_names=[...]."
+        if n == 1:
+            fix = "Name it, channel_names=[...]; or if it is a mask, read its image, and nm.pp.add_masks(sdata, ...)."
+            msg = f"{source} has 1 channel without a name. {fix}"
         raise ValueError(msg)
     return tuple(header)
 
