@@ -191,6 +191,13 @@ def test_labels_of_the_cells_that_have_all(table):
     assert notes.tolist() == ["a", "b", "c"]
 
 
+def test_labels_that_are_not_made_yet_are_told_with_the_call_that_makes_them(table):
+    with pytest.raises(KeyError, match=r"No column 'cell_type'.*nm\.tl\.annotate\(adata, signatures\).*groupby="):
+        read_labels(table, {"groupby": "cell_type"})
+    with pytest.raises(KeyError, match=r"No column 'nextmarker'.*nm\.tl\.cluster\(adata\).*groupby="):
+        read_labels(table, {"groupby": "nextmarker"})
+
+
 def test_missing_labels_are_refused(table):
     with pytest.raises(KeyError, match=r"'kind'.*'type', 'patient', 'note', 'blank'.*batch_key="):
         read_labels(table, {"label_key": "type", "batch_key": "kind"})

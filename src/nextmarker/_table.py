@@ -184,7 +184,9 @@ def read_labels(adata: AnnData, columns: Mapping[str, str]) -> tuple[np.ndarray,
     """
     for argument, column in columns.items():
         if column not in adata.obs:
-            raise KeyError(no_such("column", column, ".obs of the table", adata.obs, f"Name another: {argument}=..."))
+            made_by = {_keys.CLUSTERS: "nm.tl.cluster(adata)", _keys.CELL_TYPE: "nm.tl.annotate(adata, signatures)"}
+            fix = f"Write it with {made_by[column]}, or name another" if column in made_by else "Name another"
+            raise KeyError(no_such("column", column, ".obs of the table", adata.obs, f"{fix}: {argument}=..."))
     known = np.ones(adata.n_obs, dtype=bool)
     for column in columns.values():
         known &= _have_values(adata.obs[column])

@@ -76,7 +76,7 @@ def integrate(
         others layers.
     cofactor
         Counts by which `X` is divided before the inverse hyperbolic sine. With 5, as is usual for mass cytometry, the
-        scale is linear up to about 5 counts and logarithmic above.
+        scale is linear up to about 5 counts and logarithmic above. Where means are below one count, as in MIBI, take 1.
     key_added
         Name of the table.
     overwrite
@@ -212,7 +212,7 @@ def _choose_labels(
 
 
 def _no_labels(sdata: SpatialData, *names: str) -> str:
-    fix = "Name others, or add masks: sdata.labels[...] = spatialdata.models.Labels2DModel.parse(mask)."
+    fix = "Name others, or add masks: nm.pp.add_masks(sdata, {image: path})."
     return no_such("labels", names, "sdata.labels", sdata.labels, fix)
 
 
