@@ -27,6 +27,7 @@ OPTIONS = [option.name for name in ("run", "cluster") for option in _commands.co
             "Divide them, nm.tl.cluster(adata, restrict_to=('nextmarker', ['3'])), or use by=\"cell\".",
             "Divide them, nextmarker cluster STORE --restrict-to 3, or use --by cell.",
         ),
+        ("differ? See nm.metrics.batch_mixing(adata, 'image').", "differ? See the report."),
         ("device=None cannot be used", "--device cannot be used"),
         ("Check the centres, nm.pl.cells(sdata), or", "Check the centres, the figure cells.png, or"),
         ("Correct the sheet, or join by another: on=...", "Correct the sheet, or join by another: --on"),

@@ -18,6 +18,7 @@ PHRASES = {
     r"nm\.tl\.cluster\(adata, restrict_to=\('\w+', \['([^\]]*)'\]\)\)": r"nextmarker cluster STORE --restrict-to \1",
     r"nm\.pl\.(cells|training|normalization|patches|marker_attribution)\((?:sdata|adata)\)": r"the figure \1.png",
     r" \(see nm\.io\.report\)": "",
+    r"See nm\.metrics\.batch_mixing\([^()]*\)": "See the report",
     r", nuclear_channels=\[\.\.\.\], or nm\.pp\.add_cells\(\.\.\.\)": ": nuclear_channels=[...]",
     r"restrict_to=\(column, clusters\)": "restrict_to=...",
     r" in \.obs\['nextmarker'\];": ";",

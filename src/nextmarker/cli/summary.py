@@ -119,4 +119,4 @@ def _print_unusual_images(adata: AnnData) -> None:
     if len(markers):
         named = "; ".join(f"{image} ({names})" for image, names in markers.head(NAMED).items())
         more = f" and {len(markers) - NAMED} more" if len(markers) > NAMED else ""
-        print(f"Markers differ from other images in {named}{more}: nm.pl.unusual_images shows them.")
+        print(f"Markers differ from other images in {named}{more}: the report shows them.")
