@@ -66,7 +66,7 @@ class NetworkConfig:
     """Length of F (paper: 256)."""
     blocks: int = 1
     """Residual blocks of the encoder."""
-    pool_sigmas: tuple[float, ...] = (0.1, 0.15, 0.2, 0.3)
+    pool_sigmas: tuple[float, ...] = (0.1, 0.15, 0.15, 0.2)
     """Standard deviations of the Gaussian weights in the average over the patch, as fractions of its width. The
     features of a marker are divided among them, so together they tell how far from the centre its signal lies. Empty
     gives a plain average (paper)."""
