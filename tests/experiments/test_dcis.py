@@ -110,7 +110,7 @@ def test_recall_is_the_share_of_a_types_own_markers_that_lead_its_cluster(monkey
     monkeypatch.setattr(dcis_tables, "OWN_MARKERS", own)
     leading = {"0": "CD8 DNA CD3 CD45", "1": "CD20 DNA CD3 CD45", "2": "DNA CD3 CD8 CD68"}
     ranked = [(cluster, marker, 1.0, 0.0) for cluster, markers in leading.items() for marker in markers.split()]
-    table = pd.DataFrame(ranked, columns=["cluster", "marker", "mean", "mean_elsewhere"])
+    table = pd.DataFrame(ranked, columns=["cluster", "marker", "mean", "mean_elsewhere"]).assign(contribution=0.2)
     cells = {"cell_type": [*"TTTT", *"BBB", *"MMM", None], "nextmarker": [*"0001", *"110", *"220", "2"]}
     obs = pd.DataFrame(cells, index=[f"cell{i}" for i in range(11)])
     rows = dcis_tables.named_markers(AnnData(obs=obs, uns={"marker_attribution": table}))
