@@ -75,6 +75,7 @@ def main() -> None:
 
     sdata = read(arguments.data, arguments.nuclear_channel)
     runs = {(OURS, seed): embed_once(sdata, OURS, seed, arguments.output) for seed in range(arguments.seeds)}
+    unseen = embed_once(sdata, f"{OURS}_without_one", 0, arguments.output, list(sdata.images)[1:])
     for seed in range(arguments.seeds):
         runs |= {(workflow, seed): measure_means(sdata, corrected=seed > 0) for workflow in (IE, SCALED)}
     for (workflow, seed), adata in runs.items():
@@ -85,7 +86,6 @@ def main() -> None:
     draw(sdata, runs, arguments.output)
     for name, table in describe_space(sdata, runs[OURS, 0], DEFAULT_BY_CELL, arguments.output).items():
         show(name, table, arguments.output)
-    unseen = embed_once(sdata, f"{OURS}_without_one", 0, arguments.output, list(sdata.images)[1:])
     show("transfer", transfer_patients(runs[OURS, 0], unseen), arguments.output)
     show("dense", name_dense_tissue(arguments.dense_seeds, arguments.output), arguments.output)
 
