@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from anndata import concat
-from sklearn.metrics import adjusted_rand_score
 from spatialdata import SpatialData, read_zarr
 from spatialdata.models import Image2DModel, TableModel
 
@@ -149,7 +148,9 @@ def test_i_in_half_precision(make, model, whole, tmp_path):
         nm.tl.cluster(adata, use_rep="X_interpretability", n_neighbors=10, key_added="by_i")
     ours, theirs = (adata.uns["marker_attribution"].set_index(["cluster", "marker"]) for adata in (half, full))
     pd.testing.assert_frame_equal(ours, theirs.loc[ours.index], rtol=0.01, check_index_type=False)
-    assert adjusted_rand_score(half.obs["by_i"], full.obs["by_i"]) > 0.9
+    # these cells have no types, so a few other edges can join other clusters: the graph is compared, not the clusters
+    links = [(adata.obsp["by_i_distances"] > 0).toarray() for adata in (half, full)]
+    assert (links[0] & links[1]).sum() > 0.97 * links[1].sum()
     mixing = [nm.metrics.separation(adata, "side", use_rep="X_interpretability") for adata in (half, full)]
     pd.testing.assert_frame_equal(*mixing, rtol=1e-2)
     attribution = nm.get.cell_attribution(sdata, 5, model)
