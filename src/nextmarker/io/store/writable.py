@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from io import BytesIO
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import zarr
 from anndata import AnnData
-from anndata.io import write_elem
+from anndata.io import read_elem, write_elem
 from pandas.api.types import infer_dtype
 from scipy import sparse
 from spatialdata import SpatialData
@@ -48,41 +48,13 @@ def any_text() -> AbstractContextManager[None]:
 
 
 def _problems(sdata: SpatialData) -> Iterator[str]:
-    names = [name for _, name, _ in sdata.gen_elements()]
-    yield from _name_problems("sdata", names, "rename the element: sdata[new] = sdata[old]; del sdata[old]")
     yield from _json_problems("sdata.attrs", sdata.attrs)
     for name, frame in sdata.shapes.items():
         yield from _shapes_problems(f"sdata[{name!r}]", frame)
     for name, adata in sdata.tables.items():
         place = f"sdata[{name!r}]"
-        named_wrongly = list(_slot_name_problems(place, adata))
-        yield from named_wrongly
         yield from _table_value_problems(place, adata)
-        if not named_wrongly:
-            yield from _step_problems(sdata, place, adata)
-
-
-def _slot_name_problems(place: str, adata: AnnData) -> Iterator[str]:
-    remedy = f"spatialdata.sanitize_table({place}) renames it"
-    for slot in SLOTS:
-        yield from _name_problems(f"{place}.{slot}", _names(adata, slot), remedy, column=slot in ("obs", "var"))
-
-
-def _name_problems(place: str, names: Iterable[object], remedy: str, *, column: bool = False) -> Iterator[str]:
-    """Names that spatialdata does not accept, so that stores can be read on every file system."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if not isinstance(name, str) or not _is_valid(name) or (column and name == "_index"):
-            yield f"{place} has the name {name!r}: only letters, digits, '_', '-' and '.' are allowed; {remedy}"
-        elif name.lower() in seen:
-            yield f"{place} has {seen[name.lower()]!r} and {name!r}, which differ in case only; {remedy}"
-        else:
-            seen[name.lower()] = name
-
-
-def _is_valid(name: str) -> bool:
-    allowed = all(letter.isalnum() or letter in "_-." for letter in name)
-    return allowed and name not in ("", ".", "..") and not name.startswith("__")
+        yield from _model_problems(place, adata) or _cell_problems(sdata, place, adata)
 
 
 def _json_problems(place: str, value: object) -> Iterator[str]:
@@ -117,8 +89,7 @@ def _table_value_problems(place: str, adata: AnnData) -> Iterator[str]:
         if slot in ("obs", "var"):
             yield from _frame_problems(f"{place}.{slot}", holder)
         else:
-            for key in _names(adata, slot):
-                yield from _value_problems(f"{place}.{slot}[{key!r}]", holder[key])
+            yield from _value_problems(f"{place}.{slot}", {key: holder[key] for key in _names(adata, slot)})
     if adata.raw is not None:
         yield from _frame_problems(f"{place}.raw.var", adata.raw.var)
 
@@ -157,22 +128,14 @@ def _frame_problems(place: str, frame: pd.DataFrame) -> Iterator[str]:
 
 
 def _is_kept(value: Any) -> bool:
-    """Whether a value is read as it was written; anndata silently converts objects to text, and rejects other types.
-
-    Plain values and numbers are not tried, and only the first value of other arrays, so nothing large is copied.
-    """
+    """Whether a value is read as it was written; anndata silently converts objects to text, and rejects other types."""
     if _is_plain(value):
         return True
-    if isinstance(value, list):
-        return _is_list_kept(value)
-    if isinstance(value, (pd.Series, pd.Index, np.ma.MaskedArray)):
+    try:
+        sample = _sample(value)
+        return _comparable(_read_again(sample)).equals(_comparable(sample))
+    except Exception:  # noqa: BLE001 the reason does not matter here
         return False
-    if sparse.issparse(value):
-        return value.ndim == 2 and value.format in ("csr", "csc")
-    dtype = getattr(value, "dtype", None)
-    if dtype == np.dtype(object):
-        return _is_text(np.ravel(value))
-    return _is_number(dtype) or _can_be_written(value[:1] if dtype is not None and np.ndim(value) else value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -184,42 +147,35 @@ def _is_plain(value: Any) -> bool:
 
 def _is_column_kept(column: pd.Series) -> bool:
     """Whether a column or index is read as it was written; categories of some types become text."""
-    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-    if values.dtype == np.dtype(object):
-        return _is_text(values)
-    if isinstance(values.dtype, (pd.IntervalDtype, pd.PeriodDtype, pd.DatetimeTZDtype)):
-        return False
-    return _is_number(values.dtype) or _can_be_written(column.iloc[:1].reset_index(drop=True).to_frame("column"))
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.categories.to_series()
+    sample = column.drop_duplicates() if column.dtype == np.dtype(object) else column.iloc[:1]
+    return _is_kept(sample.reset_index(drop=True).to_frame("column"))
 
 
-def _is_list_kept(values: list[Any]) -> bool:
-    """Whether a list has only text or only numbers."""
-    if _is_text(values):
-        return True
-    try:
-        array = np.array(values)
-    except ValueError:  # lists of different lengths
-        return False
-    return array.ndim == 1 and array.dtype.kind not in "OU" and _can_be_written(array[:1])
+def _sample(value: Any) -> Any:
+    """All objects, but only the first row of numbers, so that nothing large is copied."""
+    is_array = isinstance(value, np.ndarray) or sparse.issparse(value)
+    return value[:1] if is_array and value.ndim and value.dtype != np.dtype(object) else value
 
 
-def _is_number(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind in "biuf" and dtype.itemsize <= 8
+def _read_again(value: Any) -> Any:
+    """The value after it was written to a store in memory."""
+    with warnings.catch_warnings(), any_text():
+        warnings.simplefilter("ignore")  # notes of anndata for developers
+        group = zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3)
+        write_elem(group, "value", value)
+        return read_elem(group["value"])
 
 
-def _is_text(objects: Any) -> bool:
-    return infer_dtype(objects, skipna=False) in ("string", "empty")
-
-
-def _can_be_written(value: Any) -> bool:
-    """Try to write the value in memory."""
-    try:
-        with warnings.catch_warnings(), any_text():
-            warnings.simplefilter("ignore")  # notes of anndata for developers
-            write_elem(zarr.create_group(store=zarr.storage.MemoryStore(), zarr_format=3), "value", value)
-    except Exception:  # noqa: BLE001 the reason does not matter here
-        return False
-    return True
+def _comparable(value: Any) -> pd.DataFrame:
+    """The value as objects, of which 1 and "1" differ, and missing values are alike."""
+    if sparse.issparse(value):
+        value = value.toarray()
+    if not isinstance(value, pd.DataFrame):
+        is_record = getattr(getattr(value, "dtype", None), "names", None)
+        value = pd.DataFrame(value if is_record else np.ravel(np.asarray(value, dtype=object)))
+    return value.astype(object)
 
 
 def _kind(value: Any) -> str:
@@ -244,8 +200,8 @@ def _remedy(place: str, value: Any) -> str:
         return f"str({place})"
     if any(isinstance(part, Mapping) for part in value):
         return f"pandas.DataFrame({place})"
-    if isinstance(value, list) and any(isinstance(part, (list, tuple, np.ndarray)) for part in value):
-        return f"numpy.array({place})"
+    if any(isinstance(part, (list, tuple, np.ndarray)) for part in value):
+        return f"str({place})"
     dtype = {"f": "float", "c": "complex"}.get(getattr(value, "dtype", np.dtype(object)).kind, "str")
     return f"numpy.array({place}, dtype={dtype})"
 
@@ -253,19 +209,33 @@ def _remedy(place: str, value: Any) -> str:
 def _column_remedy(place: str, column: pd.Series) -> str:
     if pd.api.types.is_numeric_dtype(column):
         return f"{place}.astype(float)"
-    is_text = column.dtype == object and _is_text(column.dropna())  # with missing values
+    is_text = infer_dtype(column, skipna=True) == "string"  # with missing values
     return f'{place}.astype("category")' if is_text else f'{place}.astype(str).astype("category")'
 
 
-def _step_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[str]:
-    """Find differences between a table and the elements that it annotates."""
-    if TableModel.ATTRS_KEY not in adata.uns:
-        return
+def _model_problems(place: str, adata: AnnData) -> list[str]:
+    """What spatialdata does not accept: names that some file systems cannot hold, and records of other elements."""
     try:
         TableModel().validate(adata)
+    except AttributeError:  # a key that is not a string, which the values name
+        return []
     except (ValueError, KeyError, TypeError) as error:
+        names = getattr(error, "errors", [])
+        if names:
+            return [_name_problem(place, name.location, name.message) for name in names]
         remedy = f"{place} = spatialdata.SpatialData.update_annotated_regions_metadata({place})"
-        yield f"{place} does not match itself ({error}); after cells were removed: {remedy}"
+        return [f"{place} does not match itself ({error}); after cells were removed: {remedy}"]
+    return []
+
+
+def _name_problem(place: str, location: tuple[str, ...], message: str) -> str:
+    slot, name = location
+    return f"{place}.{slot}[{name!r}]: {message.rstrip('.')}; rename it: spatialdata.sanitize_table({place})"
+
+
+def _cell_problems(sdata: SpatialData, place: str, adata: AnnData) -> Iterator[str]:
+    """Cells that the annotated elements lack."""
+    if TableModel.ATTRS_KEY not in adata.uns:
         return
     _, region_key, instance_key = get_table_keys(adata)
     for region, instances in adata.obs.groupby(region_key, observed=True)[instance_key]:
