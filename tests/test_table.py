@@ -155,9 +155,10 @@ def test_representations_are_finite_numbers(table):
 
 
 def test_features_in_step_with_the_markers(table):
-    features = np.arange(96.0).reshape(4, 3, 8)
+    features, weights = np.arange(96.0).reshape(4, 3, 8), np.arange(24.0).reshape(3, 8)
     table.obsm["X_interpretability"] = features.reshape(4, -1)
-    table.layers["interpretability"] = features.mean(2)
+    table.layers["interpretability"] = (features * weights).sum(2)
+    table.varm["nextmarker_activation"] = weights
     everything = read_representations(table, None, EVERY)
     np.testing.assert_array_equal(everything["X_interpretability"], features.reshape(4, -1))
     np.testing.assert_array_equal(read_features(table[::-1], 8), features[::-1].reshape(4, -1))

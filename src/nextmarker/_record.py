@@ -35,6 +35,7 @@ _DEFAULT_PLACES = {
     f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
     f"layers/{_keys.INTERPRETABILITY}",
     f"varm/{_keys.CROSSTALK}",
+    f"varm/{_keys.ACTIVATION_WEIGHTS}",
     f"obs/{_keys.EMBEDDED}",
     f"obs/{_keys.CLUSTERS}",
     f"obsp/{_keys.CLUSTERS}_{_keys.CONNECTIVITIES}",

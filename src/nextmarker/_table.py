@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OURS = (_keys.EMBEDDING, _keys.INTERPRETABILITY_FEATURES)
 DEFAULTS = ("X", _keys.INTERPRETABILITY_FEATURES, _keys.EMBEDDING)
 LAYERS = "layers/"
-ROWS_AT_ONCE = 65_536  # cells whose features are averaged at a time
+ROWS_COMPARED = 4096  # cells whose activation is compared with their features
 
 
 def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnData:
@@ -92,7 +92,7 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     """Read all of I, (cells, markers * features); raise an error if it does not match the markers of the table.
 
     When markers are selected, sorted, or dropped by joining tables, `.layers` follows but `.obsm` does not. So the
-    mean of the features of each marker is compared with the activation in `.layers`.
+    activation in `.layers` is checked to be a weighted sum of the features of each marker.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     activation = adata.layers.get(_keys.INTERPRETABILITY)
     if n_features is None and activation is None:
         return flat  # not written by nm.tl.embed, which writes both
-    if flat.shape[1] != adata.n_vars * width or not _is_mean(activation, flat):
+    if flat.shape[1] != adata.n_vars * width or not _fits(activation, flat, adata.varm):
         features = f".obsm[{_keys.INTERPRETABILITY_FEATURES!r}]"
         msg = (
             f"{features} does not fit the {adata.n_vars} markers of the table, which changed after embedding. Embed "
@@ -119,20 +119,20 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     return flat
 
 
-def _is_mean(activation: np.ndarray | None, flat: np.ndarray) -> bool:
-    """Whether the activation, if there is one, is the mean of each marker's features."""
-    if activation is None:
+def _fits(activation: np.ndarray | None, flat: np.ndarray, varm: Mapping[str, Any]) -> bool:
+    """Whether the activation of each marker, if there is one, is a weighted sum of its features."""
+    if activation is None or not activation.size:
         return True
-    blocks = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(flat), ROWS_AT_ONCE)]
-    return all(
-        np.allclose(
-            flat[rows].reshape(*activation[rows].shape, -1).mean(2, dtype=np.float64),
-            np.asarray(activation[rows]),
-            rtol=1e-3,
-            atol=1e-6,
-        )
-        for rows in blocks
-    )
+    rows = np.unique(np.linspace(0, len(flat) - 1, ROWS_COMPARED).astype(int))
+    features = flat[rows].reshape(*activation[rows].shape, -1).astype(float)  # (cells, markers, features)
+    expected = np.asarray(activation[rows], dtype=float)
+    weights = varm.get(_keys.ACTIVATION_WEIGHTS)
+    if weights is None:  # lost when tables were joined: are there any that fit?
+        by_marker = zip(features.swapaxes(0, 1), expected.T, strict=True)
+        weights = np.stack([np.linalg.lstsq(own, column)[0] for own, column in by_marker])
+    if features.shape[1:] != weights.shape:
+        return False
+    return np.allclose(np.einsum("nmf,mf->nm", features, weights), expected, rtol=1e-3, atol=1e-3)
 
 
 def _available(adata: AnnData) -> list[str]:

@@ -60,13 +60,13 @@ def test_only_tensors_and_one_json_are_in_the_file(path):
 
 def test_the_format_is_numbered(path):
     """When this fails, what the file holds has changed: raise the number, write a migration, then adapt this."""
-    assert FORMAT == 6
+    assert FORMAT == 7
     assert {field.name for field in fields(ModelConfig)} == {"markers", "patch_size", "pixel_size", "network"}
     of_network = "axis features embedding blocks pool_sigmas log_threshold zero"
     assert {field.name for field in fields(NetworkConfig)} == set(of_network.split())
     names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
     names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
-    assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias", "threshold"}
+    assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias", "threshold", "activation_weights"}
 
 
 @pytest.mark.parametrize(
@@ -301,6 +301,7 @@ def test_a_model_of_an_old_format_embeds_as_it_did(path, number, faint):
     network = NetworkConfig(features=2, embedding=3, pool_sigmas=(0.15,), log_threshold=faint, zero=number > 3)
     assert model.config == ModelConfig(("CD3", "HLA-DR/DP"), 10, 0.5, network)
     counts = (torch.arange(400) % 37).reshape(2, 2, 10, 10) * torch.tensor([1.0, 100.0])[:, None, None]
+    assert (model.activation_weights == 1 / 2).all()
     for now, before in zip(model(counts), OLD_MODELS[number, faint][1:], strict=True):
         torch.testing.assert_close(now, torch.tensor(before), rtol=1e-5, atol=1e-6)
     model.save(path)

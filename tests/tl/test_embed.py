@@ -23,7 +23,7 @@ MODULE = import_module("nextmarker.tl._features")
 KEYS = {
     "obsm": ["X_nextmarker", "X_interpretability"],
     "layers": ["interpretability"],
-    "varm": ["nextmarker_crosstalk"],
+    "varm": ["nextmarker_crosstalk", "nextmarker_activation"],
 }
 
 
@@ -63,7 +63,8 @@ def test_writes_what_the_docs_say(whole, model):
     assert adata.obsm["X_interpretability"].shape == (n_cells, 3 * 8)
     assert {value.dtype for value in results(adata)} == {np.dtype("float32")}
     features = adata.obsm["X_interpretability"].reshape(n_cells, 3, 8)
-    np.testing.assert_allclose(adata.layers["interpretability"], features.mean(2), rtol=1e-6)
+    activation = (features * adata.varm["nextmarker_activation"]).sum(2)
+    np.testing.assert_allclose(adata.layers["interpretability"], activation, rtol=1e-5, atol=1e-6)
     weights = adata.varm["nextmarker_crosstalk"].reshape(3, 256, 8)
     rebuilt = np.einsum("mef,cmf->ce", weights, features) + model.crosstalk.bias.detach().numpy()
     np.testing.assert_allclose(adata.obsm["X_nextmarker"], rebuilt, atol=1e-5)
@@ -219,7 +220,7 @@ def test_a_saved_model_by_its_path(make, model, whole, tmp_path):
 @pytest.mark.parametrize("markers", [["CD20", "DNA"], ["CD20", "CD3", "DNA"]])
 def test_channels_in_another_order_and_more_of_them(make, two_markers, markers):
     expected = embedded(make(markers=["DNA", "CD20"]), two_markers)
-    embedding, features, activation, _ = embedded(make(markers=markers), two_markers)
+    embedding, features, activation, *_ = embedded(make(markers=markers), two_markers)
     at = [markers.index(marker) for marker in ("DNA", "CD20")]
     np.testing.assert_array_equal(embedding, expected[0])
     np.testing.assert_array_equal(features.reshape(-1, len(markers), 8)[:, at].reshape(len(features), -1), expected[1])
@@ -319,7 +320,7 @@ def test_markers_that_the_table_lacks_are_filled_with_zero(make, model, whole):
     part = make(markers=["CD3", "DNA"])
     expected = results(whole)[1].reshape(-1, 3, 8)
     with pytest.warns(UserWarning, match="CD20 in all 2 images"):
-        embedding, features, *_, crosstalk = embedded(part, model, missing="zero")
+        embedding, features, _, crosstalk, _ = embedded(part, model, missing="zero")
     np.testing.assert_allclose(features.reshape(-1, 2, 8), expected[:, [1, 0]], atol=1e-6)
     rebuilt = np.einsum("mef,cmf->ce", crosstalk.reshape(2, 256, 8), features.reshape(-1, 2, 8))
     np.testing.assert_allclose(embedding, rebuilt + model.crosstalk.bias.detach().numpy(), atol=1e-5)

@@ -80,8 +80,12 @@ class Encoder(nn.Module):
         """Weights of the positions in the average of each feature, (features, side, side), each with sum 1."""
         if not self.pool_sigmas:
             return like.new_full((self.features, side, side), 1 / side**2)
-        offset = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
         share = (torch.arange(self.features) + 0.5) / self.features  # the sigmas are divided evenly among the features
-        sigma = like.new_tensor(self.pool_sigmas)[(share * len(self.pool_sigmas)).long()]
-        profile = torch.softmax(-0.5 * (offset / (side * sigma[:, None])) ** 2, dim=1)  # (features, side)
-        return profile[:, :, None] * profile[:, None]
+        return gaussian(side, like.new_tensor(self.pool_sigmas)[(share * len(self.pool_sigmas)).long()])
+
+
+def gaussian(side: int, sigmas: Tensor) -> Tensor:
+    """Compute weights of the positions of a patch, (sigmas, side, side), each with sum 1; sigmas in patch widths."""
+    offset = torch.arange(side, device=sigmas.device, dtype=sigmas.dtype) - (side - 1) / 2
+    profile = torch.softmax(-0.5 * (offset / (side * sigmas[:, None])) ** 2, dim=1)  # (sigmas, side)
+    return profile[:, :, None] * profile[:, None]

@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,9 +16,6 @@ from torch import Tensor, nn
 from nextmarker.nn.encoder import Encoder
 from nextmarker.nn.model_file import check_finite, digest_of, encode, read_file, write_file
 from nextmarker.nn.normalization import Axis, Normalization
-
-if TYPE_CHECKING:
-    import numpy as np
 
 HALVE_ABOVE = 12
 """Patches wider than this many pixels are halved in resolution."""
@@ -127,7 +125,7 @@ class NeXtMarker(nn.Module):
 
     Before the linear layer, the response to empty places of the same image is subtracted from the response to a cell.
     The rest is put on a scale that is linear up to a threshold and logarithmic above. Each marker has one threshold
-    (`threshold`) for all images.
+    (`threshold`) for all images. The activation of a marker is a weighted sum of its features (`activation_weights`).
 
     Parameters
     ----------
@@ -147,6 +145,7 @@ class NeXtMarker(nn.Module):
     """
 
     threshold: Tensor
+    activation_weights: Tensor
 
     def __init__(self, config: ModelConfig, start: np.ndarray | list[float]) -> None:
         super().__init__()
@@ -158,6 +157,7 @@ class NeXtMarker(nn.Module):
         self.encoder = Encoder(markers, network.features, network.blocks, halve=halve, pool_sigmas=network.pool_sigmas)
         self.crosstalk = nn.Linear(markers * network.features, network.embedding)
         self.register_buffer("threshold", torch.full((markers,), network.log_threshold or 1.0))
+        self.register_buffer("activation_weights", torch.full((markers, network.features), 1 / network.features))
 
     def respond(self, counts: Tensor) -> Tensor:
         """Compute the response to patches of raw counts, (cells, markers, height, width), marker by marker.
@@ -192,9 +192,11 @@ class NeXtMarker(nn.Module):
         """
         signal = response if zero is None else F.relu(response - zero)
         log_threshold = self.config.network.log_threshold
-        if log_threshold is None:
-            return signal
-        return torch.log1p(signal / self.threshold[:, None]) / math.log1p(1 / log_threshold)
+        return signal if log_threshold is None else log_scale(signal, self.threshold, log_threshold)
+
+    def activation(self, interpretability: np.ndarray) -> np.ndarray:
+        """Compute the activation, (cells, markers), from I, (cells, markers, features)."""
+        return np.einsum("nmf,mf->nm", interpretability, self.activation_weights.cpu().numpy())
 
     def forward(self, counts: Tensor, zero: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Embed patches of raw counts, (cells, markers, height, width).
@@ -252,6 +254,14 @@ class NeXtMarker(nn.Module):
             msg = f"The model is not saved: {error}. Train it again, with a lower learning rate."
             raise ValueError(msg) from error
         write_file(Path(path), encode(asdict(self.config), tensors, self.digest()))
+
+
+def log_scale(signal: Tensor, threshold: Tensor, log_threshold: float) -> Tensor:
+    """Put signal, (cells, markers, features), on a scale that is linear up to a threshold and logarithmic above.
+
+    A signal of 1 / `log_threshold` thresholds, (markers,), becomes 1.
+    """
+    return torch.log1p(signal / threshold[:, None]) / math.log1p(1 / log_threshold)
 
 
 def load_model(path: str | Path) -> NeXtMarker:

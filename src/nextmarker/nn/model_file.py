@@ -11,7 +11,7 @@ import json
 from dataclasses import is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,35 +24,44 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-FORMAT = 6
+Added: TypeAlias = dict[str, list[Any]]
+"""Tensors that an older format lacks."""
+
+FORMAT = 7
 KEY = "nextmarker"
 LARGEST_NUMBER = 2**16
 RENAMED = {"focus": "pool_sigma", "faint": "log_threshold"}
 """Fields of the network that had other names up to format 4."""
 
 
-def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+def _from_3(architecture: dict[str, Any]) -> tuple[dict[str, Any], Added]:
     """Format 3 subtracted no background, and `faint` was the threshold of all markers."""
     network = architecture["network"]
     threshold = [network["faint"] or 1.0] * len(architecture["markers"])
-    present, _ = _from_4({**architecture, "network": {**network, "zero": False}})
-    return present, {"threshold": threshold}
+    present, added = _from_4({**architecture, "network": {**network, "zero": False}})
+    return present, {**added, "threshold": threshold}
 
 
-def _from_4(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+def _from_4(architecture: dict[str, Any]) -> tuple[dict[str, Any], Added]:
     """Format 4 had other names for two fields of the network."""
     network = {RENAMED.get(name, name): value for name, value in architecture["network"].items()}
     return _from_5({**architecture, "network": network})
 
 
-def _from_5(architecture: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[float]]]:
+def _from_5(architecture: dict[str, Any]) -> tuple[dict[str, Any], Added]:
     """Up to format 5, all features were averaged with the same weights."""
     network = {**architecture["network"]}
     sigma = network.pop("pool_sigma")
-    return {**architecture, "network": {**network, "pool_sigmas": [] if sigma is None else [sigma]}}, {}
+    return _from_6({**architecture, "network": {**network, "pool_sigmas": [] if sigma is None else [sigma]}})
 
 
-MIGRATIONS = {3: _from_3, 4: _from_4, 5: _from_5}
+def _from_6(architecture: dict[str, Any]) -> tuple[dict[str, Any], Added]:
+    """Up to format 6, the activation was the mean of the features."""
+    features = architecture["network"]["features"]
+    return architecture, {"activation_weights": [[1 / features] * features] * len(architecture["markers"])}
+
+
+MIGRATIONS = {3: _from_3, 4: _from_4, 5: _from_5, 6: _from_6}
 """For each older format, a function that converts its architecture to the present one and adds missing tensors."""
 
 
@@ -152,7 +161,7 @@ def _read_header(metadata: Mapping[str, str]) -> dict[str, Any]:
     return content
 
 
-def _migrate(written: Mapping[str, Any]) -> tuple[Any, Mapping[str, list[float]]]:
+def _migrate(written: Mapping[str, Any]) -> tuple[Any, Added]:
     """Convert the architecture of a file to the present format, and add the tensors that its format lacks."""
     number, architecture = written["format"], written["architecture"]
     if number == FORMAT:

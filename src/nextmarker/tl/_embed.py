@@ -106,9 +106,12 @@ def embed(
     `.obsm["X_interpretability"]` : float32 (cells, markers * 8)
         I, all features of the first marker first; see `store_features`.
     `.layers["interpretability"]` : float32 (cells, markers)
-        Activation, the mean of the features of a marker. Zero for a marker the model does not know.
+        Activation, the amount of a marker in the cell: a weighted sum of its features. Zero for a marker the model does
+        not know.
     `.varm["nextmarker_crosstalk"]` : float32 (markers, 256 * 8)
         The weights W_m of F = sum over markers of W_m I_m + b, each of shape (256, 8) before flattening.
+    `.varm["nextmarker_activation"]` : float32 (markers, 8)
+        The weights of the activation.
     `.obs["nextmarker_embedding"]` : categorical
         Identifies this embedding by the digests of the model and of F. It stays with the cells when tables are cut or
         joined, and shows which results belong to them.
@@ -198,6 +201,7 @@ def _places() -> dict[str, str]:
         "features": f"obsm/{_keys.INTERPRETABILITY_FEATURES}",
         "activation": f"layers/{_keys.INTERPRETABILITY}",
         "crosstalk": f"varm/{_keys.CROSSTALK}",
+        "activation_weights": f"varm/{_keys.ACTIVATION_WEIGHTS}",
         "name": f"obs/{_keys.EMBEDDED}",
     }
 
@@ -215,7 +219,7 @@ def _write(
     shared = np.isin(known.markers, adata.var_names)
     at = adata.var_names.get_indexer(np.array(known.markers)[shared])
     activation = np.zeros((adata.n_obs, adata.n_vars), np.float32)
-    activation[:, at] = interpretability.mean(2)[:, shared]
+    activation[:, at] = model.activation(interpretability)[:, shared]
     features = None
     if store := parameters["store_features"]:
         kind = np.float16 if store == "float16" else np.float32
@@ -224,12 +228,15 @@ def _write(
         features = features.reshape(adata.n_obs, -1)
     crosstalk = np.zeros((adata.n_vars, known.network.embedding * known.network.features), np.float32)
     crosstalk[at] = model.crosstalk_by_marker().flatten(1).cpu().numpy()[shared]
+    activation_weights = np.zeros((adata.n_vars, known.network.features), np.float32)
+    activation_weights[at] = model.activation_weights.cpu().numpy()[shared]
     name = name_embedding(model.digest(), embedding)
     results = {
         places["embedding"]: embedding,
         places["features"]: features,
         places["activation"]: activation,
         places["crosstalk"]: crosstalk,
+        places["activation_weights"]: activation_weights,
         places["name"]: pd.Categorical([name]).repeat(adata.n_obs),
     }
     record = {

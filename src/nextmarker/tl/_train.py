@@ -16,6 +16,7 @@ from nextmarker._outcome import describe_outcome, training_worked
 from nextmarker._record import fields_of, write_results
 from nextmarker._regions import read_regions, shared_markers
 from nextmarker._table import get_table
+from nextmarker.nn.activation import set_activation
 from nextmarker.nn.device import pick_device
 from nextmarker.nn.loss import random_nt_xent
 from nextmarker.nn.model import MIN_PATCH_SIZE, ModelConfig, NetworkConfig, NeXtMarker
@@ -196,12 +197,13 @@ def fit_and_scale(
     progress: bool,
     kept: KeptTraining | None = None,
 ) -> np.ndarray:
-    """Train a model in place, set its scale before and after, whiten its features, and return the loss."""
+    """Train a model in place, set its scale before and after, and how its features are read, and return the loss."""
     set_scale(model, sampler.sample_cells)
     loss = fit(model, sampler.draw, training, generator=generator, progress=progress, kept=kept)
     set_scale(model, sampler.sample_cells)  # training makes the response of some markers stronger
     if training.whiten_features:
         whiten_features(model, sampler.sample_cells(WHITENING_CELLS), training, generator=generator)
+    set_activation(model, sampler.sample_cells)
     return loss
 
 

@@ -107,9 +107,9 @@ def warn_of_no_signal(
     silent: dict[str, list[str]] = {}
     for image, zero in zeros.items():
         rows = np.concatenate([region.rows for region in regions if region.image == image])
-        noise = model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy()[0].mean(1).clip(min=1e-3)  # rounding errors
-        brightest = interpretability[rows].mean(2).max(0)
-        none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise)
+        noise = model.activation(model.interpret(NO_SIGNAL * zero.noise.cpu()[None]).numpy())[0]
+        brightest = model.activation(interpretability[rows]).max(0)
+        none = (zero.structure.cpu().numpy() < NO_STRUCTURE) & (brightest <= noise.clip(min=1e-3))  # rounding errors
         for name in markers[none].tolist():
             if name not in lacking.get(image, []):
                 silent.setdefault(name, []).append(image)

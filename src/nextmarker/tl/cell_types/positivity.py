@@ -9,7 +9,7 @@ import pandas as pd
 from skimage.filters import threshold_otsu
 
 FAINT = float(np.log(2))
-"""Activation of a signal at the threshold below which signals count as faint, log(1 + 1)."""
+"""Activation below which a marker counts as faint; that of about half of a bright signal."""
 
 
 @dataclass(frozen=True)
