@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nextmarker.nn.model import NeXtMarker
     from nextmarker.nn.patches import CellTile
 
-CENTRE = 0.15
+CENTRE = 0.2
 """Standard deviation of the Gaussian weights of the pixels that count as the cell, as a fraction of the patch width."""
 
 
