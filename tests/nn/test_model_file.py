@@ -66,7 +66,13 @@ def test_the_format_is_numbered(path):
     assert {field.name for field in fields(NetworkConfig)} == set(of_network.split())
     names = "normalization.start normalization.log_centre normalization.log_slope encoder.stem.weight"
     names += " encoder.blocks.0.spatial.weight encoder.blocks.0.expand.weight encoder.blocks.0.project.weight"
-    assert set(load_file(path)) == {*names.split(), "crosstalk.weight", "crosstalk.bias", "threshold", "activation_weights"}
+    assert set(load_file(path)) == {
+        *names.split(),
+        "crosstalk.weight",
+        "crosstalk.bias",
+        "threshold",
+        "activation_weights",
+    }
 
 
 @pytest.mark.parametrize(
