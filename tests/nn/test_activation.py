@@ -57,7 +57,6 @@ def test_the_activation_follows_the_amount_in_the_cell():
     set_scale(model, lambda: [tile])
     features = model.interpret(respond_at(model, tile), empty_response(respond_at(model, tile.at_places()))).numpy()
     np.testing.assert_allclose(model.activation(features), features.mean(2), rtol=1e-6)
-    assert spearmanr(features.mean(2)[:, 0], amounts).statistic < 0.9
     set_activation(model, lambda: [tile])
     activation = model.activation(features)
     assert spearmanr(activation[:, 0], amounts).statistic > 0.95
