@@ -200,6 +200,21 @@ def test_most_neighbours_in_the_sample_decide_and_the_nearest_of_equals():
     assert spread(np.array([7, 8, 8, 8, 9, 9]), sample, embedding, 0)[6] == 8
 
 
+def test_a_large_sample_votes_by_a_part_of_each_cluster(monkeypatch):
+    module = sys.modules["nextmarker.tl._cluster"]
+    membership = np.repeat([4, 1, 0], [3000, 900, 30])
+    monkeypatch.setattr(module, "VOTERS", 786)
+    monkeypatch.setattr(module, "FEWEST_VOTERS", 20)
+    voters = module._draw_voters(membership, 0)
+    assert np.bincount(membership[voters]).tolist() == [20, 180, 0, 0, 600]
+    assert (np.diff(voters) > 0).all()
+    assert not np.array_equal(voters, module._draw_voters(membership, 1))
+    truth = np.random.default_rng(0).permutation(np.repeat(membership, 2))
+    embedding = np.eye(5)[truth] + np.random.default_rng(1).normal(scale=0.1, size=(len(truth), 5))
+    sample = np.concatenate([np.flatnonzero(truth == code)[: (membership == code).sum()] for code in (4, 1, 0)])
+    np.testing.assert_array_equal(module._spread(membership, sample, embedding, 0), truth)
+
+
 def test_a_sample_removes_the_graph_of_other_clusters(images):
     cluster(images, n_neighbors=15)
     cluster(images, n_neighbors=15, n_sample=100)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, no_such
@@ -19,7 +20,7 @@ from nextmarker._provenance import digest
 from nextmarker._record import made_from, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list
 from nextmarker._table import OURS, get_table, read_representations
-from nextmarker.tl._neighbors import count_shared, nearest_in_sample, nearest_neighbors
+from nextmarker.tl._neighbors import count_shared, nearest_neighbors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Backend = Literal["igraph", "leidenalg", "phenograph"]
 
 VOTES = 5  # cells of the sample that decide on the cluster of another cell
+VOTERS = 20_000  # cells of the sample among which these are found; with more, millions of cells take hours
+FEWEST_VOTERS = 100  # of a cluster, if it has so many
 
 
 def cluster(
@@ -79,9 +82,10 @@ def cluster(
         named `"3,0"`, `"3,1"` and so on; all other cells keep their cluster.
     n_sample
         Cluster only so many cells, drawn at random with the same share of each image, and add each other cell to the
-        cluster that most of its five nearest cells in the sample have. For tables too large for memory or patience. A
-        type is found if it is separate from others and the sample has more than `n_neighbors` of its cells; a continuum
-        is divided elsewhere than with all cells.
+        cluster that most of its five nearest cells in the sample have; of a large sample, about 20,000 cells are
+        compared with all others. For tables too large for memory or patience. A type is found if it is separate from
+        others and the sample has more than `n_neighbors` of its cells; a continuum is divided elsewhere than with all
+        cells.
     key_added
         Name of the results, by default `"nextmarker"`, or with `restrict_to` its column followed by `_R`, as in scanpy.
     table_key
@@ -248,13 +252,25 @@ def _draw_sample(obs: pd.DataFrame, n_sample: int | None, random_state: int) -> 
 
 
 def _spread(membership: np.ndarray, sample: np.ndarray, embedding: np.ndarray, random_state: int) -> np.ndarray:
-    """Give each cell the cluster of most of its nearest cells in the sample; of several, that of the nearest."""
-    nearest = nearest_in_sample(embedding[sample], embedding, VOTES, random_state)
-    votes = membership[nearest]
+    """Give each cell the cluster of most of its nearest voters in the sample; of several, that of the nearest.
+
+    The search is exact: an approximate one starts among cells of another cluster too often, and does not leave it.
+    """
+    voters = _draw_voters(membership, random_state)
+    search = NearestNeighbors(n_neighbors=min(VOTES, len(voters))).fit(embedding[sample[voters]])
+    votes = membership[voters][search.kneighbors(embedding, return_distance=False)]
     agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
     spread = np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]
     spread[sample] = membership
     return spread
+
+
+def _draw_voters(membership: np.ndarray, random_state: int) -> np.ndarray:
+    """Draw about `VOTERS` rows of a sample at random, the same share of each cluster, but enough of each for a vote."""
+    order = pd.Series(np.random.default_rng(random_state).permutation(len(membership)))
+    in_cluster = order.groupby(membership[order])
+    wanted = (in_cluster.transform("size") * VOTERS / len(membership)).clip(lower=FEWEST_VOTERS)
+    return np.sort(order[in_cluster.cumcount() < wanted].to_numpy())
 
 
 def _jaccard_graph(distances: sparse.csr_matrix) -> sparse.csr_matrix:

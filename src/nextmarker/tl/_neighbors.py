@@ -26,15 +26,6 @@ def nearest_neighbors(embedding: np.ndarray, n_neighbors: int, random_state: int
     return sparse.csr_matrix((distances[is_other], indices[is_other], ends), shape=(len(indices), len(indices)))
 
 
-def nearest_in_sample(sample: np.ndarray, cells: np.ndarray, n_neighbors: int, random_state: int) -> np.ndarray:
-    """Find the nearest cells of a sample for each of other cells, rows of the sample (cells, n_neighbors)."""
-    if len(sample) * len(cells) <= EXACT_UP_TO**2:
-        return NearestNeighbors(n_neighbors=n_neighbors).fit(sample).kneighbors(cells, return_distance=False)
-    from pynndescent import NNDescent
-
-    return NNDescent(sample, random_state=random_state).query(cells, k=n_neighbors)[0]
-
-
 @compiled
 def count_shared(neighbors, shared):  # type: ignore[no-untyped-def]
     """Fill in how many neighbours a cell shares with each of its own; both (cells, neighbours), with sorted rows."""
