@@ -134,7 +134,7 @@ def test_keys_files_and_progress_import_nothing_of_ours() -> None:
 
 
 def test_nn_knows_tensors_only() -> None:
-    known = {"torch", "numpy", "numba", "safetensors", "tqdm"}
+    known = {"torch", "numpy", "scipy", "numba", "safetensors", "tqdm"}
     assert not faults(modules_of("nn"), lambda module: libraries(reachable(module)) - known)
     allowed = {*modules_of("nn"), "nextmarker._files", "nextmarker._progress"}
     assert not faults(modules_of("nn"), lambda module: reachable(module) & MODULE_FILES.keys() - allowed)
