@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
 from nextmarker._errors import counted
-from nextmarker._outcome import unlike_reference
+from nextmarker._outcome import LEAST_AGREEMENT, unlike_reference
 from nextmarker._provenance import read_annotation
 from nextmarker._record import read_record
 from nextmarker.pl._annotation import annotation as draw_annotation
@@ -184,7 +184,8 @@ def cell_types(source: Source) -> list[Block]:
     columns = ["cluster", "n_cells", "cell_type", "score", "margin", "second", "weakest", "mixed"]
     without_name = annotated["cell_type"].isin(_keys.NO_TYPE)
     close = annotated["margin"] < record.get("margin", 0)
-    unclear = np.flatnonzero(without_name | close | annotated["mixed"]).tolist()
+    weak = annotated["agreement"] < LEAST_AGREEMENT
+    unclear = np.flatnonzero(without_name | close | weak | annotated["mixed"]).tolist()
     types = source.adata.obs[source.annotation].value_counts()
     blocks: list[Block] = [
         picture,
