@@ -305,7 +305,7 @@ def _warn_of_linear(values: np.ndarray, cofactor: float) -> None:
     typical = np.median(bright[bright > 0]) if (bright > 0).any() else np.inf
     if typical < LINEAR * cofactor:
         msg = (
-            f"Bright objects have {typical:.2g} counts in a typical marker, far below cofactor={cofactor:g}, so arcsinh "
-            f"is linear. Lower it: nm.pp.integrate(sdata, labels, cofactor={typical:.1g})."
+            f"Bright objects have {typical:.2g} counts in a typical marker, far below cofactor={cofactor:g}, so "
+            f"arcsinh is linear. Lower it: nm.pp.integrate(sdata, labels, cofactor={typical:.1g})."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)
