@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -24,6 +24,17 @@ class Names(click.ParamType):
             return value
         names = [name.strip() for row in csv.reader([str(value)], skipinitialspace=True) for name in row]
         return [name for name in names if name] or self.fail("give one or more names", param, ctx)
+
+
+def as_names(names: Iterable[str], separator: str = ",") -> str:
+    """Write names as `Names` reads them.
+
+    Examples
+    --------
+    >>> as_names(["2,3", "4"], ", ")
+    '"2,3", 4'
+    """
+    return separator.join(f'"{name}"' if "," in name else name for name in names)
 
 
 def _flat(ctx: click.Context, param: click.Parameter, values: tuple[list[str], ...]) -> list[str] | None:

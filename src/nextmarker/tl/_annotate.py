@@ -320,7 +320,7 @@ def _warn_of_weak(annotation: pd.DataFrame, types: Sequence[CellType]) -> None:
     weak = weak.sort_values("agreement")
     msg = (
         f"Few cells fit the type of {counted(len(weak), 'cluster')}: {_with_shares(weak, 'agreement', 'cell_type')}. "
-        f'Check nm.pl.thresholds(adata), or name them: overrule={{{weak["cluster"].iloc[0]!r}: "..."}}.'
+        f'Check nm.pl.thresholds(adata), or name them: overrule={{{weak["cluster"].iloc[0]!r}: "type"}}.'
     )
     warnings.warn(msg, stacklevel=3)
 

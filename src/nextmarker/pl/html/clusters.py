@@ -137,7 +137,7 @@ def differences(source: Source) -> list[Block]:
 
     content = batches(source.adata, source.groupby)
     marked = np.flatnonzero(content["is_one"]).tolist()
-    one = first_few(content["cluster"].iloc[marked])
+    one = first_few(map(repr, content["cluster"].iloc[marked]))
     words = f"{len(marked)} of {len(content)} clusters come mostly from one image: {one}. Was it stained differently?"
     content["share"], content["share_of_all"] = 100 * content["share"], 100 * content["share_of_all"]
     rounded = content.drop(columns="is_one").round({"share": 1, "share_of_all": 1, "entropy": 2})
@@ -193,7 +193,7 @@ def cell_types(source: Source) -> list[Block]:
         table("Cells of each type", pd.DataFrame({"type": types.index, "cells": types.to_numpy()})),
     ]
     if unclear:
-        named = first_few(annotated["cluster"].iloc[unclear])
+        named = first_few(map(repr, annotated["cluster"].iloc[unclear]))
         blocks.insert(0, Words(f"The type is unclear, or cells are mixed: cluster {named}.", "check"))
     return blocks
 
