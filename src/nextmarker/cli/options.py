@@ -120,7 +120,7 @@ cells = together(
     names("--nuclear-channels", required=True, help="Channels in which cells are detected, such as DNA1,DNA2."),
     number("diameter", 2.0, metavar="PX", help="Diameter of a nucleus in pixels.  [default: estimated]"),
     names("--markers", help="Channels to use.  [default: all, which must be the same in all images]"),
-    names("--exclude", help="Channels to leave out of these, such as the nuclear ones."),
+    names("--exclude", help="Channels to leave out of these, such as argon or autofluorescence."),
 )
 training = together(
     number("patch-size", 3.0, metavar="PX", help="Width of the patch around a cell in pixels.  [default: from cells]"),
