@@ -28,7 +28,7 @@ def test_centres_over_the_first_image(sdata):
     assert ax.get_title() == "left: DNA, 20 cells"
 
 
-@pytest.mark.parametrize(("colored", "share"), [(False, 0.35), (True, 0.5)])
+@pytest.mark.parametrize(("colored", "share"), [(False, 0.35), (True, 0.45)])
 def test_dots_are_smaller_than_nuclei_also_where_most_of_the_image_is_empty(colored, share):
     _, ax = plt.subplots(figsize=(6, 6))
     inches = ax.bbox.width / ax.figure.dpi

@@ -69,7 +69,7 @@ def dot_size(ax: Axes, width: float, xy: np.ndarray, *, colored: bool) -> float:
     """Area of a dot in square points: in diameter a third of the distance to the nearest cell, within limits.
 
     Neighbouring nuclei touch, so the nuclei remain visible, also where most of the image is empty. Colours need larger
-    dots, half of the distance.
+    dots, nearly half of the distance.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def dot_size(ax: Axes, width: float, xy: np.ndarray, *, colored: bool) -> float:
     """
     points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
     distance = np.median(cKDTree(xy).query(xy, 2)[0][:, 1]) if len(xy) > 1 else np.inf
-    share, least = (0.5, 2) if colored else (0.35, 1.5)
+    share, least = (0.45, 2) if colored else (0.35, 1.5)
     return float(np.clip(share * distance * points_per_pixel, least, 6) ** 2)
 
 
