@@ -173,7 +173,7 @@ def test_clusters_whose_cells_rarely_fit_their_type_are_reported():
     adata = weak_table()
     with pytest.warns(UserWarning, match=r"'0' \(45 % B cell\).*nm.pl.thresholds") as told:
         nm.tl.annotate(adata, SIGNATURES)
-    assert len(told) == 1
+    assert sum(issubclass(warning.category, UserWarning) for warning in told) == 1
     assert adata.uns["cell_type_annotation"]["agreement"].tolist() == [0.45, 1]
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -186,7 +186,7 @@ def test_mixed_clusters_are_not_reported_twice():
     adata.layers["interpretability"][70:100] = make_table(("tumour",), cells=30).layers["interpretability"]
     with pytest.warns(UserWarning, match=r"'0' \(30 % tumour\)") as told:
         nm.tl.annotate(adata, SIGNATURES)
-    assert len(told) == 1
+    assert sum(issubclass(warning.category, UserWarning) for warning in told) == 1
 
 
 def test_an_expert_overrules_and_both_names_are_kept():
