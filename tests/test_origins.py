@@ -50,8 +50,10 @@ def cluster(adata: AnnData, **arguments: object) -> list[str]:
 def test_clusters_that_are_images_are_named_with_their_share() -> None:
     adata = apart()
     (message,) = cluster(adata)
-    assert message.startswith("In 2 of 3 clusters at least 80 % of the cells come from one image: 1 (93 % 'a'), 2 (")
-    assert "2 (100 % 'b')." in message
+    assert message.startswith(
+        "In 2 of 3 clusters at least 80 % of the cells come from one image: '1' (93 % 'a'), '2' ("
+    )
+    assert "'2' (100 % 'b')." in message
     assert "nm.metrics.batch_mixing(adata, 'image')" in message
     record = adata.uns["nextmarker"]["cluster"]
     assert record["largest_image"].tolist() == ["a", "a", "b"]
@@ -68,7 +70,7 @@ def test_a_few_are_named_and_the_others_counted() -> None:
     types = np.repeat(np.arange(8), 50 - np.arange(8))
     (message,) = cluster(table(types, image=np.array([f"slide_{number}" for number in range(8)])[types]))
     assert "In 8 of 8 clusters" in message
-    assert "0 (100 % 'slide_0'), 1 (100 % 'slide_1'), 2 (100 % 'slide_2') and 5 more." in message
+    assert "'0' (100 % 'slide_0'), '1' (100 % 'slide_1'), '2' (100 % 'slide_2') and 5 more." in message
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_of_an_image_with_most_of_the_cells_only_the_other_is_reported() -> None
     types = np.repeat([0, 1, 2], [200, 120, 60])
     (message,) = cluster(table(types, image=np.array(["large", "large", "small"])[types]))
     assert "In 1 of 3 clusters" in message
-    assert "2 (100 % 'small')" in message
+    assert "'2' (100 % 'small')" in message
 
 
 def test_a_share_that_the_sizes_nearly_explain_is_not_reported() -> None:
@@ -118,9 +120,9 @@ def test_a_sample_of_several_images_is_reported_as_such() -> None:
     samples = pd.Series(images).str[:2].to_numpy()
     image, sample = cluster(table(types, image=images, sample=samples))
     assert "In 1 of 3 clusters" in image
-    assert "one image: 2 (100 % 'p2_a')." in image
+    assert "one image: '2' (100 % 'p2_a')." in image
     assert "In 1 of 3 clusters" in sample
-    assert "one sample: 1 (100 % 'p1')." in sample
+    assert "one sample: '1' (100 % 'p1')." in sample
     assert "nm.metrics.batch_mixing(adata, 'sample')" in sample
 
 
@@ -139,7 +141,7 @@ def test_cells_without_an_image_do_not_count() -> None:
     adata.obs["image"] = image.astype("category")
     (message,) = cluster(adata)
     assert "In 1 of 3 clusters" in message
-    assert "1 (87 % 'a')" in message
+    assert "'1' (87 % 'a')" in message
     record = adata.uns["nextmarker"]["cluster"]
     assert record["largest_image"].tolist() == ["a", "a", ""]
     np.testing.assert_allclose(record["largest_image_share"], [0.5, 26 / 30, np.nan])

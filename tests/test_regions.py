@@ -185,7 +185,18 @@ def test_a_table_or_path_is_not_taken_for_the_object_with_the_images(
         call(what)
 
 
-@pytest.mark.parametrize("call", [nm.tl.embed, nm.pl.cells, nm.pl.patches, nm.pp.match_cells])
+@pytest.mark.parametrize(
+    "call",
+    [
+        nm.tl.embed,
+        nm.pl.cells,
+        nm.pl.patches,
+        nm.pl.matches,
+        nm.pp.match_cells,
+        nm.get.views,
+        lambda table: nm.get.cell_attribution(table, 0, "model.safetensors"),
+    ],
+)
 def test_a_table_is_not_taken_for_the_object_with_the_images(call: Callable[[object], None]) -> None:
     table = tissue()["table"]
     table.obs["nextmarker"] = pd.Categorical(["0", "0", "1"])

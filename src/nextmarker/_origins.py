@@ -54,7 +54,7 @@ def warn_of_one_origin(origins: Mapping[str, pd.DataFrame], clusters: pd.Categor
             continue
         named = found.head(NAMED)
         shares = zip(clusters.categories[named.index], named["share"], named["name"], strict=True)
-        listed = ", ".join(f"{cluster} ({100 * share:.0f} % {name!r})" for cluster, share, name in shares)
+        listed = ", ".join(f"{str(cluster)!r} ({100 * share:.0f} % {name!r})" for cluster, share, name in shares)
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         msg = (
             f"In {len(found)} of {len(table)} clusters at least {100 * MOSTLY:.0f} % of the cells come from one "

@@ -1,4 +1,4 @@
-"""Whether a training worked, niches are stable, and cells are like those of a reference."""
+"""Whether a training worked, niches are stable, cells fit the name of their cluster, and are like a reference."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ LEAST_GAIN = 0.05
 """Training worked if the mean similarity of views of the same cell exceeds that of different cells by this much."""
 LEAST_STABLE = 0.7
 """Niches are stable if repeated runs have at least this mean adjusted Rand index."""
+LEAST_AGREEMENT = 0.5
+"""A cluster fits its name if at least this share of its cells has that type by itself."""
 NOTABLE = 0.05
 """Share of the cells of an image that are unlike a reference, from which on it is named."""
 

@@ -27,6 +27,12 @@ OPTIONS = [option.name for name in ("run", "cluster") for option in _commands.co
             "Divide them, nm.tl.cluster(adata, restrict_to=('nextmarker', ['3'])), or use by=\"cell\".",
             "Divide them, nextmarker cluster STORE --restrict-to 3, or use --by cell.",
         ),
+        (
+            "Check nm.pl.thresholds(adata), or name them: overrule={'0': \"type\"}.",
+            "Check --thresholds, or name them: --overrule 0=type.",
+        ),
+        ("nm.tl.cluster(adata, restrict_to=('a', ['2,3']))", "nextmarker cluster STORE --restrict-to '\"2,3\"'"),
+        ("Choose others: markers=['HLA-DR', 'Ki 67'].", "Choose others: --markers 'HLA-DR,Ki 67'."),
         ("differ? See nm.metrics.batch_mixing(adata, 'image').", "differ? See the report."),
         ("device=None cannot be used", "--device cannot be used"),
         ("Check the centres, nm.pl.cells(sdata), or", "Check the centres, the figure cells.png, or"),

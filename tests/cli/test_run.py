@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import tifffile
 
 import nextmarker as nm
 from nextmarker import cli
-from nextmarker.cli import saving
+from nextmarker.cli import saving, steps
 from nextmarker.cli.places import places_of
 
 from .conftest import DETECTING, TRAINING, Analysis
@@ -44,6 +45,16 @@ def test_options_reach_the_library(analysis: Analysis) -> None:
     assert set(record["detect_cells"]["diameter"].values()) == {6.0}
     assert set(adata.obs["group"]) == {"case", "control"}
     assert {"tumour", "T cell"} <= {*adata.obs["cell_type"]} <= {"tumour", "T cell", "B cell", "unknown"}
+
+
+def test_nuclear_channels_among_the_markers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=20)
+    options = {"only": None, "markers": None, "nuclear_channels": ["DNA1", "DNA2"], "diameter": 6, "missing": "error"}
+    for number, (exclude, told) in enumerate([(["DNA2", "CD3"], True), (["DNA1", "DNA2"], False)]):
+        given = SimpleNamespace(exclude=exclude, **options)
+        adata = steps.detect(sdata.subset([*sdata.images]), given, tmp_path / f"{number}")
+        assert ("markers: 12, with the nuclear DNA1 (--exclude" in capsys.readouterr().out) == told
+        assert adata.n_vars == 12
 
 
 def test_a_run_is_repeated_exactly_by_its_options(

@@ -172,6 +172,14 @@ def test_the_status_of_images_lists_their_channels(
     assert "channels of 'tissue_1', 'tissue_2': DNA1, DNA2, " in printed
 
 
+def test_the_status_of_images_without_names_tells_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "plain.tif", np.zeros((7, 40, 40), np.uint16))
+    assert cli.main(["status", str(tmp_path / "plain.tif")]) == 2
+    assert "Name all 7: --channel-names." in capsys.readouterr().err
+
+
 def test_the_status_of_a_model_and_of_nothing(analysis: Analysis, capsys: pytest.CaptureFixture[str]) -> None:
     assert analysis("status", "{}/out_model.safetensors") == 0
     printed = capsys.readouterr().out

@@ -67,3 +67,11 @@ def test_cells_of_unknown_type_are_not_of_a_type(types: list[str], told: str) ->
     assert (
         summary.types_in_words(pd.Series(pd.Categorical(types, ["empty", *dict.fromkeys(filter(None, types))]))) == told
     )
+
+
+def test_clusters_whose_names_have_commas_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    obs = pd.DataFrame({"nextmarker": pd.Categorical(["2,3", "3"])}, index=list("xy"))
+    adata = AnnData(obs=obs, var=pd.DataFrame(index=["CD3"]), layers={"interpretability": np.ones((2, 1))})
+    nm.tl.annotate(adata, {"T": "CD3+"}, thresholds={"CD3": 0.1})
+    summary.print_types(adata)
+    assert capsys.readouterr().out.splitlines()[-1].endswith(' "2,3", 3')

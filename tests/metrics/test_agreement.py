@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +39,17 @@ def test_agrees_with_sklearn():
 def test_names_of_labels_do_not_matter():
     row = nm.metrics.agreement(make(["T", "B", "T"], pd.Categorical([7, 3, 7])), "first", "second").iloc[0]
     assert row[["ari", "nmi", "matched_accuracy"]].tolist() == pytest.approx([1, 1, 1])
+
+
+def test_typings_without_a_name_in_common_are_told_and_numbered_clusters_are_not():
+    types = ["T cell", "B cell", "T cell"]
+    with pytest.warns(UserWarning, match="has 'B cells', 'T cells': no name in common.*NaN. Rename"):
+        row = nm.metrics.agreement(make(types, [f"{name}s" for name in types]), "first", "second").iloc[0]
+    assert (row["ari"], np.isnan(row["accuracy"]), np.isnan(row["kappa"])) == (1, True, True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nm.metrics.agreement(make(types, ["3,0", "2-3,0", "12"]), "first", "second")
+        nm.metrics.agreement(make([1, 2, 1], types), "first", "second")
 
 
 def test_cells_without_a_label_are_left_out_and_counted():

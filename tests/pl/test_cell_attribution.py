@@ -29,10 +29,19 @@ def test_upper_row_is_counts_and_lower_row_contributions_on_one_scale():
     axes = nm.pl.cell_attribution(attribution, markers=["CD20", "DNA"])
     for column, marker in enumerate(["CD20", "DNA"]):
         for row, name in enumerate(["counts", "contribution"]):
-            np.testing.assert_array_equal(axes[row, column].images[0].get_array(), attribution[name].sel(marker=marker))
+            drawn, known = axes[row, column].images[0].get_array(), attribution[name].sel(marker=marker)
+            np.testing.assert_allclose(drawn, known if name == "counts" else 100 * known)
         assert axes[0, column].get_xlabel() == f"0 to {attribution['counts'].sel(marker=marker).max().item()}"
     (limits,) = {ax.images[0].get_clim() for ax in axes[1]}
-    assert limits == pytest.approx((-1.1 / 25, 1.1 / 25))
+    assert limits == pytest.approx((-110 / 25, 110 / 25))
+
+
+def test_small_contributions_remain_pale():
+    attribution = make_attribution()
+    faint = nm.pl.cell_attribution(attribution, markers=["CD3"])[1, 0].images[0]  # as beside the other markers
+    assert faint.get_clim() == pytest.approx((-110 / 25, 110 / 25))
+    attribution["contribution"] = attribution["contribution"] / 100  # no marker has signal
+    assert nm.pl.cell_attribution(attribution)[1, 0].images[0].get_clim() == pytest.approx((-4, 4))
 
 
 def test_what_cannot_be_drawn():

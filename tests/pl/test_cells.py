@@ -11,6 +11,7 @@ from spatialdata.models import Image2DModel
 
 import nextmarker as nm
 from nextmarker.pl import cells
+from nextmarker.pl._dots import dot_size
 
 
 def centres(sdata, image):
@@ -25,6 +26,18 @@ def test_centres_over_the_first_image(sdata):
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 90), (60, 0))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x (pixels)", "y (pixels)")
     assert ax.get_title() == "left: DNA, 20 cells"
+
+
+@pytest.mark.parametrize(("colored", "share"), [(False, 0.35), (True, 0.45)])
+def test_dots_are_smaller_than_nuclei_also_where_most_of_the_image_is_empty(colored, share):
+    _, ax = plt.subplots(figsize=(6, 6))
+    inches = ax.bbox.width / ax.figure.dpi
+    for n in (10, 40):  # of 40 x 40 places that are 20 pixels apart
+        xy = 20 * np.argwhere(np.ones((n, n))).astype(float)
+        pixels = np.sqrt(dot_size(ax, 800, xy, colored=colored)) / 72 / inches * 800
+        np.testing.assert_allclose(pixels, share * 20)
+    assert dot_size(ax, 800, xy[:1], colored=colored) == 36
+    assert dot_size(ax, 800, xy[[0, 0, 0]], colored=colored) >= 1.5**2
 
 
 def test_background_is_the_nuclear_channel_in_its_place(sdata):

@@ -186,6 +186,22 @@ def test_an_image_without_objects_is_left_out_with_a_warning(tissue: SpatialData
     assert_unchanged_by(tissue, "No object in the labels 'masks_dense_1': all", images="dense_1", overwrite=True)
 
 
+def test_a_cofactor_far_above_the_counts_is_named_with_a_better_one(tissue: SpatialData) -> None:
+    bright = np.median(np.percentile(integrate(tissue).X, 99, axis=0))  # no warning
+    with pytest.warns(UserWarning, match=f"{bright:.2g} counts.*cofactor=100,.*cofactor={bright:.1g}\\)"):
+        integrate(tissue, cofactor=100, overwrite=True)
+    integrate(tissue, cofactor=float(f"{bright:.1g}"), overwrite=True)  # as advised, without a warning
+
+
+def test_markers_without_signal_say_nothing_of_the_cofactor(tissue: SpatialData) -> None:
+    for image in tissue.images:
+        tissue[image][:7] = 0  # more than half
+    integrate(tissue)
+    for image in tissue.images:
+        tissue[image][:] = 0
+    integrate(tissue, overwrite=True)
+
+
 def test_bad_input_changes_nothing(tissue: SpatialData) -> None:
     integrate(tissue)
     assert_unchanged_by(tissue, r"exists already: sdata.tables\['intensity'\]; .*overwrite=True")

@@ -151,7 +151,7 @@ def test_types_that_fit_alike_are_both_named():
 
 def test_clusters_of_two_types_are_reported():
     adata = mixed_table()
-    with pytest.warns(UserWarning, match=r"0 \(33 % tumour\).*restrict_to=\('nextmarker', \['0'\]\)"):
+    with pytest.warns(UserWarning, match=r"'0' \(33 % tumour\).*restrict_to=\('nextmarker', \['0'\]\)"):
         nm.tl.annotate(adata, SIGNATURES)
     table = adata.uns["cell_type_annotation"].set_index("cluster")
     assert table["mixed"].tolist() == [True, False, False]
@@ -160,6 +160,33 @@ def test_clusters_of_two_types_are_reported():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         nm.tl.annotate(adata, SIGNATURES, by="cell")  # which is what the warning advises
+
+
+def weak_table():
+    """In cluster 0 fewer than half of the cells are B cells, and the others are of no type."""
+    adata = make_table(("B cell", "tumour"), cells=100)
+    adata.layers["interpretability"][45:100] = make_table(("unknown",), cells=55).layers["interpretability"]
+    return adata
+
+
+def test_clusters_whose_cells_rarely_fit_their_type_are_reported():
+    adata = weak_table()
+    with pytest.warns(UserWarning, match=r"'0' \(45 % B cell\).*nm.pl.thresholds") as told:
+        nm.tl.annotate(adata, SIGNATURES)
+    assert sum(issubclass(warning.category, UserWarning) for warning in told) == 1
+    assert adata.uns["cell_type_annotation"]["agreement"].tolist() == [0.45, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nm.tl.annotate(adata, SIGNATURES, overrule={"0": "B cell"})
+        nm.tl.annotate(adata, SIGNATURES, by="cell")
+
+
+def test_mixed_clusters_are_not_reported_twice():
+    adata = weak_table()
+    adata.layers["interpretability"][70:100] = make_table(("tumour",), cells=30).layers["interpretability"]
+    with pytest.warns(UserWarning, match=r"'0' \(30 % tumour\)") as told:
+        nm.tl.annotate(adata, SIGNATURES)
+    assert sum(issubclass(warning.category, UserWarning) for warning in told) == 1
 
 
 def test_an_expert_overrules_and_both_names_are_kept():

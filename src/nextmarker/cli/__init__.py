@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(command: str) -> list[str]:
-    """Names of the options of a command."""
+    """Names of the options of a command; status tells those of the next one, run."""
+    command = "run" if command == "status" else command
     parameters = _commands.commands[command].params if command in _commands.commands else []
     return [str(option.name) for option in parameters]
 

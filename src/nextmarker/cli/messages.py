@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
 from ast import literal_eval
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+
+from nextmarker.cli.options import as_names
 
 VALUE = r"""\[[^\]]*\]|\{[^}]*\}|\.\.\.|'[^']*'|"[^"]*"|-?[\w.]*\w(?![\w(])"""
 ARGUMENT = re.compile(rf"\b([a-z_]+)=({VALUE})")
 CALL = re.compile(r"\bnm\.\w+\.\w+\((?:[^()]*?, )?([a-z_]+=[^()]*)\)")
-PHRASES = {
+PHRASES: dict[str, str | Callable[[re.Match[str]], str]] = {
     r"training=(nm\.nn\.TrainingConfig\([^()]*\))": r"\1",
     r"State the encoding: panel=pandas\.read_csv\([^()]*\)": "Save it as UTF-8",
     r"nm\.pp\.match_panels\([^()]*\)|sdata\.set_channel_names\([^()]*\)": "--panel",
     r"nm\.pp\.set_pixel_size\([^()]*\)": "--pixel-size",
     r"nm\.tl\.(train|cluster|annotate)\((?:sdata|adata)?\)": r"nextmarker \1",
-    r"nm\.tl\.cluster\(adata, restrict_to=\('\w+', \['([^\]]*)'\]\)\)": r"nextmarker cluster STORE --restrict-to \1",
+    r"nm\.tl\.cluster\(adata, restrict_to=\('\w+', (\[[^\]]*\])\)\)": lambda found: (
+        f"nextmarker cluster STORE --restrict-to {_as_typed(found[1])}"
+    ),
     r"nm\.pl\.(cells|training|normalization|patches|marker_attribution)\((?:sdata|adata)\)": r"the figure \1.png",
+    r"Check nm\.pl\.thresholds\(adata\)": "Check --thresholds",
     r" \(see nm\.io\.report\)": "",
     r"See nm\.metrics\.batch_mixing\([^()]*\)": "See the report",
     r", nuclear_channels=\[\.\.\.\], or nm\.pp\.add_cells\(\.\.\.\)": ": nuclear_channels=[...]",
@@ -65,5 +71,5 @@ def _as_typed(value: str) -> str:
     if content is None or content is True or content in (..., [...]):
         return ""
     if isinstance(content, dict):
-        return ",".join(f"{name}={entry}" for name, entry in content.items())
-    return ",".join(map(str, content)) if isinstance(content, list) else str(content)
+        content = [f"{name}={entry}" for name, entry in content.items()]
+    return shlex.quote(as_names(map(str, content)) if isinstance(content, list) else str(content))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -24,6 +24,17 @@ class Names(click.ParamType):
             return value
         names = [name.strip() for row in csv.reader([str(value)], skipinitialspace=True) for name in row]
         return [name for name in names if name] or self.fail("give one or more names", param, ctx)
+
+
+def as_names(names: Iterable[str], separator: str = ",") -> str:
+    """Write names as `Names` reads them.
+
+    Examples
+    --------
+    >>> as_names(["2,3", "4"], ", ")
+    '"2,3", 4'
+    """
+    return separator.join(f'"{name}"' if "," in name else name for name in names)
 
 
 def _flat(ctx: click.Context, param: click.Parameter, values: tuple[list[str], ...]) -> list[str] | None:
@@ -109,7 +120,7 @@ cells = together(
     names("--nuclear-channels", required=True, help="Channels in which cells are detected, such as DNA1,DNA2."),
     number("diameter", 2.0, metavar="PX", help="Diameter of a nucleus in pixels.  [default: estimated]"),
     names("--markers", help="Channels to use.  [default: all, which must be the same in all images]"),
-    names("--exclude", help="Channels to leave out of these, such as the nuclear ones."),
+    names("--exclude", help="Channels to leave out of these, such as argon or autofluorescence."),
 )
 training = together(
     number("patch-size", 3.0, metavar="PX", help="Width of the patch around a cell in pixels.  [default: from cells]"),

@@ -12,6 +12,7 @@ from nextmarker import _keys
 from nextmarker._errors import counted, listed, no_path
 from nextmarker._replace import is_being_written, is_store, recover, resolved
 from nextmarker.cli import options_file
+from nextmarker.cli.options import as_names
 from nextmarker.cli.places import MODEL, STORE, places_of, shown, typed
 from nextmarker.cli.progress import OPTIONS, folder_of, how_to_go_on, is_progress
 
@@ -107,7 +108,7 @@ def _describe_store(store: Path) -> None:
         if column in adata.obs:
             sizes = adata.obs[column].value_counts()
             number = len(sizes) if what == "clusters" else summary.count_types(sizes)
-            print(f"{what}: {number} ({', '.join(f'{name}: {cells}' for name, cells in sizes.items())})")
+            print(f"{what}: {number} ({', '.join(f'{as_names([name])}: {cells}' for name, cells in sizes.items())})")
     print(f"next: {summary.next_step(adata, store)}")
 
 

@@ -67,7 +67,11 @@ def detect(sdata: SpatialData, options: SimpleNamespace, checkpoint: Path, model
         markers=markers,
         checkpoint=checkpoint,
     )
-    return sdata[_keys.TABLE]
+    adata = sdata[_keys.TABLE]
+    nuclear = [name for name in options.nuclear_channels if name in adata.var_names]
+    if model is None and nuclear:
+        print(f"markers: {adata.n_vars}, with the nuclear {', '.join(nuclear)} (--exclude leaves channels out)")
+    return adata
 
 
 def train(sdata: SpatialData, options: SimpleNamespace, checkpoint: Path) -> NeXtMarker:

@@ -10,6 +10,7 @@ from nextmarker._errors import counted
 from nextmarker._outcome import LEAST_GAIN
 from nextmarker._provenance import read_annotation
 from nextmarker._record import read_record
+from nextmarker.cli.options import as_names
 from nextmarker.cli.places import shown, typed
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def print_types(adata: AnnData) -> None:
     table = types.value_counts(sort=False).rename("cells").to_frame()
     table["share"] = [f"{100 * cells / max(types.notna().sum(), 1):.1f} %" for cells in table["cells"]]
     annotation = adata.uns[f"{_keys.CELL_TYPE}_annotation"].astype(str)
-    clusters = annotation.groupby("cell_type")["cluster"].agg(", ".join)
+    clusters = annotation.groupby("cell_type")["cluster"].agg(lambda names: as_names(names, ", "))
     table["clusters"] = clusters.reindex(table.index.astype(str)).fillna("").to_numpy()
     print(f"\n{types_in_words(types)}")
     print(table.rename_axis("cell type").to_string())

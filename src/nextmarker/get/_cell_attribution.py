@@ -13,7 +13,7 @@ import xarray as xr
 from nextmarker import _keys
 from nextmarker._contributions import contributions, read_embedding
 from nextmarker._record import embedded_as, read_record
-from nextmarker._regions import read_regions
+from nextmarker._regions import read_regions, require_images
 from nextmarker._table import get_table
 from nextmarker.get._cells import find_row, label_patch, read_cells
 from nextmarker.nn.model import NeXtMarker, load_model
@@ -57,6 +57,8 @@ def cell_attribution(
     ------
     KeyError
         If the table, its image, the cell or a part of the embedding is missing.
+    TypeError
+        If `sdata` is a table without images.
     ValueError
         If the model did not embed the cell, several cells have this name, or the image lacks a marker of the model.
 
@@ -71,6 +73,7 @@ def cell_attribution(
     >>> round(float(attribution["contribution"].sum()), 3)
     1.0
     """
+    require_images(sdata)
     adata = get_table(sdata, table_key)
     model = model if isinstance(model, NeXtMarker) else load_model(model)
     row = find_row(adata, cell)

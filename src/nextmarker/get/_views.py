@@ -9,7 +9,7 @@ import torch
 
 from nextmarker import _keys
 from nextmarker._errors import check_value, listed
-from nextmarker._regions import read_regions, shared_markers
+from nextmarker._regions import read_regions, require_images, shared_markers
 from nextmarker._table import get_table
 from nextmarker.get._cells import find_row, label_patch, read_cells
 from nextmarker.nn.model import MIN_PATCH_SIZE
@@ -63,6 +63,8 @@ def views(
     ------
     KeyError
         If the table, its image or the cell is missing, or the patch size is unknown.
+    TypeError
+        If `sdata` is a table without images.
     ValueError
         If the patch size is too small, several cells have this name, the image lacks a marker of the table, pixels are
         not finite, or the training was recorded by another version of nextmarker.
@@ -76,6 +78,7 @@ def views(
     >>> cell.shape, [view.shape for view in views]
     ((14, 10, 10), [(14, 10, 10), (14, 10, 10), (14, 6, 6), (14, 6, 6)])
     """
+    require_images(sdata)
     adata = get_table(sdata, table_key)
     trained = adata.uns.get(_keys.RECORD, {}).get("train", {})
     training = training or _recorded_training(trained)

@@ -106,8 +106,8 @@ def read(
     UserWarning
         If something was skipped or changed: files or acquisitions that cannot be read; files with a single unnamed
         plane, such as masks, in a folder of stacks; stacks in a subfolder; repeated channel names.
-        Also if channels have no antibody: gases (argon, krypton, xenon), background, and iodine, barium or lead without
-        a label.
+        Also if channels have no antibody: gases (argon, krypton, xenon), background, iodine, barium or lead without a
+        label, and in MIBI elements such as carbon, calcium, iron, sodium or gold.
 
     Notes
     -----

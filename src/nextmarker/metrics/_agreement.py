@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +82,11 @@ def agreement(
     ValueError
         If no cell has both labels, or with `per_type` if the columns have no name in common.
 
+    Warns
+    -----
+    UserWarning
+        If two typings have no name in common.
+
     Examples
     --------
     >>> import pandas as pd, nextmarker as nm
@@ -102,14 +108,16 @@ def agreement(
     adata = get_table(data, table_key)
     known, (labels, groups) = read_labels(adata, {"label_key": label_key, "groupby": groupby})
     has_names = bool(shared_names(labels, groups))
-    if per_type:
-        if not has_names:
-            here, there = listed(labels.categories), listed(groups.categories)
-            msg = (
-                f".obs[{label_key!r}] has {here}, .obs[{groupby!r}] has {there}: no name in common. Rename the groups "
-                "first: adata.obs[...].map({...})."
-            )
+    if not has_names and (per_type or not (_are_numbers(labels) or _are_numbers(groups))):
+        here, there = listed(labels.categories), listed(groups.categories)
+        msg = (
+            f".obs[{label_key!r}] has {here}, .obs[{groupby!r}] has {there}: no name in common, so accuracies by name "
+            "are NaN. Rename the groups first: adata.obs[...].map({...})."
+        )
+        if per_type:
             raise ValueError(msg)
+        warnings.warn(msg, stacklevel=2)
+    if per_type:
         return _per_type(labels, groups)
     shared = pd.crosstab(labels.codes, groups.codes)
     left, right = np.asarray(labels.astype(object)), np.asarray(groups.astype(object))
@@ -131,6 +139,11 @@ def agreement(
             }
         ]
     )
+
+
+def _are_numbers(labels: pd.Categorical) -> bool:
+    """Whether these are clusters without names, such as 3, or 3,0 after one was divided."""
+    return bool(labels.categories.str.fullmatch(r"[\d.,-]+").all())
 
 
 def _per_type(labels: pd.Categorical, groups: pd.Categorical) -> pd.DataFrame:

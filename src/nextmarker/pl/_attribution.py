@@ -56,7 +56,7 @@ def marker_attribution(
         Table after `nm.tl.marker_attribution`, or the SpatialData object that contains it.
     method
         What the colour shows: `"activation"`, the mean activation of the marker in the cluster, or `"contribution"`,
-        its share in the difference between the cluster's embedding and that of all other cells.
+        its share in the difference between the cluster's embedding and that of all other cells, in percent.
     standard_scale
         Scale the activation of each marker from 0 in its lowest to 1 in its highest cluster, so that weak and strong
         markers can be compared. Contributions are not scaled.
@@ -112,7 +112,7 @@ def marker_attribution(
     clusters = profiles.index if tree is None else profiles.index[leaves_list(tree)]
 
     if method == "contribution":
-        values, label, color_map = _widen(table, "contribution"), "contribution (share)", "RdBu_r"
+        values, label, color_map = 100 * _widen(table, "contribution"), "contribution (%)", "RdBu_r"
     elif standard_scale:
         values, label, color_map = profiles, "mean activation\n(per marker, 0 to 1)", "Reds"
     else:

@@ -20,8 +20,10 @@ def cell_attribution(attribution: xr.Dataset, markers: Sequence[str] | None = No
     """Draw the markers that set a cell apart from all others, and where in its patch.
 
     The upper row shows raw counts, each marker on its own scale, whose range is below the patch. The lower row shows
-    from which pixels the contribution of the marker comes, all markers on one scale: red makes the cell different from
-    the mean of all cells, blue more like it. The title is the contribution of the marker.
+    from which pixels the contribution of the marker comes, in percent of all contributions: red makes the cell
+    different from the mean of all cells, blue more like it. All markers share one scale, which depends on the cell and
+    not on the markers drawn. Its darkest colour is the pixel that contributes most, or 100 % spread over all pixels if
+    that is more, so that markers without signal remain pale. The title is the contribution of the marker.
 
     Parameters
     ----------
@@ -62,7 +64,9 @@ def cell_attribution(attribution: xr.Dataset, markers: Sequence[str] | None = No
     if lacking:
         raise KeyError(no_such("marker", lacking, "the attribution", total.index, "Choose others: markers=[...]."))
     shown = attribution.sel(marker=chosen)
-    highest = float(np.abs(shown["contribution"]).max()) or 1.0
+    percent = 100 * shown["contribution"]
+    evenly = 1 / (attribution.sizes["y"] * attribution.sizes["x"])
+    highest = 100 * max(float(np.abs(attribution["contribution"]).max()), evenly)
 
     figure, axes = plt.subplots(
         2, len(chosen), figsize=(1.3 * len(chosen) + 1, 3.3), squeeze=False, layout="compressed"
@@ -71,13 +75,13 @@ def cell_attribution(attribution: xr.Dataset, markers: Sequence[str] | None = No
         counts = shown["counts"].sel(marker=marker)
         above.imshow(counts, cmap="magma", vmin=0)
         above.set_xlabel(f"0 to {float(counts.max()):g}", fontsize="x-small")
-        colors = below.imshow(shown["contribution"].sel(marker=marker), cmap="RdBu_r", vmin=-highest, vmax=highest)
+        colors = below.imshow(percent.sel(marker=marker), cmap="RdBu_r", vmin=-highest, vmax=highest)
         above.set_title(f"{marker}: {100 * total[marker]:.0f} %", fontsize="small")
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     axes[0, 0].set_ylabel("raw counts", fontsize="small")
     axes[1, 0].set_ylabel("contribution", fontsize="small")
-    bar = figure.colorbar(colors, ax=axes[1].tolist(), aspect=10, label="share per pixel")
+    bar = figure.colorbar(colors, ax=axes[1].tolist(), aspect=10, label="% per pixel")
     bar.ax.tick_params(labelsize="x-small")
     where, width = attribution.attrs, attribution.sizes["x"]
     figure.suptitle(f"cell {where['cell']} in image {where['image']}: {width} x {width} pixels", fontsize="medium")

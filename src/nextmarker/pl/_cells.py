@@ -286,7 +286,8 @@ def _draw_channels(
 
 def _draw_cells(ax: Axes, panel: _Panel, colors: Colors, box_width: float | None) -> None:
     if box_width is None or panel.values is None:
-        draw_dots(ax, panel.xy, panel.values, colors, dot_size(ax, panel.width, panel.height, len(panel.rows)))
+        size = dot_size(ax, panel.width, panel.xy, colored=colors is not None)
+        draw_dots(ax, panel.xy, panel.values, colors, size)
     else:
         draw_boxes(ax, panel.xy, panel.values.map(colors).tolist(), box_width)
 

@@ -12,6 +12,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from scipy.spatial import cKDTree
 
 from nextmarker.pl._colors import GREY, category_colors
 
@@ -64,19 +65,25 @@ def _columns(entries: int) -> int:
     return max(-(-entries // LEGEND_LINES), 1)
 
 
-def dot_size(ax: Axes, width: float, height: float, n: int) -> float:
-    """Area of a dot in square points: about a third of the distance between cells in diameter, within limits.
+def dot_size(ax: Axes, width: float, xy: np.ndarray, *, colored: bool) -> float:
+    """Area of a dot in square points: in diameter a third of the distance to the nearest cell, within limits.
+
+    Neighbouring nuclei touch, so the nuclei remain visible, also where most of the image is empty. Colours need larger
+    dots, nearly half of the distance.
 
     Parameters
     ----------
-    width, height
+    width
         What the axes show, in pixels of the image.
-    n
-        Number of cells in it.
+    xy
+        Centres of the cells in it, (cells, 2).
+    colored
+        Whether the dots have colours to tell apart.
     """
     points_per_pixel = 72 * ax.bbox.width / ax.figure.dpi / width
-    distance = np.sqrt(width * height / max(n, 1))
-    return float(np.clip(0.35 * distance * points_per_pixel, 1.5, 6) ** 2)
+    distance = np.median(cKDTree(xy).query(xy, 2)[0][:, 1]) if len(xy) > 1 else np.inf
+    share, least = (0.45, 2) if colored else (0.35, 1.5)
+    return float(np.clip(share * distance * points_per_pixel, least, 6) ** 2)
 
 
 def draw_dots(ax: Axes, xy: np.ndarray, values: pd.Series | None, colors: Colors, size: float) -> None:

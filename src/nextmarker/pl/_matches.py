@@ -14,7 +14,7 @@ from nextmarker._coordinates import apply
 from nextmarker._errors import listed, no_such
 from nextmarker._objects import Objects, read_objects
 from nextmarker._record import read_record, record_name
-from nextmarker._regions import as_list, read_regions
+from nextmarker._regions import as_list, read_regions, require_images
 from nextmarker._table import get_table, require
 from nextmarker.pl._overlay import draw_scale_bar
 from nextmarker.pl._pixels import check_channels, choose_frame, choose_limits, read_frame, scale
@@ -96,6 +96,7 @@ def matches(
     >>> [entry.get_text() for entry in ax.get_legend().get_texts()]
     ['matched (98)', 'centre without object (0)', 'object without centre (2)']
     """
+    require_images(sdata)
     adata = get_table(sdata, table_key)
     names = require(adata, "obs", key, "nm.pp.match_cells(sdata)")
     reference = _choose_reference(adata, key, reference)

@@ -82,7 +82,8 @@ def add_cells(
     images
         Images that the cells belong to; by default those named in `cells`, otherwise all.
     markers
-        Channels of the table; by default all, which must then be the same in all images.
+        Channels of the table; by default all, which must then be the same in all images. Nuclear channels are of use:
+        they show the size and shape of nuclei. Leave out those without an antibody.
     key_added
         Name of the circles.
     table_key

@@ -85,7 +85,8 @@ def detect_cells(
     images
         Images in which to detect cells; by default all.
     markers
-        Channels of the table; by default all, which must then be the same in all images.
+        Channels of the table; by default all, which must then be the same in all images. Nuclear channels are of use:
+        they show the size and shape of nuclei. Leave out those without an antibody.
     key_added
         Name of the circles.
     table_key

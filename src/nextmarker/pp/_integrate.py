@@ -33,6 +33,10 @@ STATISTICS = get_args(Statistic)
 
 COFACTOR = 5.0
 TILE_SIZE = 1024
+BRIGHT = 99
+"""Percentile of the objects that stands for those bright in a marker."""
+LINEAR = 0.5
+"""Fraction of the cofactor below which the inverse hyperbolic sine is linear, within 4 %."""
 
 
 def integrate(
@@ -114,7 +118,7 @@ def integrate(
     Warns
     -----
     UserWarning
-        If an image has no objects.
+        If an image has no objects, or most markers lie so far below the cofactor that `layers["arcsinh"]` is linear.
 
     See Also
     --------
@@ -170,6 +174,7 @@ def integrate(
     if key_added in sdata.tables:
         del sdata.tables[key_added]
     sdata.tables[key_added] = adata
+    _warn_of_linear(adata.X, cofactor)
 
 
 class _Source(NamedTuple):
@@ -292,3 +297,15 @@ def _check_found(names: Mapping[str, str], found: Sequence[str]) -> None:
         if image not in found:
             msg = f"No object in the labels {name!r}, so image {image!r} is not in the table."
             warnings.warn(msg, UserWarning, stacklevel=3)
+
+
+def _warn_of_linear(values: np.ndarray, cofactor: float) -> None:
+    """Warn if most markers with signal are below the cofactor even where they are bright."""
+    bright = np.percentile(values, BRIGHT, axis=0)
+    typical = np.median(bright[bright > 0]) if (bright > 0).any() else np.inf
+    if typical < LINEAR * cofactor:
+        msg = (
+            f"Bright objects have {typical:.2g} counts in a typical marker, far below cofactor={cofactor:g}, so "
+            f"arcsinh is linear. Lower it: nm.pp.integrate(sdata, labels, cofactor={typical:.1g})."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nextmarker import _keys
-from nextmarker._errors import check_option, check_value, no_such
+from nextmarker._errors import check_option, check_value, counted, no_such
+from nextmarker._outcome import LEAST_AGREEMENT
 from nextmarker._palette import colors_of
 from nextmarker._provenance import check_clusters
 from nextmarker._record import made_from, record_name, refuse_foreign_keys, refuse_several_models, write_results
@@ -127,9 +128,10 @@ def annotate(
     -----
     UserWarning
         If the table lacks markers of a signature: types that must have them are not assigned, other conditions are left
-        out. If clusters are mixed: divide them with `nm.tl.cluster(adata, restrict_to=...)`, or use `by="cell"`. If no
-        cluster has a type, or a subtype of it, that 20 or more cells fit by themselves. If the clusters were made from
-        another embedding.
+        out. If clusters are mixed: divide them with `nm.tl.cluster(adata, restrict_to=...)`, or use `by="cell"`. If
+        clusters that are not mixed have a type that less than half of their cells fit by themselves: the others fit
+        none, so check the thresholds. If no cluster has a type, or a subtype of it, that 20 or more cells fit by
+        themselves. If the clusters were made from another embedding.
 
     Raises
     ------
@@ -210,6 +212,7 @@ def annotate(
     write_results(adata, record_name(_keys.ANNOTATE_STEP, key_added), results, record)
     if by == "cluster":
         _warn_of_mixed(annotation, groupby)
+        _warn_of_weak(annotation, types)
         _warn_of_hidden(of_cells.names, annotation, types)
 
 
@@ -300,14 +303,33 @@ def _warn_of_mixed(annotation: pd.DataFrame, groupby: str) -> None:
     mixed = annotation[annotation["mixed"]].sort_values("other_share", ascending=False)
     if mixed.empty:
         return
-    shown = mixed.head(NAMED)
-    rows = zip(shown["cluster"], shown["other_share"], shown["other"], strict=True)
-    named = ", ".join(f"{cluster} ({100 * share:.0f} % {other})" for cluster, share, other in rows)
-    more = f" and {len(mixed) - NAMED} more" if len(mixed) > NAMED else ""
-    fix = f"nm.tl.cluster(adata, restrict_to=({groupby!r}, [{shown['cluster'].iloc[0]!r}]))"
-    clusters = f"cluster{'s' * (len(mixed) > 1)}"
-    msg = f'Cells of other types in {len(mixed)} {clusters}: {named}{more}. Divide them, {fix}, or use by="cell".'
+    fix = f"nm.tl.cluster(adata, restrict_to=({groupby!r}, [{mixed['cluster'].iloc[0]!r}]))"
+    msg = (
+        f"Cells of other types in {counted(len(mixed), 'cluster')}: {_with_shares(mixed, 'other_share', 'other')}. "
+        f'Divide them, {fix}, or use by="cell".'
+    )
     warnings.warn(msg, stacklevel=3)
+
+
+def _warn_of_weak(annotation: pd.DataFrame, types: Sequence[CellType]) -> None:
+    """Warn of clusters whose type few of their cells have, though the others are of no other type."""
+    is_sure = annotation["cell_type"].isin([each.name for each in types]) & (annotation["overruled"] == "")
+    weak = annotation[is_sure & ~annotation["mixed"] & (annotation["agreement"] < LEAST_AGREEMENT)]
+    if weak.empty:
+        return
+    weak = weak.sort_values("agreement")
+    msg = (
+        f"Few cells fit the type of {counted(len(weak), 'cluster')}: {_with_shares(weak, 'agreement', 'cell_type')}. "
+        f'Check nm.pl.thresholds(adata), or name them: overrule={{{weak["cluster"].iloc[0]!r}: "type"}}.'
+    )
+    warnings.warn(msg, stacklevel=3)
+
+
+def _with_shares(annotation: pd.DataFrame, share: str, cell_type: str) -> str:
+    """List the first clusters, each with the share of its cells that are of a type."""
+    rows = annotation[["cluster", share, cell_type]].head(NAMED).itertuples(index=False)
+    named = ", ".join(f"{cluster!r} ({100 * part:.0f} % {name})" for cluster, part, name in rows)
+    return named + (f" and {len(annotation) - NAMED} more" if len(annotation) > NAMED else "")
 
 
 def _warn_of_hidden(names_of_cells: np.ndarray, annotation: pd.DataFrame, types: Sequence[CellType]) -> None:

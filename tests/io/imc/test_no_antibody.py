@@ -66,5 +66,22 @@ def test_names_of_an_ome_header(tmp_path):
     header = {"axes": "CYX", "Channel": {"Name": names}}
     tifffile.imwrite(tmp_path / "a.ome.tif", np.ones((4, 30, 40), np.uint16), metadata=header, photometric="minisblack")
     for reader in (nm.io.read, nm.io.read_tiff):
-        with pytest.warns(UserWarning, match=r"antibody: 131Xe \(xenon\), 80ArAr \(argon\);"):
+        with pytest.warns(UserWarning, match=r"antibody: 131Xe \(xenon\), 80ArAr \(argon\), Background"):
             assert reader(tmp_path / "a.ome.tif")["a"]["c"].values.tolist() == names
+
+
+def test_elements_of_mibi_are_named(tmp_path, recwarn):
+    def read(*channels):
+        recwarn.clear()
+        pixels, header = (
+            np.ones((len(channels), 30, 40), np.uint16),
+            {"axes": "CYX", "Channel": {"Name": list(channels)}},
+        )
+        tifffile.imwrite(tmp_path / "a.ome.tif", pixels, metadata=header, photometric="minisblack")
+        nm.io.read(tmp_path / "a.ome.tif")
+        return " ".join(str(told.message) for told in recwarn if told.category is UserWarning)
+
+    told = "C (carbon), Na (sodium), P (phosphorus), Au (gold), Background (background), totalIon (all ions);"
+    assert told in read("C", "CD3", "Na", "P", "PCNA", "Au", "Background", "totalIon", "HH3", "dsDNA")
+    assert not read("A", "B", "C")
+    assert not read("HH3", "CD3", "Nuc")

@@ -1,4 +1,4 @@
-"""Channels of imaging mass cytometry without an antibody: plasma gases, contaminants, background."""
+"""Channels of mass spectrometry without an antibody: plasma gases, elements of the tissue, background."""
 
 from __future__ import annotations
 
@@ -7,26 +7,37 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from nextmarker.io._image import Image
 
 # never bound to an antibody
 NEVER = {"Ar": "argon", "ArAr": "argon", "Kr": "krypton", "Xe": "xenon", "BCKG": "background"}
 # may be bound to an antibody; the channel then has a label
 UNLABELLED = {"I": "iodine", "Ba": "barium", "Pb": "lead"}
+# in MIBI, without a mass
+ELEMENTS = {"C": "carbon", "Ca": "calcium", "Fe": "iron", "Na": "sodium", "P": "phosphorus", "Si": "silicon"}
+ELEMENTS |= {"Ta": "tantalum", "Au": "gold", "Background": "background", "totalIon": "all ions"}
 
 
 def with_note(image: Image) -> Image:
     """Add a note on channels without an antibody, and how to leave them out."""
     metals = image.metals or [""] * len(image.channels)
+    elements = {} if _are_letters(image.channels) else ELEMENTS
     found = [
         f"{channel} ({element})"
         for channel, metal in zip(image.channels, metals, strict=True)
-        if (element := _element(channel, metal))
+        if (element := _element(channel, metal) or elements.get(channel))
     ]
     if not found:
         return image
     note = f"channels without an antibody: {', '.join(found)}; to leave them out: panel=..."
     return replace(image, notes=(*image.notes, note))
+
+
+def _are_letters(channels: Collection[str]) -> bool:
+    """Whether channels are called A, B, C and so on."""
+    return any(len(channel) == 1 and channel not in ELEMENTS for channel in channels)
 
 
 def _element(channel: str, metal: str) -> str:

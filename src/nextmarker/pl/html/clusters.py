@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from nextmarker import _keys
 from nextmarker._errors import counted
-from nextmarker._outcome import unlike_reference
+from nextmarker._outcome import LEAST_AGREEMENT, unlike_reference
 from nextmarker._provenance import read_annotation
 from nextmarker._record import read_record
 from nextmarker.pl._annotation import annotation as draw_annotation
@@ -137,7 +137,7 @@ def differences(source: Source) -> list[Block]:
 
     content = batches(source.adata, source.groupby)
     marked = np.flatnonzero(content["is_one"]).tolist()
-    one = first_few(content["cluster"].iloc[marked])
+    one = first_few(map(repr, content["cluster"].iloc[marked]))
     words = f"{len(marked)} of {len(content)} clusters come mostly from one image: {one}. Was it stained differently?"
     content["share"], content["share_of_all"] = 100 * content["share"], 100 * content["share_of_all"]
     rounded = content.drop(columns="is_one").round({"share": 1, "share_of_all": 1, "entropy": 2})
@@ -184,7 +184,8 @@ def cell_types(source: Source) -> list[Block]:
     columns = ["cluster", "n_cells", "cell_type", "score", "margin", "second", "weakest", "mixed"]
     without_name = annotated["cell_type"].isin(_keys.NO_TYPE)
     close = annotated["margin"] < record.get("margin", 0)
-    unclear = np.flatnonzero(without_name | close | annotated["mixed"]).tolist()
+    weak = annotated["agreement"] < LEAST_AGREEMENT
+    unclear = np.flatnonzero(without_name | close | weak | annotated["mixed"]).tolist()
     types = source.adata.obs[source.annotation].value_counts()
     blocks: list[Block] = [
         picture,
@@ -192,7 +193,7 @@ def cell_types(source: Source) -> list[Block]:
         table("Cells of each type", pd.DataFrame({"type": types.index, "cells": types.to_numpy()})),
     ]
     if unclear:
-        named = first_few(annotated["cluster"].iloc[unclear])
+        named = first_few(map(repr, annotated["cluster"].iloc[unclear]))
         blocks.insert(0, Words(f"The type is unclear, or cells are mixed: cluster {named}.", "check"))
     return blocks
 

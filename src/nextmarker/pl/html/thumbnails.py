@@ -65,7 +65,7 @@ def _draw(
         _draw_channels(ax, sdata, region, channels, side)
     ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     own = None if values is None else values.iloc[region.rows]
-    draw_dots(ax, region.centres, own, colors, dot_size(ax, width, height, len(region.rows)))
+    draw_dots(ax, region.centres, own, colors, dot_size(ax, width, region.centres, colored=colors is not None))
     draw_scale_bar(ax, width, region.pixel_size)
     caption = f"{region.image}: {len(region.rows):,} cells"
     by = "" if values is None else f", coloured by {values.name}"
