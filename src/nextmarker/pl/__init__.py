@@ -11,6 +11,7 @@ from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
 from nextmarker.pl._groups import groups
 from nextmarker.pl._matches import matches
+from nextmarker.pl._napari import napari
 from nextmarker.pl._neighborhood import neighborhood
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
@@ -29,6 +30,7 @@ __all__ = [
     "groups",
     "marker_attribution",
     "matches",
+    "napari",
     "neighborhood",
     "normalization",
     "patches",
