@@ -1,4 +1,6 @@
-"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table. `report` writes a file of them.
+"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table.
+
+`report` writes a file of them, and `napari` opens an image in that viewer.
 
 Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
