@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-requirements = tomllib.loads(Path("pyproject.toml").read_text())["project"]["dependencies"]
-for requirement in requirements:
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+for requirement in [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]:
     name, lowest = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement).groups()
     print(f"{name}=={lowest}")

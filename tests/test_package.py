@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -182,15 +183,18 @@ def test_only_tools_and_views_join_tiles_and_network() -> None:
     assert not [module for module in others if within(imports(module), "_tiles") and within(imports(module), "nn")]
 
 
-def test_one_file_imports_squidpy_and_only_when_it_is_used() -> None:
-    using = [module for module in MODULE_FILES if "squidpy" in libraries(imports(module))]
-    assert using == ["nextmarker.tl._space"]
-    at_the_top = [ast.unparse(node) for node in ast.parse(MODULE_FILES[using[0]].read_text()).body]
-    assert not [line for line in at_the_top if line.startswith(("import squidpy", "from squidpy"))]
+@pytest.mark.parametrize(
+    ("library", "file"), [("squidpy", "nextmarker.tl._space"), ("napari", "nextmarker.pl._napari")]
+)
+def test_one_file_imports_squidpy_or_napari_and_only_when_it_is_used(library: str, file: str) -> None:
+    assert [module for module in MODULE_FILES if library in libraries(imports(module))] == [file]
+    at_the_top = [ast.unparse(node) for node in ast.parse(MODULE_FILES[file].read_text()).body]
+    assert not [line for line in at_the_top if line.startswith((f"import {library}", f"from {library}"))]
 
 
 def test_libraries_are_declared_if_and_only_if_imported() -> None:
-    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     names = [re.match(r"[\w-]+", requirement)[0] for requirement in requirements]
     imported = set().union(*(libraries(imports(module)) for module in MODULE_FILES))
     assert {MODULES.get(name, name) for name in names} == imported

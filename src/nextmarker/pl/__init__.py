@@ -1,4 +1,6 @@
-"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table. `report` writes a file of them.
+"""Figures. Each function returns the matplotlib Axes, and changes nothing in the table.
+
+`report` writes a file of them, and `napari` opens an image in that viewer.
 
 Use scanpy to draw embeddings: ``sc.tl.umap(adata, neighbors_key="nextmarker_neighbors")``, then ``sc.pl.umap(adata)``.
 """
@@ -11,6 +13,7 @@ from nextmarker.pl._cells import cells
 from nextmarker.pl._composition import composition
 from nextmarker.pl._groups import groups
 from nextmarker.pl._matches import matches
+from nextmarker.pl._napari import napari
 from nextmarker.pl._neighborhood import neighborhood
 from nextmarker.pl._normalization import normalization
 from nextmarker.pl._patches import patches
@@ -29,6 +32,7 @@ __all__ = [
     "groups",
     "marker_attribution",
     "matches",
+    "napari",
     "neighborhood",
     "normalization",
     "patches",

@@ -9,7 +9,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Image3DModel
 
 import nextmarker as nm
-from nextmarker.io.store.channels import WINDOW, _starts
+from nextmarker._channels import WINDOW, _starts
 
 NAMES = ["DNA", "CD3", "HLA-DR/DP", "empty", "Ki 67"]
 

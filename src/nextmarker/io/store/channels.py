@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import zarr
 
-from nextmarker._palette import CHANNEL_COLORS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-N_SHOWN = 3
-"""Channels that viewers show at first."""
-WINDOW = 512
-"""Width of the windows from which the limits are chosen: four, so that little of a large image is read again."""
-BRIGHTEST = 99.5
-"""Percentile of the pixels that is shown at full brightness, as in figures."""
+from nextmarker._channels import describe
 
 
 def describe_channels(folder: Path) -> None:
-    """Complete the metadata of an image in a store, written by spatialdata with names of channels only.
-
-    OME-Zarr keeps them in ``omero``, where each channel must have a colour and a window: the range of the values
-    (``min``, ``max``), and that which is shown (``start``, ``end``).
-    """
+    """Complete the metadata of an image in a store, written by spatialdata with names of channels only."""
     group = zarr.open_group(folder, mode="r+", use_consolidated=False)
     ome: dict[str, Any] = dict(group.attrs["ome"])  # type: ignore[arg-type, call-overload]
     pixels = zarr.open_array(folder / ome["multiscales"][0]["datasets"][0]["path"], mode="r")
-    names = [channel["label"] for channel in ome["omero"]["channels"]]
-    channels = [
-        {
-            "label": name,
-            "color": CHANNEL_COLORS[place % len(CHANNEL_COLORS)].removeprefix("#"),
-            "window": limits,
-            "active": place < N_SHOWN,
-        }
-        for place, (name, limits) in enumerate(zip(names, _windows(pixels), strict=True))
-    ]
+    channels = describe([channel["label"] for channel in ome["omero"]["channels"]], pixels)
     group.attrs["ome"] = {**ome, "omero": {**ome["omero"], "channels": channels}}
-
-
-def _windows(pixels: zarr.Array[Any]) -> Iterator[dict[str, float]]:
-    """Limits of each channel."""
-    sample = np.concatenate(
-        [
-            np.asarray(pixels[..., y : y + WINDOW, x : x + WINDOW]).reshape(pixels.shape[0], -1)
-            for y in _starts(pixels.shape[-2])
-            for x in _starts(pixels.shape[-1])
-        ],
-        axis=1,
-    )
-    for channel in sample:
-        known = channel[np.isfinite(channel)]
-        low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
-        start = min(low, 0.0)
-        shown = float(np.percentile(known, BRIGHTEST)) if len(known) else 0.0
-        end = next((value for value in (shown, high) if value > start), start + 1)  # also of a channel without signal
-        yield {"min": start, "max": max(high, end), "start": start, "end": end}
-
-
-def _starts(length: int) -> list[int]:
-    """Where windows start: around the quarters of an axis, without overlap."""
-    if length <= WINDOW:
-        return [0]
-    return sorted({max(length // 4 - WINDOW // 2, 0), max(3 * length // 4 - WINDOW // 2, WINDOW)})
