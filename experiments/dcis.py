@@ -115,7 +115,7 @@ def train_once(sdata: SpatialData, name: str, seed: int, output: Path) -> None:
         print(f"{kept}", flush=True)
         model, interpretability, embedding = models()[name](sdata, seed)
         if name == DEFAULT:
-            model.save(kept.with_suffix(".safetensors"))
+            model.save(kept.with_suffix(".safetensors"), overwrite=True)
         draft = kept.with_suffix(".unfinished")
         with draft.open("wb") as file:
             np.savez(file, I=interpretability.reshape(len(embedding), -1), F=embedding)

@@ -28,7 +28,7 @@ def make_model():
 
 @pytest.fixture
 def path(tmp_path):
-    make_model().save(tmp_path / "model.safetensors")
+    make_model().save(tmp_path / "model.safetensors", overwrite=True)
     return tmp_path / "model.safetensors"
 
 
@@ -231,7 +231,7 @@ def test_a_normalization_that_cannot_work_is_refused(path, name, value):
     model = make_model()
     with torch.no_grad():
         getattr(model.normalization, name).fill_(value)
-    model.save(path)
+    model.save(path, overwrite=True)
     with pytest.raises(ValueError, match="its normalization"):
         load_model(path)
 
@@ -240,7 +240,7 @@ def test_a_normalization_that_cannot_work_is_refused(path, name, value):
 def test_a_threshold_that_cannot_work_is_refused(path, value):
     model = make_model()
     model.threshold[1] = value
-    model.save(path)
+    model.save(path, overwrite=True)
     with pytest.raises(ValueError, match="its threshold"):
         load_model(path)
 
@@ -310,7 +310,7 @@ def test_a_model_of_an_old_format_embeds_as_it_did(path, number, faint):
     assert (model.activation_weights == 1 / 2).all()
     for now, before in zip(model(counts), OLD_MODELS[number, faint][1:], strict=True):
         torch.testing.assert_close(now, torch.tensor(before), rtol=1e-5, atol=1e-6)
-    model.save(path)
+    model.save(path, overwrite=True)
     assert content(path)["format"] == FORMAT
     assert load_model(path).digest() == model.digest()
 
@@ -389,7 +389,7 @@ def test_a_threshold_of_format_3_that_cannot_work_is_refused(path):
 )
 @example(edits=[(0, 128)], cut=None)
 def test_changed_bytes_give_an_error_of_ours_or_the_same_model(path, edits, cut):
-    make_model().save(path)
+    make_model().save(path, overwrite=True)
     data = bytearray(path.read_bytes())
     for position, value in edits:
         data[position % len(data)] = value
@@ -408,7 +408,7 @@ def test_a_model_that_diverged_is_not_saved(path):
     with torch.no_grad():
         model.crosstalk.bias[0] = float("nan")
     with pytest.raises(ValueError, match=r"not saved: the weights \['crosstalk.bias'\] are not finite"):
-        model.save(path)
+        model.save(path, overwrite=True)
     assert path.read_bytes() == before
 
 
@@ -421,16 +421,16 @@ def test_a_save_that_stops_half_way_leaves_the_old_file(path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", stop)
     with pytest.raises(KeyboardInterrupt):
-        make_model().save(path)
+        make_model().save(path, overwrite=True)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_place_that_cannot_hold_the_file_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
-        make_model().save(tmp_path / "missing" / "model.safetensors")
+        make_model().save(tmp_path / "missing" / "model.safetensors", overwrite=True)
     with pytest.raises(IsADirectoryError, match=str(tmp_path)):
-        make_model().save(tmp_path)
+        make_model().save(tmp_path, overwrite=True)
     assert not any(tmp_path.iterdir())
 
 
@@ -447,7 +447,7 @@ def test_what_others_put_beside_a_model_is_neither_followed_nor_removed(tmp_path
     draft = tmp_path / ".model.safetensors.unfinished"
     draft.symlink_to(tmp_path / "victim" / "a.txt") if kind == "link" else draft.mkdir()
     before = sorted(tmp_path.rglob("*"))
-    make_model().save(tmp_path / "model.safetensors")
+    make_model().save(tmp_path / "model.safetensors", overwrite=True)
     assert (tmp_path / "victim" / "a.txt").read_text() == "dear"
     (tmp_path / "model.safetensors").unlink()
     assert sorted(tmp_path.rglob("*")) == before
@@ -456,7 +456,7 @@ def test_what_others_put_beside_a_model_is_neither_followed_nor_removed(tmp_path
 def test_a_link_in_the_place_of_a_model_is_replaced(tmp_path):
     (tmp_path / "a.txt").write_text("dear")
     (tmp_path / "model.safetensors").symlink_to("a.txt")
-    make_model().save(tmp_path / "model.safetensors")
+    make_model().save(tmp_path / "model.safetensors", overwrite=True)
     assert (tmp_path / "a.txt").read_text() == "dear"
     assert load_model(tmp_path / "model.safetensors").digest() == make_model().digest()
 
@@ -474,7 +474,19 @@ def test_a_full_disk_leaves_the_old_model(path, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", fill)
     with pytest.raises(OSError, match=r"the disk of .* is full, and nothing was written") as told:
-        make_model().save(path)
+        make_model().save(path, overwrite=True)
     assert told.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_existing_file_is_replaced_only_if_asked_to(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="exists already.*overwrite=True"):
+        make_model().save(path)
+    assert path.read_bytes() == b"mine"
+    make_model().save(path, overwrite=True)
+    assert load_model(path).digest() == make_model().digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from numbers import Integral
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nextmarker._files import check_file_path
 from nextmarker.nn.encoder import Encoder
 from nextmarker.nn.model_file import check_finite, digest_of, encode, read_file, write_file
 from nextmarker.nn.normalization import Axis, Normalization
@@ -218,17 +220,20 @@ class NeXtMarker(nn.Module):
         """Hash of configuration and weights, 16 hexadecimal digits."""
         return digest_of(asdict(self.config), self.state_dict())
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model as one safetensors file: the tensors, with the configuration as JSON in the header.
 
         Parameters
         ----------
         path
-            The file to write, usually `*.safetensors`. It appears when it is complete, and replaces an existing file or
-            link.
+            The file to write, usually `*.safetensors`. It appears when it is complete.
+        overwrite
+            Replace an existing file or link.
 
         Raises
         ------
+        FileExistsError
+            If `path` exists and `overwrite` is not set.
         FileNotFoundError
             If the folder does not exist.
         IsADirectoryError
@@ -247,6 +252,10 @@ class NeXtMarker(nn.Module):
         ...     load_model(f"{folder}/model.safetensors").digest() == model.digest()
         True
         """
+        check_file_path(Path(path))
+        if os.path.lexists(path) and not overwrite:
+            msg = f"{str(path)!r} exists already: choose another path, or replace it with overwrite=True."
+            raise FileExistsError(msg)
         tensors = self.state_dict()
         try:
             check_finite(tensors)

@@ -279,6 +279,13 @@ def test_a_value_that_cannot_be_written_is_named_with_a_remedy_that_works(tmp_pa
     nm.io.write(cells, tmp_path / "a.zarr")
 
 
+def test_progress_is_shown_if_wanted(tmp_path, sdata, capsys):
+    nm.io.write(sdata, tmp_path / "a.zarr", progress=False)
+    assert capsys.readouterr().err == ""
+    nm.io.write(sdata, tmp_path / "b.zarr")
+    assert f"writing: 100%|██████████| {len(list(sdata.gen_elements()))}/" in capsys.readouterr().err
+
+
 KEPT = {
     "text": ["a", "b", "a", "b", "c"],
     "text of pandas": pd.array(list("abcde"), dtype="string"),

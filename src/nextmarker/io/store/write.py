@@ -23,6 +23,7 @@ from xarray import DataArray, DataTree
 from zarr.core.sync import sync
 
 from nextmarker._backing import CHUNK_FILES, check_whole, count_chunk_files
+from nextmarker._progress import progress_bar
 from nextmarker._replace import check_place, is_store, put_in_place, resolved, unfinished
 from nextmarker.io.store.channels import describe_channels
 from nextmarker.io.store.writable import any_text, check_writable
@@ -34,7 +35,7 @@ LAZY = ("images", "labels", "points")  # read lazily by spatialdata
 KINDS = ("tables", "shapes", "points", "labels", "images")  # fast ones first
 
 
-def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> None:
+def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False, progress: bool = True) -> None:
     """Write a SpatialData object to a Zarr store, completely or not at all.
 
     Anything that spatialdata and anndata would reject or silently change is reported before writing starts. The store
@@ -54,6 +55,8 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
         Path of the store, usually ``*.zarr``.
     overwrite
         Replace an existing store.
+    progress
+        Show a progress bar.
 
     Returns
     -------
@@ -87,10 +90,10 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     >>> sdata = nm.datasets.synthetic_tissue(n_images=1, n_cells=50)
     >>> nm.pp.detect_cells(sdata, nuclear_channels=["DNA1", "DNA2"], diameter=6, progress=False)
     >>> folder = tempfile.TemporaryDirectory()
-    >>> nm.io.write(sdata, f"{folder.name}/tissue.zarr")
+    >>> nm.io.write(sdata, f"{folder.name}/tissue.zarr", progress=False)
     >>> stored = spatialdata.read_zarr(f"{folder.name}/tissue.zarr")
     >>> stored["table"].obs["patient"] = "A"
-    >>> nm.io.write(stored, f"{folder.name}/tissue.zarr", overwrite=True)
+    >>> nm.io.write(stored, f"{folder.name}/tissue.zarr", overwrite=True, progress=False)
     >>> folder.cleanup()
     """
     target = resolved(path)
@@ -99,7 +102,7 @@ def write(sdata: SpatialData, path: str | Path, *, overwrite: bool = False) -> N
     _check_complete(sdata, target)
     _check_sources(sdata)
     with unfinished(target) as folder, _threads_ended():
-        stale = _build(sdata, folder / "store", target)
+        stale = _build(sdata, folder / "store", target, progress=progress)
         put_in_place(folder / "store", target, overwrite=overwrite)
     sdata.path = target
     _read_again(sdata, stale)
@@ -130,7 +133,7 @@ def _check_sources(sdata: SpatialData) -> None:
             raise FileNotFoundError(msg)
 
 
-def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str]]:
+def _build(sdata: SpatialData, store: Path, target: Path, *, progress: bool) -> list[tuple[str, str]]:
     """Write a complete store, and list the elements (kind and name) that are computed from the old one."""
     backed = [(kind, name) for kind, name, element in _lazy_elements(sdata) if _is_backed(element, target)]
     with warnings.catch_warnings(), any_text():
@@ -143,12 +146,14 @@ def _build(sdata: SpatialData, store: Path, target: Path) -> list[tuple[str, str
         new = SpatialData(**elements, attrs=sdata.attrs)
         new.path = store
         written = [(kind, name) for kind in KINDS for name in elements[kind] if (kind, name) not in kept]
-        new.write_element([name for _, name in written])
-        for kind, name in written:
-            if kind in ("images", "labels"):
-                _note_chunk_files(store / kind / name)
-            if kind == "images":
-                describe_channels(store / kind / name)
+        with progress_bar(len(written), "writing", "element", shown=progress) as bar:
+            for kind, name in written:
+                new.write_element(name)
+                if kind in ("images", "labels"):
+                    _note_chunk_files(store / kind / name)
+                if kind == "images":
+                    describe_channels(store / kind / name)
+                bar.update()
         for kind, name in kept:
             _link(target / kind / name, store / kind / name)
         _list_labels(store, list(sdata.labels))
