@@ -191,6 +191,18 @@ def test_how_i_may_be_stored(tissue, model):
     refuse(tissue, ValueError, "store_features='half'.*True, False.*'float16'", model, store_features="half")
 
 
+def test_the_number_of_threads_changes_nothing(make, model, whole):
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            computed = embedded(make(), model)
+        finally:
+            torch.set_num_threads(before)
+        for ours, theirs in zip(computed, results(whole), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_order_of_the_table_is_kept(make, model, whole):
     mixed = make()
     order = np.random.default_rng(0).permutation(whole.n_obs)

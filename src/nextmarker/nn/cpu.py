@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numba
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,3 +31,22 @@ def in_threads(count: int, work: Callable[[int, int], None]) -> None:
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, edges[:-1], edges[1:]))
+
+
+@contextmanager
+def tasks_in_threads(device: torch.device) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Give a `map` whose tasks run next to each other on a CPU, each in one thread, and one by one on another device.
+
+    With small tensors, that is several times as fast as tasks that follow each other, each in all threads.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        yield map
+        return
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ import torch
 from nextmarker import _keys
 from nextmarker._images import Job, map_images
 from nextmarker._tiles import divide, stream_tiles
+from nextmarker.nn.cpu import tasks_in_threads
 from nextmarker.nn.device import patches_at_once
 from nextmarker.nn.patches import CellTile, cut_patches, fixed_rotations, patch_margin
 from nextmarker.tl._missing import fill_with_zero
@@ -148,12 +149,16 @@ def _embed_part(
     zero = measure_zero(model, image, device)
     interpretability = np.empty((len(cells.rows), len(known.markers), known.network.features), np.float32)
     margin = patch_margin(known.patch_size, scale)
-    for tile in stream_tiles(cells, known.markers, tile_size=tile_size, margin=margin):
-        if recorded is not None and recorded.check(cells, tile):
-            recorded = None  # one tile is enough
-        for rows, batch in _batches(tile, scale, device, max(patches_at_once(device) // rotations, 1)):
-            interpretability[rows] = _interpret(model, batch, rotations, zero)[: len(rows)].cpu()
-            advance(len(rows))
+    size = max(patches_at_once(device) // rotations, 1)
+    with tasks_in_threads(device) as in_threads:
+        for tile in stream_tiles(cells, known.markers, tile_size=tile_size, margin=margin):
+            if recorded is not None and recorded.check(cells, tile):
+                recorded = None  # one tile is enough
+            batches = [*_batches(tile, scale, device, size)]
+            results = in_threads(partial(_interpret, model, rotations, zero), [batch for _, batch in batches])
+            for (rows, _), result in zip(batches, results, strict=True):
+                interpretability[rows] = result[: len(rows)].cpu()
+                advance(len(rows))
     interpretability[:, np.isin(known.markers, absent)] = 0  # exactly, without rounding errors
     return {"interpretability": interpretability, **({} if zero is None else zero.as_arrays())}
 
@@ -169,7 +174,8 @@ def _combine(model: NeXtMarker, interpretability: np.ndarray, device: torch.devi
     return torch.cat([crosstalk(block.to(device)).cpu() for block in blocks]).numpy()
 
 
-def _interpret(model: NeXtMarker, cells: CellTile, rotations: int, zero: Zero | None) -> torch.Tensor:
+@torch.inference_mode()
+def _interpret(model: NeXtMarker, rotations: int, zero: Zero | None, cells: CellTile) -> torch.Tensor:
     """Compute I of the cells of a tile from their responses averaged over rotations, (cells, markers, features)."""
     count = len(cells.centres)
     if zero is not None:
