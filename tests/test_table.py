@@ -172,6 +172,22 @@ def test_features_in_step_with_the_markers(table):
         read_representations(changed, ["X", "X_nextmarker", "layers/interpretability"], np.ones(changed.n_obs, bool))
     with pytest.raises(ValueError, match="'X_interpretability'"):
         read_features(table, 7)
+    del table.varm["nextmarker_activation"]  # as anndata.concat does
+    with pytest.raises(ValueError, match=r"lost its weights.*anndata.concat\(tables, merge='same'\)"):
+        read_features(table, 8)
+    table.layers["interpretability"] = features.mean(2)  # as earlier versions wrote it
+    read_features(table, 8)
+    read_features(table)
+
+
+def test_one_cell_of_many_with_another_order_of_markers_is_found():
+    features = np.random.default_rng(0).random((70_000, 3, 2))
+    table = AnnData(layers={"interpretability": features.mean(2)}, obsm={"X_interpretability": features})
+    table.obsm["X_interpretability"] = features.reshape(len(features), -1).copy()
+    read_features(table)
+    table.obsm["X_interpretability"][66_000] = features[66_000, ::-1].ravel()
+    with pytest.raises(ValueError, match="'X_interpretability'"):
+        read_features(table)
 
 
 def test_embeddings_of_several_models_are_not_compared(table):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OURS = (_keys.EMBEDDING, _keys.INTERPRETABILITY_FEATURES)
 DEFAULTS = ("X", _keys.INTERPRETABILITY_FEATURES, _keys.EMBEDDING)
 LAYERS = "layers/"
-ROWS_COMPARED = 4096  # cells whose activation is compared with their features
+ROWS_AT_ONCE = 65_536  # cells whose activation is compared with their features at a time
 
 
 def get_table(data: AnnData | SpatialData, table_key: str = _keys.TABLE) -> AnnData:
@@ -92,7 +92,8 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     """Read all of I, (cells, markers * features); raise an error if it does not match the markers of the table.
 
     When markers are selected, sorted, or dropped by joining tables, `.layers` follows but `.obsm` does not. So the
-    activation in `.layers` is checked to be a weighted sum of the features of each marker.
+    activation in `.layers` is compared with the weighted sum of the features of each marker, or without weights, as in
+    tables of earlier versions, with their mean.
 
     Parameters
     ----------
@@ -109,30 +110,33 @@ def read_features(adata: AnnData, n_features: int | None = None) -> np.ndarray:
     activation = adata.layers.get(_keys.INTERPRETABILITY)
     if n_features is None and activation is None:
         return flat  # not written by nm.tl.embed, which writes both
-    if flat.shape[1] != adata.n_vars * width or not _fits(activation, flat, adata.varm):
-        features = f".obsm[{_keys.INTERPRETABILITY_FEATURES!r}]"
+    known = adata.varm.get(_keys.ACTIVATION_WEIGHTS)
+    weights = np.full((adata.n_vars, width), 1 / width) if known is None else np.asarray(known)
+    if flat.shape[1] != weights.size or weights.shape[1] != width or not _fits(activation, flat, weights):
+        changed = "changed after embedding" if known is not None else "changed, or lost its weights when it was joined"
+        keep = "" if known is not None else ", or keep them: anndata.concat(tables, merge='same')"
         msg = (
-            f"{features} does not fit the {adata.n_vars} markers of the table, which changed after embedding. Embed "
-            "again: nm.tl.embed(sdata)."
+            f".obsm[{_keys.INTERPRETABILITY_FEATURES!r}] does not fit the {adata.n_vars} markers of the table, which "
+            f"{changed}. Embed again: nm.tl.embed(sdata){keep}."
         )
         raise ValueError(msg)
     return flat
 
 
-def _fits(activation: np.ndarray | None, flat: np.ndarray, varm: Mapping[str, Any]) -> bool:
-    """Whether the activation of each marker, if there is one, is a weighted sum of its features."""
-    if activation is None or not activation.size:
+def _fits(activation: np.ndarray | None, flat: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether the activation, if there is one, is the sum of each marker's features with these weights."""
+    if activation is None:
         return True
-    rows = np.unique(np.linspace(0, len(flat) - 1, ROWS_COMPARED).astype(int))
-    features = flat[rows].reshape(*activation[rows].shape, -1).astype(float)  # (cells, markers, features)
-    expected = np.asarray(activation[rows], dtype=float)
-    weights = varm.get(_keys.ACTIVATION_WEIGHTS)
-    if weights is None:  # lost when tables were joined: are there any that fit?
-        by_marker = zip(features.swapaxes(0, 1), expected.T, strict=True)
-        weights = np.stack([np.linalg.lstsq(own, column)[0] for own, column in by_marker])
-    if features.shape[1:] != weights.shape:
-        return False
-    return np.allclose(np.einsum("nmf,mf->nm", features, weights), expected, rtol=1e-3, atol=1e-3)
+    blocks = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(flat), ROWS_AT_ONCE)]
+    return all(
+        np.allclose(
+            np.einsum("nmf,mf->nm", flat[rows].reshape(-1, *weights.shape), weights, dtype=float),
+            np.asarray(activation[rows]),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+        for rows in blocks
+    )
 
 
 def _available(adata: AnnData) -> list[str]:

@@ -41,7 +41,7 @@ def make_tile():
     amounts = np.bincount(cell.astype(int).ravel(), (rate * near).ravel())
     centres = np.stack([30.0 + 20 * np.arange(32), np.full(32, 30.0)], 1)
     places = rng.uniform([10, 50], [670, 90], (100, 2))
-    pixels = torch.from_numpy(rng.poisson(np.stack([0.3 + rate, 0 * x], -1)).astype(np.uint16))
+    pixels = torch.from_numpy(rng.poisson(np.stack([10 + rate, 0 * x], -1)).astype(np.uint16))
     return CellTile(pixels, torch.from_numpy(centres), 1.0, places=torch.from_numpy(places)), amounts
 
 

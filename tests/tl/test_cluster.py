@@ -205,14 +205,32 @@ def test_a_large_sample_votes_by_a_part_of_each_cluster(monkeypatch):
     membership = np.repeat([4, 1, 0], [3000, 900, 30])
     monkeypatch.setattr(module, "VOTERS", 786)
     monkeypatch.setattr(module, "FEWEST_VOTERS", 20)
-    voters = module._draw_voters(membership, 0)
+    voters, rare = module._draw_voters(membership, 0)
+    assert rare.tolist() == [0]
     assert np.bincount(membership[voters]).tolist() == [20, 180, 0, 0, 600]
     assert (np.diff(voters) > 0).all()
-    assert not np.array_equal(voters, module._draw_voters(membership, 1))
+    assert not np.array_equal(voters, module._draw_voters(membership, 1)[0])
     truth = np.random.default_rng(0).permutation(np.repeat(membership, 2))
     embedding = np.eye(5)[truth] + np.random.default_rng(1).normal(scale=0.1, size=(len(truth), 5))
     sample = np.concatenate([np.flatnonzero(truth == code)[: (membership == code).sum()] for code in (4, 1, 0)])
     np.testing.assert_array_equal(module._spread(membership, sample, embedding, 0), truth)
+
+
+def test_a_rare_cluster_in_a_continuum_does_not_grow(monkeypatch):
+    module = sys.modules["nextmarker.tl._cluster"]
+    embedding = np.random.default_rng(0).normal(size=(6000, 3))
+    sample = np.arange(4000)
+    membership = (np.linalg.norm(embedding[sample], axis=1).argsort().argsort() < 40).astype(int)  # the innermost
+    exact = module._vote(embedding[sample], membership, embedding)
+    monkeypatch.setattr(module, "VOTERS", 200)
+    monkeypatch.setattr(module, "FEWEST_VOTERS", 30)
+    spread = module._spread(membership, sample, embedding, 0)
+    rest = np.arange(4000, 6000)
+    assert 10 < (exact[rest] == 1).sum() < 60
+    assert (exact[rest] != spread[rest]).sum() <= 2
+    voters, _ = module._draw_voters(membership, 0)
+    once = module._vote(embedding[sample[voters]], membership[voters], embedding[rest])
+    assert (once == 1).sum() > 3 * (exact[rest] == 1).sum()
 
 
 def test_a_sample_removes_the_graph_of_other_clusters(images):

@@ -35,6 +35,12 @@ def test_model_knows_its_panel_and_its_start(trained, training):
     np.testing.assert_allclose(model.normalization.start, expected, rtol=0.1)  # fields reflect their edges
 
 
+def test_training_weights_the_features_for_the_activation(trained):
+    weights = trained[1].activation_weights
+    assert (weights >= 0).all()
+    assert (weights.std(1) > 0.01).all()  # not the mean of the features
+
+
 def test_record_holds_loss_schedule_and_settings(trained):
     tissue, model = trained
     record = tissue["table"].uns["nextmarker"]["train"]

@@ -34,7 +34,7 @@ def as_names(names: Iterable[str], separator: str = ",") -> str:
     >>> as_names(["2,3", "4"], ", ")
     '"2,3", 4'
     """
-    return separator.join(f'"{name}"' if "," in name else name for name in names)
+    return separator.join(f'"{name}"' if "," in str(name) else str(name) for name in names)
 
 
 def _flat(ctx: click.Context, param: click.Parameter, values: tuple[list[str], ...]) -> list[str] | None:

@@ -110,9 +110,10 @@ def agreement(
     has_names = bool(shared_names(labels, groups))
     if not has_names and (per_type or not (_are_numbers(labels) or _are_numbers(groups))):
         here, there = listed(labels.categories), listed(groups.categories)
+        result = "types cannot be compared one by one" if per_type else "accuracies by name are NaN"
         msg = (
-            f".obs[{label_key!r}] has {here}, .obs[{groupby!r}] has {there}: no name in common, so accuracies by name "
-            "are NaN. Rename the groups first: adata.obs[...].map({...})."
+            f".obs[{label_key!r}] has {here}, .obs[{groupby!r}] has {there}: no name in common, so {result}. "
+            "Rename the groups first: adata.obs[...].map({...})."
         )
         if per_type:
             raise ValueError(msg)

@@ -44,9 +44,11 @@ def tasks_in_threads(device: torch.device) -> Iterator[Callable[..., Iterator[An
         yield map
         return
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads)
     try:
-        yield pool.map
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                yield pool.map
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)

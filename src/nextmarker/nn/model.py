@@ -326,6 +326,9 @@ def _load(path: Path) -> NeXtMarker:
         if not (torch.isfinite(scale) & (scale > 0)).all():
             msg = f"its {name} is not positive and finite"
             raise ValueError(msg)
+    if (model.activation_weights < 0).any():
+        msg = "some of its activation_weights are negative"
+        raise ValueError(msg)
     return model.eval()
 
 

@@ -55,7 +55,7 @@ def napari(
     them. Point at a cell, and napari writes its columns and markers below the image. Masks are outlines, hidden at
     first. Coordinates and the scale bar are in micrometres if the pixel size is known, otherwise in pixels.
 
-    It needs napari: ``pip install "nextmarker[napari]"``. In a script, end with ``napari.run()``, so that the window
+    It needs napari: ``pip install "napari[pyqt6]>=0.9"``. In a script, end with ``napari.run()``, so that the window
     stays open.
 
     Parameters
@@ -136,7 +136,7 @@ def _check_installed(*, window: bool) -> None:
         if window:
             import napari.qt  # noqa: F401
     except ImportError as error:
-        msg = 'This needs napari 0.9 or newer, and Qt for its window. Install them: pip install "nextmarker[napari]".'
+        msg = 'This needs napari 0.9 or newer, and Qt for its window. Install them: pip install "napari[pyqt6]>=0.9".'
         raise ImportError(msg) from error
     screens = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     if window and sys.platform == "linux" and not any(map(os.environ.get, screens)):

@@ -304,8 +304,9 @@ def _warn_of_linear(values: np.ndarray, cofactor: float) -> None:
     bright = np.percentile(values, BRIGHT, axis=0)
     typical = np.median(bright[bright > 0]) if (bright > 0).any() else np.inf
     if typical < LINEAR * cofactor:
+        rounded, better = (float(f"{typical:.{digits}g}") for digits in (2, 1))
         msg = (
-            f"Bright objects have {typical:.2g} counts in a typical marker, far below cofactor={cofactor:g}, so "
-            f"arcsinh is linear. Lower it: nm.pp.integrate(sdata, labels, cofactor={typical:.1g})."
+            f"Bright objects have {rounded:g} counts in a typical marker, far below cofactor={cofactor:g}, so "
+            f"arcsinh is linear. Lower it: nm.pp.integrate(sdata, labels, cofactor={better:g})."
         )
         warnings.warn(msg, UserWarning, stacklevel=3)

@@ -252,25 +252,44 @@ def _draw_sample(obs: pd.DataFrame, n_sample: int | None, random_state: int) -> 
 
 
 def _spread(membership: np.ndarray, sample: np.ndarray, embedding: np.ndarray, random_state: int) -> np.ndarray:
-    """Give each cell the cluster of most of its nearest voters in the sample; of several, that of the nearest.
+    """Give each cell the cluster that most of its nearest cells in the sample have.
 
-    The search is exact: an approximate one starts among cells of another cluster too often, and does not leave it.
+    Only some of a large sample vote. Rare clusters have more than their share of these voters, so the cells that they
+    win are voted on again by the whole sample.
     """
-    voters = _draw_voters(membership, random_state)
-    search = NearestNeighbors(n_neighbors=min(VOTES, len(voters))).fit(embedding[sample[voters]])
-    votes = membership[voters][search.kneighbors(embedding, return_distance=False)]
-    agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-    spread = np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]
+    voters, rare = _draw_voters(membership, random_state)
+    spread = _vote(embedding[sample[voters]], membership[voters], embedding)
+    again = np.flatnonzero(np.isin(spread, rare))
+    if again.size:
+        spread[again] = _vote(embedding[sample], membership, embedding[again])
     spread[sample] = membership
     return spread
 
 
-def _draw_voters(membership: np.ndarray, random_state: int) -> np.ndarray:
-    """Draw about `VOTERS` rows of a sample at random, the same share of each cluster, but enough of each for a vote."""
+def _vote(voters: np.ndarray, membership: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Find the cluster of most of the nearest voters of each cell; of several, that of the nearest.
+
+    The search is exact: an approximate one starts among cells of another cluster too often, and does not leave it.
+    """
+    search = NearestNeighbors(n_neighbors=min(VOTES, len(voters))).fit(voters)
+    votes = membership[search.kneighbors(cells, return_distance=False)]
+    agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
+    return np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]
+
+
+def _draw_voters(membership: np.ndarray, random_state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw about `VOTERS` rows of a sample at random, the same share of each cluster, but enough of each for a vote.
+
+    Returns
+    -------
+    The rows, and the rare clusters of which more than their share was drawn.
+    """
     order = pd.Series(np.random.default_rng(random_state).permutation(len(membership)))
     in_cluster = order.groupby(membership[order])
-    wanted = (in_cluster.transform("size") * VOTERS / len(membership)).clip(lower=FEWEST_VOTERS)
-    return np.sort(order[in_cluster.cumcount() < wanted].to_numpy())
+    size = in_cluster.transform("size")
+    share = size * VOTERS / len(membership)
+    drawn = order[in_cluster.cumcount() < share.clip(lower=FEWEST_VOTERS)]
+    return np.sort(drawn.to_numpy()), np.unique(membership[order[share < size.clip(upper=FEWEST_VOTERS)]])
 
 
 def _jaccard_graph(distances: sparse.csr_matrix) -> sparse.csr_matrix:

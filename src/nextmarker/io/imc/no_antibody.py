@@ -37,7 +37,7 @@ def with_note(image: Image) -> Image:
 
 def _are_letters(channels: Collection[str]) -> bool:
     """Whether channels are called A, B, C and so on."""
-    return any(len(channel) == 1 and channel not in ELEMENTS for channel in channels)
+    return all(len(channel) == 1 for channel in channels)
 
 
 def _element(channel: str, metal: str) -> str:

@@ -131,11 +131,15 @@ def _is_kept(value: Any) -> bool:
     """Whether a value is read as it was written; anndata silently converts objects to text, and rejects other types."""
     if _is_plain(value):
         return True
+    sample = _sample(value)
     try:
-        sample = _sample(value)
-        return _comparable(_read_again(sample)).equals(_comparable(sample))
+        read = _read_again(sample)
     except Exception:  # noqa: BLE001 the reason does not matter here
         return False
+    try:
+        return _comparable(read).equals(_comparable(sample))
+    except Exception:  # noqa: BLE001 awkward arrays and other types that are no table
+        return True
 
 
 def _is_plain(value: Any) -> bool:
@@ -155,8 +159,9 @@ def _is_column_kept(column: pd.Series) -> bool:
 
 def _sample(value: Any) -> Any:
     """All objects, but only the first row of numbers, so that nothing large is copied."""
-    is_array = isinstance(value, np.ndarray) or sparse.issparse(value)
-    return value[:1] if is_array and value.ndim and value.dtype != np.dtype(object) else value
+    dtype = getattr(value, "dtype", None)
+    is_of_numbers = isinstance(dtype, np.dtype) and not dtype.hasobject and bool(getattr(value, "ndim", 0))
+    return value[:1] if is_of_numbers and getattr(value, "format", "csr") in ("csr", "csc") else value
 
 
 def _read_again(value: Any) -> Any:

@@ -184,7 +184,7 @@ def cell_types(source: Source) -> list[Block]:
     columns = ["cluster", "n_cells", "cell_type", "score", "margin", "second", "weakest", "mixed"]
     without_name = annotated["cell_type"].isin(_keys.NO_TYPE)
     close = annotated["margin"] < record.get("margin", 0)
-    weak = annotated["agreement"] < LEAST_AGREEMENT
+    weak = (annotated["agreement"] < LEAST_AGREEMENT) & (annotated["overruled"] == "")
     unclear = np.flatnonzero(without_name | close | weak | annotated["mixed"]).tolist()
     types = source.adata.obs[source.annotation].value_counts()
     blocks: list[Block] = [
