@@ -254,13 +254,13 @@ def test_clusters_of_an_earlier_embedding(sdata, viewer):
 
 def test_napari_is_not_installed(sdata, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari.components.canvas", None)
-    with pytest.raises(ImportError, match=r'pip install "nextmarker\[napari\]"'):
+    with pytest.raises(ImportError, match=r'pip install "napari\[pyqt6\]>=0.9"'):
         nm.pl.napari(sdata, "left")
 
 
 def test_napari_without_qt(sdata, monkeypatch):
     monkeypatch.setitem(sys.modules, "napari.qt", None)
-    with pytest.raises(ImportError, match=r'Qt for its window.* pip install "nextmarker\[napari\]"'):
+    with pytest.raises(ImportError, match=r'Qt for its window.* pip install "napari\[pyqt6\]>=0.9"'):
         nm.pl.napari(sdata, "left")
 
 
