@@ -181,58 +181,6 @@ def test_a_sample_finds_the_clusters_of_all_cells(images):
     assert "everything_connectivities" in images.obsp
 
 
-def test_each_image_has_its_share_of_the_sample(images):
-    drawn = sys.modules["nextmarker.tl._cluster"]._draw_sample
-    for n, expected in [(30, [20, 9, 1]), (150, [100, 45, 5])]:
-        sample = drawn(images.obs, n, 0)
-        assert images.obs["image"].iloc[sample].value_counts()[["large", "medium", "small"]].tolist() == expected
-    assert drawn(images.obs, 30, 0).tolist() == drawn(images.obs, 30, 0).tolist() != drawn(images.obs, 30, 1).tolist()
-    unknown = images.obs.assign(image=images.obs["image"].where(images.obs["image"] != "medium"))
-    assert drawn(unknown, 30, 0).tolist() == drawn(images.obs, 30, 0).tolist()
-    assert len(drawn(images.obs[["truth"]], 30, 0)) == 30
-
-
-def test_most_neighbours_in_the_sample_decide_and_the_nearest_of_equals():
-    spread = sys.modules["nextmarker.tl._cluster"]._spread
-    sample = np.arange(6)
-    embedding = np.array([0.0, 1, 2, 3, 4, 100, 0.1, 2.1])[:, None]
-    assert spread(np.array([7, 7, 8, 8, 9, 9]), sample, embedding, 0).tolist() == [7, 7, 8, 8, 9, 9, 7, 8]
-    assert spread(np.array([7, 8, 8, 8, 9, 9]), sample, embedding, 0)[6] == 8
-
-
-def test_a_large_sample_votes_by_a_part_of_each_cluster(monkeypatch):
-    module = sys.modules["nextmarker.tl._cluster"]
-    membership = np.repeat([4, 1, 0], [3000, 900, 30])
-    monkeypatch.setattr(module, "VOTERS", 786)
-    monkeypatch.setattr(module, "FEWEST_VOTERS", 20)
-    voters, rare = module._draw_voters(membership, 0)
-    assert rare.tolist() == [0]
-    assert np.bincount(membership[voters]).tolist() == [20, 180, 0, 0, 600]
-    assert (np.diff(voters) > 0).all()
-    assert not np.array_equal(voters, module._draw_voters(membership, 1)[0])
-    truth = np.random.default_rng(0).permutation(np.repeat(membership, 2))
-    embedding = np.eye(5)[truth] + np.random.default_rng(1).normal(scale=0.1, size=(len(truth), 5))
-    sample = np.concatenate([np.flatnonzero(truth == code)[: (membership == code).sum()] for code in (4, 1, 0)])
-    np.testing.assert_array_equal(module._spread(membership, sample, embedding, 0), truth)
-
-
-def test_a_rare_cluster_in_a_continuum_does_not_grow(monkeypatch):
-    module = sys.modules["nextmarker.tl._cluster"]
-    embedding = np.random.default_rng(0).normal(size=(6000, 3))
-    sample = np.arange(4000)
-    membership = (np.linalg.norm(embedding[sample], axis=1).argsort().argsort() < 40).astype(int)  # the innermost
-    exact = module._vote(embedding[sample], membership, embedding)
-    monkeypatch.setattr(module, "VOTERS", 200)
-    monkeypatch.setattr(module, "FEWEST_VOTERS", 30)
-    spread = module._spread(membership, sample, embedding, 0)
-    rest = np.arange(4000, 6000)
-    assert 10 < (exact[rest] == 1).sum() < 60
-    assert (exact[rest] != spread[rest]).sum() <= 2
-    voters, _ = module._draw_voters(membership, 0)
-    once = module._vote(embedding[sample[voters]], membership[voters], embedding[rest])
-    assert (once == 1).sum() > 3 * (exact[rest] == 1).sum()
-
-
 def test_a_sample_removes_the_graph_of_other_clusters(images):
     cluster(images, n_neighbors=15)
     cluster(images, n_neighbors=15, n_sample=100)

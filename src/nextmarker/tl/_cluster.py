@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
 
 from nextmarker import _keys
 from nextmarker._errors import check_option, check_value, no_such
@@ -20,6 +19,7 @@ from nextmarker._provenance import digest
 from nextmarker._record import made_from, record_name, refuse_foreign_keys, write_results
 from nextmarker._regions import as_list
 from nextmarker._table import OURS, get_table, read_representations
+from nextmarker.tl._cluster_sample import draw_sample, spread
 from nextmarker.tl._neighbors import count_shared, nearest_neighbors
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 Backend = Literal["igraph", "leidenalg", "phenograph"]
-
-VOTES = 5  # cells of the sample that decide on the cluster of another cell
-VOTERS = 20_000  # cells of the sample among which these are found; with more, millions of cells take hours
-FEWEST_VOTERS = 100  # of a cluster, if it has so many
 
 
 def cluster(
@@ -152,7 +148,7 @@ def cluster(
     rule = f"more than n_neighbors={n_neighbors}"
     check_value("n_sample", n_sample, n_sample is None or n_sample > n_neighbors, rule)
 
-    sample = _draw_sample(adata.obs[cells], n_sample, random_state)
+    sample = draw_sample(adata.obs[cells], n_sample, random_state)
     distances = nearest_neighbors(embedding if sample is None else embedding[sample], n_neighbors, random_state)
     connectivities = _jaccard_graph(distances)
     if backend == "phenograph":
@@ -161,7 +157,7 @@ def cluster(
         leiden = _leiden_igraph if backend == "igraph" else _leiden_leidenalg
         membership = leiden(_as_igraph(connectivities), resolution, random_state)
     if sample is not None:
-        membership = _spread(membership, sample, embedding, random_state)
+        membership = spread(membership, sample, embedding, random_state)
 
     parameters = {"n_neighbors": n_neighbors, "metric": "euclidean", "use_rep": use_rep, "random_state": random_state}
     clusters = _largest_first(membership)
@@ -238,58 +234,6 @@ def _read_embedding(adata: AnnData, use_rep: str, n_neighbors: int, chosen: np.n
         msg = f"{n_neighbors} neighbours need {n_neighbors + 1} cells, and there are {cells}: lower n_neighbors=..."
         raise ValueError(msg)
     return embedding
-
-
-def _draw_sample(obs: pd.DataFrame, n_sample: int | None, random_state: int) -> np.ndarray | None:
-    """Draw rows at random, the same share of each image; None if all cells are clustered."""
-    if n_sample is None or n_sample >= len(obs):
-        return None
-    order = np.random.default_rng(random_state).permutation(len(obs))
-    images = obs[_keys.IMAGE].astype("category").cat.codes if _keys.IMAGE in obs else np.zeros(len(obs), int)
-    in_image = pd.Series(order).groupby(np.asarray(images)[order])
-    position = (in_image.cumcount() + 0.5) / in_image.transform("size")  # in its image, from 0 to 1
-    return np.sort(order[position.argsort(kind="stable")[:n_sample]])
-
-
-def _spread(membership: np.ndarray, sample: np.ndarray, embedding: np.ndarray, random_state: int) -> np.ndarray:
-    """Give each cell the cluster that most of its nearest cells in the sample have.
-
-    Only some of a large sample vote. Rare clusters have more than their share of these voters, so the cells that they
-    win are voted on again by the whole sample.
-    """
-    voters, rare = _draw_voters(membership, random_state)
-    spread = _vote(embedding[sample[voters]], membership[voters], embedding)
-    again = np.flatnonzero(np.isin(spread, rare))
-    if again.size:
-        spread[again] = _vote(embedding[sample], membership, embedding[again])
-    spread[sample] = membership
-    return spread
-
-
-def _vote(voters: np.ndarray, membership: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Find the cluster of most of the nearest voters of each cell; of several, that of the nearest.
-
-    The search is exact: an approximate one starts among cells of another cluster too often, and does not leave it.
-    """
-    search = NearestNeighbors(n_neighbors=min(VOTES, len(voters))).fit(voters)
-    votes = membership[search.kneighbors(cells, return_distance=False)]
-    agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-    return np.take_along_axis(votes, agreeing.argmax(axis=1)[:, None], 1)[:, 0]
-
-
-def _draw_voters(membership: np.ndarray, random_state: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw about `VOTERS` rows of a sample at random, the same share of each cluster, but enough of each for a vote.
-
-    Returns
-    -------
-    The rows, and the rare clusters of which more than their share was drawn.
-    """
-    order = pd.Series(np.random.default_rng(random_state).permutation(len(membership)))
-    in_cluster = order.groupby(membership[order])
-    size = in_cluster.transform("size")
-    share = size * VOTERS / len(membership)
-    drawn = order[in_cluster.cumcount() < share.clip(lower=FEWEST_VOTERS)]
-    return np.sort(drawn.to_numpy()), np.unique(membership[order[share < size.clip(upper=FEWEST_VOTERS)]])
 
 
 def _jaccard_graph(distances: sparse.csr_matrix) -> sparse.csr_matrix:
